@@ -1,0 +1,174 @@
+"""Files that carry their own description: the generator, and the state a run goes on from.
+
+Both are safetensors with one metadata key, ``cgan``, that holds sorted JSON. Nothing is pickled.
+Writes are atomic, so a file is the old one or the new one; the state before the last is kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from cgan.errors import FileError
+from cgan.files import write_atomically
+
+GENERATOR = "cgan-generator"
+STATE = "cgan-state"
+GENERATOR_VERSION = 1
+STATE_VERSION = 1
+
+GENERATOR_FILE = "generator.safetensors"
+STATE_FILES = ("state.safetensors", "state-before.safetensors")
+"""The last state, and the one before it."""
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Write tensors and a header (anything JSON holds) as one safetensors file, atomically.
+
+    Raises:
+        FileError: it cannot be written; a file that was there is as it was.
+    """
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(header, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    write_atomically(path, save(plain, metadata={"cgan": text}))
+
+
+def read_header(path: Path, format: str, newest: int) -> dict[str, Any]:
+    """The header of a file of one of our formats.
+
+    Raises:
+        FileError: missing, empty, torn, a pickle, another program's, of another of our formats,
+            or of a newer version than ``newest``; the sentence says which.
+    """
+    if not path.is_file():
+        raise FileError(f"there is no file {path}")
+    try:
+        with open(path, "rb") as file:
+            start = file.read(2)
+    except OSError as error:
+        raise FileError(f"{path} cannot be read: {error.strerror}") from error
+    if not start:
+        raise FileError(f"{path} is empty")
+    if start == b"PK" or start[0] == 0x80:
+        raise FileError(
+            f"{path} is a pickle, which can run any code when it is opened: cgan never opens one"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise FileError(f"{path} is torn or is not a safetensors file ({error})") from error
+    try:
+        header = json.loads(metadata["cgan"])
+        found, version = header["format"], header["format_version"]
+    except (KeyError, ValueError, TypeError):
+        raise FileError(f"{path} was written by another program, not by cgan") from None
+    if found != format:
+        raise FileError(f"{path} is a {found} file, not a {format} file")
+    if version > newest:
+        raise FileError(
+            f"{path} has format version {version} and this cgan knows up to {newest}: upgrade cgan"
+        )
+    return cast("dict[str, Any]", header)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, on the CPU."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise FileError(f"{path} is torn ({error})") from error
+
+
+def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Copy weights into a network; raises :class:`FileError` where they are not its own."""
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise FileError(f"{path} does not fit the networks of its config: {reason}") from error
+
+
+def pack_state(
+    networks: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
+) -> dict[str, Tensor]:
+    """Weights, buffers, optimiser moments and torch's random state as one flat dict."""
+    tensors = {"random.cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    for name, network in networks.items():
+        tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
+    for name, optimizer in optimizers.items():
+        for index, moments in optimizer.state_dict()["state"].items():
+            tensors |= {f"{name}.{index}.{key}": value for key, value in moments.items()}
+    return tensors
+
+
+def unpack_state(
+    tensors: Mapping[str, Tensor],
+    networks: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    path: Path,
+) -> None:
+    """Put a packed state back, the random state last."""
+    for name, network in networks.items():
+        load_weights(network, _below(tensors, name), path)
+    for name, optimizer in optimizers.items():
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in _below(tensors, name).items():
+            index, _, moment = key.partition(".")
+            moments.setdefault(int(index), {})[moment] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+    torch.set_rng_state(tensors["random.cpu"])
+    if "random.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+
+
+def save_state(folder: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Keep a state in a run folder; what was the last becomes the one before."""
+    last, before = (folder / name for name in STATE_FILES)
+    fresh = folder / "state-next.safetensors"
+    save_tensors(fresh, tensors, {"format": STATE, "format_version": STATE_VERSION, **header})
+    if last.exists():
+        last.replace(before)
+    fresh.replace(last)
+
+
+def load_state(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any], list[str]]:
+    """The newest state of a run that can be read.
+
+    Returns:
+        its path, its tensors, its header, and what was wrong with newer ones.
+
+    Raises:
+        FileError: there is none.
+    """
+    problems: list[str] = []
+    for name in STATE_FILES:
+        path = folder / name
+        if path.exists():
+            try:
+                header = read_header(path, STATE, STATE_VERSION)
+                return path, read_tensors(path), header, problems
+            except FileError as error:
+                problems.append(str(error))
+    reason = "; ".join(problems) or f"{folder} holds no state"
+    raise FileError(f"there is nothing to resume from: {reason}")
+
+
+def has_state(folder: Path) -> bool:
+    """Whether a run folder holds a state, readable or not."""
+    return any((folder / name).exists() for name in STATE_FILES)
+
+
+def _below(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}

@@ -1,0 +1,354 @@
+"""The shell: parse, call the library, print. Results go to stdout, everything else to stderr."""
+
+from __future__ import annotations
+
+import json
+import logging
+from math import ceil, sqrt
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from cgan.errors import CganError, ConfigError
+
+# torch, pydantic and all that imports them wait inside the commands: `cgan --help` answers at once.
+if TYPE_CHECKING:
+    from cgan.config import Config
+    from cgan.sampling import Sampler
+
+messages = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
+results = Console(highlight=False, soft_wrap=True, markup=False)
+
+LEAST_SIDE = 56
+"""Without --scale, pictures in a grid are enlarged to at least this side in pixels."""
+
+
+class Group(TyperGroup):
+    """Commands whose errors are one sentence and exit status 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        logger = logging.getLogger("cgan")
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        logger.handlers = [_Messages()]
+        try:
+            return super().invoke(ctx)
+        except CganError as error:
+            messages.print(f"cgan: {error}", style="red")
+            raise typer.Exit(2) from error
+
+
+class _Messages(logging.Handler):
+    """What the library says aloud, on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            messages.print(f"warning: {record.getMessage()}", style="yellow")
+        else:
+            messages.print(record.getMessage())
+
+
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    help="GANs that draw the class you ask for, and measure that they do.",
+    epilog="Start with:  cgan train --conditional   and then   cgan generate --digit 7",
+)
+
+ModelArgument = Annotated[
+    str | None,
+    typer.Argument(help="A run's folder or a generator file; without it, the newest run."),
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+DataDirOption = Annotated[
+    str | None,
+    typer.Option(help="Where data sets lie or are downloaded to.", envvar="CGAN_DATA"),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command(
+    epilog="Examples:  cgan train --conditional  |  cgan train --plain mnist-dcgan --minutes 5  |  "
+    "cgan train --data ./my-pictures  |  cgan train --resume"
+)
+def train(
+    config: Annotated[
+        str | None,
+        typer.Argument(
+            help="digits-mlp, mnist-mlp, mnist-dcgan, fashion-dcgan, folder-dcgan, or a YAML file; "
+            "without it, what suits --data, or digits-mlp."
+        ),
+    ] = None,
+    conditional: Annotated[
+        bool | None,
+        typer.Option("--conditional/--plain", help="Told the class, or the plain baseline."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="digits, mnist, fashion-mnist, kmnist, cifar10, or a folder of folders."),
+    ] = None,
+    data_dir: DataDirOption = None,
+    size: Annotated[int | None, typer.Option(help="Side of a folder's pictures in pixels.")] = None,
+    skip_broken: Annotated[
+        bool | None,
+        typer.Option("--skip-broken", help="Leave out pictures that can't be read."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="mlp or dcgan.")] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="nonsaturating, least_squares, hinge or relativistic.")
+    ] = None,
+    update: Annotated[str | None, typer.Option(help="alternating or shared.")] = None,
+    images: Annotated[
+        str | None, typer.Option(help="Budget in images, like 600k or 2M.", metavar="COUNT")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Or budget in minutes.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Pictures a step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Adam's learning rate at the start.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and latents.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:1.")] = None,
+    out: Annotated[str | None, typer.Option(help="The run's folder [runs/CONFIG].")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run that was stopped.")
+    ] = False,
+    wandb: Annotated[
+        bool | None, typer.Option("--wandb/--no-wandb", help="Log to Weights & Biases.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Anything else in the config.", metavar="KEY=VALUE"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
+) -> None:
+    """Train a GAN, conditional or plain."""
+    from cgan.config import parse_assignment
+
+    asked = {
+        "model.conditional": conditional,
+        "data.source": None if data is None else _source(data),
+        "data.data_dir": None if data_dir is None else str(Path(data_dir).resolve()),
+        "data.size": size,
+        "data.skip_broken": skip_broken,
+        "model.backbone": model,
+        "loss": loss,
+        "update": update,
+        "images": images,
+        "minutes": minutes,
+        "batch_size": batch_size,
+        "lr": lr,
+        "seed": seed,
+        "device": device,
+        "wandb": wandb,
+    }
+    overrides = {key: value for key, value in asked.items() if value is not None}
+    if images is not None and minutes is not None:
+        raise ConfigError("give the budget in --images or in --minutes, one of the two")
+    overrides |= dict(parse_assignment(text) for text in assignments or [])
+    resolved, folder = _resolve(config, data, overrides, resume, out)
+    from cgan import tables
+
+    if dry_run:
+        tables.print_plan(resolved, folder or out)
+        return
+
+    from cgan.trainer import train as train_run
+
+    run = train_run(resolved, folder or out, resume=resume, progress=True)
+    if run.stopped_by is not None:
+        messages.print(
+            f"stopped after {run.images_seen:,} images; go on with: "
+            f"cgan train --resume --out {run.folder}"
+        )
+        raise typer.Exit(128 + run.stopped_by)
+    tables.print_run(run, _load(str(run.folder)))
+
+
+@app.command(
+    epilog="Examples:  cgan generate --digit 7  |  "
+    "cgan generate runs/pets --class cat --class dog -n 8 --seed 3 --out pets.png  |  "
+    "cgan generate --out drawn/"
+)
+def generate(
+    model: ModelArgument = None,
+    digit: Annotated[
+        list[int] | None, typer.Option(help="--class for classes that are digits.")
+    ] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="A class by name; may be repeated; without it, every class."),
+    ] = None,
+    n: Annotated[int, typer.Option("-n", help="Pictures a class.")] = 16,
+    seed: Annotated[int, typer.Option(help="Of the first picture; the next has the next.")] = 0,
+    out: Annotated[
+        str | None,
+        typer.Option(help="A .png for one grid, or a folder for one PNG a picture."),
+    ] = None,
+    scale: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Enlarge so many times [grid: to 56 pixels or more]."),
+    ] = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Draw pictures of the classes you name; prints where they are."""
+    from cgan.device import find_device
+    from cgan.images import make_grid, save_png, to_pixels
+
+    sampler = _load(model)
+    labels = [*map(str, digit or []), *(classes or [])] or None
+    if digit and not sampler.has_digits:
+        raise ConfigError(
+            f"the classes of {_place(sampler)} are not digits: choose with --class from "
+            f"{', '.join(sampler.classes)}"
+        )
+    request = sampler.request(labels, n, seed)
+    target = Path(out) if out else _default_out(sampler, labels, n, seed)
+    if target.suffix and target.suffix != ".png" and not target.is_dir():
+        raise ConfigError(f"--out takes a .png or a folder, not {out}")
+    sampler.to(find_device(device))
+
+    if target.suffix == ".png":
+        pixels = to_pixels(sampler.sample(labels, n, seed))
+        several = len(pixels) > n
+        enlarge = scale or ceil(LEAST_SIDE / max(sampler.image_shape[1:]))
+        save_png(make_grid(pixels, n if several else ceil(sqrt(n)), enlarge), target)
+    else:
+        index = 0
+        for pictures, _ in sampler.batches(request):
+            for picture in to_pixels(pictures):
+                name = f"seed-{request.seeds[index]:06d}.png"
+                if request.labels is not None:
+                    name = f"{_file_name(sampler.classes[request.labels[index]])}/{name}"
+                save_png(make_grid(picture[None], 1, scale or 1), target / name)
+                index += 1
+    measured = sampler.header["measured"]
+    proof = ""
+    if sampler.conditional and measured:
+        share = f"{100 * measured['control_accuracy']:.2f} %"
+        proof = f", which draws what it is asked for {share} of the time"
+    messages.print(f"drawn by {_place(sampler)}{proof}")
+    results.print(str(target))
+
+
+@app.command(epilog="Examples:  cgan evaluate  |  cgan evaluate runs/pets --json")
+def evaluate(
+    model: ModelArgument = None,
+    data: Annotated[
+        str | None, typer.Option(help="The data it was trained on, where the run doesn't tell.")
+    ] = None,
+    data_dir: DataDirOption = None,
+    per_class: Annotated[int, typer.Option(min=1, help="Pictures a class.")] = 1_000,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a judge of the real data whether a generator draws the classes it is asked for."""
+    from cgan import tables
+    from cgan.config import DATA_NAMES, load_config
+    from cgan.data import load_split
+    from cgan.device import find_device
+    from cgan.metrics.classifier import find_judge
+    from cgan.metrics.report import measure_control
+    from cgan.runs import CONFIG_FILE
+
+    place = find_device(device)
+    sampler = _load(model)
+    beside = sampler.path.parent / CONFIG_FILE
+    described = (load_config(beside) if beside.exists() else sampler.config).data
+    changes: dict[str, object] = {}
+    if data is not None:
+        changes["source"] = _source(data)
+    if data_dir is not None:
+        changes["data_dir"] = str(Path(data_dir).resolve())
+    if described.size is None:
+        changes["size"] = sampler.image_shape[1]
+    described = described.model_copy(update=changes)
+    if described.source not in DATA_NAMES and not Path(described.source).is_dir():
+        raise ConfigError(
+            f"the data it was trained on, {described.source}, is not there: "
+            "say where it is with --data"
+        )
+    judge = find_judge(lambda split: load_split(described, split), place)
+    control = measure_control(sampler.to(place), judge, per_class)
+    if as_json:
+        results.print(json.dumps(control.to_dict(), ensure_ascii=False))
+    else:
+        tables.print_control(control, _place(sampler))
+
+
+@app.command(epilog="Examples:  cgan info  |  cgan info runs/mnist-dcgan --json")
+def info(model: ModelArgument = None, as_json: JsonOption = False) -> None:
+    """Say what a generator file is: its config, classes, what was measured of it, its size."""
+    from cgan import tables
+    from cgan.models import count_parameters
+
+    sampler = _load(model)
+    if as_json:
+        parameters = count_parameters(sampler.generator)
+        header = {"file": str(sampler.path), "parameters": parameters, **sampler.header}
+        results.print(json.dumps(header, ensure_ascii=False))
+    else:
+        tables.print_file(sampler)
+
+
+def main() -> None:
+    """The console command."""
+    app(prog_name="cgan")
+
+
+def _source(data: str) -> str:
+    """A known name as it is, a folder as its full path."""
+    from cgan.config import DATA_NAMES
+
+    return data if data in DATA_NAMES or not Path(data).is_dir() else str(Path(data).resolve())
+
+
+def _resolve(
+    config: str | None, data: str | None, overrides: dict[str, Any], resume: bool, out: str | None
+) -> tuple[Config, Path | None]:
+    """The config that the words on the command line mean, and the run to go on with."""
+    from cgan.config import default_config_name, load_config
+
+    if resume and config is None:
+        from cgan.runs import CONFIG_FILE, newest_state
+
+        folder = Path(out) if out else newest_state()
+        return load_config(folder / CONFIG_FILE, overrides), folder
+    name = config or default_config_name(data)
+    if config is None:
+        messages.print(f"config {name}")
+    return load_config(name, overrides), None
+
+
+def _load(model: str | None) -> Sampler:
+    from cgan.runs import newest_run
+    from cgan.sampling import load
+
+    return load(model if model is not None else newest_run())
+
+
+def _place(sampler: Sampler) -> str:
+    """The run's folder, or the file where it lies alone."""
+    from cgan.runs import CONFIG_FILE
+
+    path = sampler.path
+    return str(path.parent if (path.parent / CONFIG_FILE).exists() else path)
+
+
+def _default_out(sampler: Sampler, labels: list[str] | None, n: int, seed: int) -> Path:
+    """A name that says what is drawn, in the run's folder or, for a file alone, in this one."""
+    from cgan.runs import CONFIG_FILE
+
+    what = "-".join(map(_file_name, labels)) if labels else "all"
+    run = sampler.path.parent
+    folder = run if (run / CONFIG_FILE).exists() else Path()
+    return folder / "generated" / f"{what[:80]}-n{n}-seed{seed}.png"
+
+
+def _file_name(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_. " else "_" for c in text)

@@ -1,0 +1,177 @@
+"""A folder of pictures, one folder a class, grey or colour, of any sizes."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median_low
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from cgan.errors import DataError
+
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+)
+SIZES = (8, 16, 28, 32, 64)
+"""Sides to choose from. Larger pictures are asked for by name: they take hours on a CPU."""
+GREY_MODES = frozenset({"1", "L", "LA", "I;16", "I;16B", "I"})
+
+logger = logging.getLogger("cgan")
+
+
+@dataclass(frozen=True)
+class PictureFolder(Dataset[Tensor]):
+    """Pictures on disk, read when asked for.
+
+    Attributes:
+        name: the folder's name.
+        paths: one file a picture.
+        labels: int64, (N,), indices into ``classes``.
+        classes: the class folders' names, sorted.
+        image_shape: (C, size, size) that each picture is brought to.
+    """
+
+    name: str
+    paths: tuple[Path, ...]
+    labels: Tensor
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that all pictures take in memory."""
+        return len(self) * int(np.prod(self.image_shape))
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.read(index)
+
+    def subset(self, indices: Tensor) -> PictureFolder:
+        """The pictures of these indices."""
+        paths = tuple(self.paths[index] for index in indices.tolist())
+        return replace(self, paths=paths, labels=self.labels[indices])
+
+    def read(self, index: int) -> Tensor:
+        """One picture as uint8 (C, size, size): cropped at the centre to a square and resized.
+
+        Raises:
+            DataError: the file is broken.
+        """
+        return read_picture(self.paths[index], self.image_shape)
+
+    def digest(self) -> str:
+        """A name for these files, by their paths and lengths: hexadecimal SHA-256."""
+        lines = (f"{path.parent.name}/{path.name} {path.stat().st_size}" for path in self.paths)
+        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def scan_folder(root: Path, *, size: int | None = None, skip_broken: bool = False) -> PictureFolder:
+    """Find the classes and pictures of a folder; says which size and colours it chose.
+
+    Raises:
+        DataError: no class folders, no pictures, or a broken picture (unless skipped).
+    """
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
+    found = {folder.name: _pictures_in(folder) for folder in folders}
+    classes = tuple(name for name, files in found.items() if files)
+    _complain_about_layout(root, folders, classes)
+
+    paths, labels, modes, sides = [], [], set(), []
+    for label, name in enumerate(classes):
+        for path in found[name]:
+            try:
+                with Image.open(path) as image:
+                    if skip_broken:
+                        image.load()
+                    modes.add(image.mode)
+                    sides.append(min(image.size))
+            except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+                if not skip_broken:
+                    raise _broken(path) from error
+                logger.warning("skipped the broken picture %s", path)
+                continue
+            paths.append(path)
+            labels.append(label)
+    missing = [name for label, name in enumerate(classes) if label not in labels]
+    if missing:
+        raise DataError(f"no picture of {', '.join(missing)} in {root} can be read")
+
+    if size is None:
+        middle = median_low(sides)
+        size = next((side for side in SIZES if side >= middle), SIZES[-1])
+    channels = 1 if modes <= GREY_MODES else 3
+    logger.info(
+        "%s: %d pictures of %d classes, brought to %d×%d in %s (--size changes that)",
+        root.name, len(paths), len(classes), size, size, "grey" if channels == 1 else "colour",
+    )  # fmt: skip
+    return PictureFolder(
+        root.resolve().name, tuple(paths), torch.tensor(labels), classes, (channels, size, size)
+    )
+
+
+def read_picture(path: Path, image_shape: tuple[int, int, int]) -> Tensor:
+    """One file as uint8 of the given (C, H, W); transparency is laid on white.
+
+    Raises:
+        DataError: the file is broken.
+    """
+    channels, height, width = image_shape
+    try:
+        with Image.open(path) as file:
+            image: Image.Image = ImageOps.exif_transpose(file)
+            if image.mode.startswith("I"):  # 16 bits: PIL's own conversion cuts off, not scales
+                image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
+            if image.has_transparency_data:
+                image = image.convert("RGBA")
+                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+            image = image.convert("L" if channels == 1 else "RGB")
+            if image.size != (width, height):
+                image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise _broken(path) from error
+    return torch.from_numpy(np.array(image)).view(height, width, channels).permute(2, 0, 1)
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.is_file()
+    )
+
+
+def _complain_about_layout(root: Path, folders: list[Path], classes: tuple[str, ...]) -> None:
+    nested = [f for f in folders if f.name not in classes and any(map(_has_pictures, f.iterdir()))]
+    if not classes:
+        if nested:
+            raise DataError(
+                f"the pictures in {root} lie two folders deep: did you mean --data {nested[0]}?"
+            )
+        if _pictures_in(root):
+            raise DataError(f"put the pictures in {root} into one folder a class, named by class")
+        raise DataError(
+            f"no pictures in {root}: it should hold one folder of pictures a class "
+            f"({', '.join(sorted(SUFFIXES))})"
+        )
+    for folder in nested:
+        logger.warning("%s holds folders of pictures, not pictures: it is left out", folder)
+    for folder in folders:
+        if folder not in nested and folder.name not in classes:
+            logger.warning("%s holds no pictures: it is left out", folder)
+
+
+def _has_pictures(path: Path) -> bool:
+    return path.is_dir() and bool(_pictures_in(path))
+
+
+def _broken(path: Path) -> DataError:
+    return DataError(f"{path} is not a picture that can be read; --skip-broken leaves it out")

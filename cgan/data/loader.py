@@ -1,0 +1,121 @@
+"""Endless shuffled batches on the training device, a function of how many pictures were seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from cgan.data.folder import PictureFolder
+from cgan.data.sources import Pictures
+from cgan.images import to_signed
+
+
+def epoch_order(labels: Tensor, seed: int, epoch: int, balanced: bool = False) -> Tensor:
+    """The order in which an epoch visits its pictures: (N,) indices, by seed and epoch alone.
+
+    Balanced, every class comes equally often (N / classes, rounded up): the pictures of a small
+    one are repeated, each as often as the other give or take once, and a large one is cut.
+    """
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    if not balanced:
+        return torch.randperm(len(labels), generator=generator)
+    members = [(labels == label).nonzero().squeeze(1) for label in labels.unique().tolist()]
+    share = -(-len(labels) // len(members))
+    drawn = []
+    for indices in members:
+        rounds = -(-share // len(indices))
+        shuffled = [
+            indices[torch.randperm(len(indices), generator=generator)] for _ in range(rounds)
+        ]
+        drawn.append(torch.cat(shuffled)[:share])
+    everything = torch.cat(drawn)
+    return everything[torch.randperm(len(everything), generator=generator)]
+
+
+class Loader:
+    """Batches of (images in [-1, 1] float32 (B, C, H, W), labels (B,) int64) without an end.
+
+    Pictures in memory lie on the device as uint8 where they fit, and a batch is one gather and one
+    multiplication there. A folder too large for memory is read by worker processes.
+
+    The position is a number: batches after ``images_seen`` pictures are the same in whichever
+    process they are drawn, so a run that goes on needs to remember nothing else.
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures | PictureFolder,
+        batch_size: int,
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+        balanced: bool = False,
+        workers: int = 2,
+    ) -> None:
+        self.pictures, self.batch_size, self.seed = pictures, batch_size, seed
+        self.device, self.balanced, self.workers = torch.device(device), balanced, workers
+
+    def batches(self, images_seen: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches that follow after so many pictures."""
+        if isinstance(self.pictures, Pictures):
+            return self._gather(self.pictures, images_seen)
+        return self._read(self.pictures, images_seen)
+
+    def _indices(self, images_seen: int) -> Iterator[Tensor]:
+        """Indices of each batch, (B,) on the CPU; a batch may span two epochs."""
+        labels = self.pictures.labels
+        length = len(epoch_order(labels, self.seed, 0, self.balanced))
+        epoch, offset = divmod(images_seen, length)
+        rest = epoch_order(labels, self.seed, epoch, self.balanced)[offset:]
+        while True:
+            while len(rest) < self.batch_size:
+                epoch += 1
+                rest = torch.cat([rest, epoch_order(labels, self.seed, epoch, self.balanced)])
+            yield rest[: self.batch_size]
+            rest = rest[self.batch_size :]
+
+    def _gather(self, pictures: Pictures, images_seen: int) -> Iterator[tuple[Tensor, Tensor]]:
+        home = self.device if fits(pictures.images, self.device) else torch.device("cpu")
+        images, labels = pictures.images.to(home), pictures.labels.to(home)
+        for indices in self._indices(images_seen):
+            indices = indices.to(home, non_blocking=True)
+            batch = images[indices].to(self.device, non_blocking=True)
+            yield to_signed(batch), labels[indices].to(self.device, non_blocking=True)
+
+    def _read(self, folder: PictureFolder, images_seen: int) -> Iterator[tuple[Tensor, Tensor]]:
+        cuda = self.device.type == "cuda"
+        order = (indices.tolist() for indices in self._indices(images_seen))
+        reader = DataLoader(
+            LabelledFolder(folder),
+            batch_sampler=order,  # type: ignore[arg-type]  # endless, so it has no length
+            num_workers=self.workers,
+            pin_memory=cuda,
+        )
+        for batch, labels in reader:
+            yield (
+                to_signed(batch.to(self.device, non_blocking=True)),
+                labels.to(self.device, non_blocking=True),
+            )
+
+
+class LabelledFolder(torch.utils.data.Dataset[tuple[Tensor, int]]):
+    """A picture folder as DataLoader wants it: (picture, label) by index."""
+
+    def __init__(self, folder: PictureFolder) -> None:
+        self.folder = folder
+
+    def __len__(self) -> int:
+        return len(self.folder)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.folder.read(index), int(self.folder.labels[index])
+
+
+def fits(images: Tensor, device: torch.device) -> bool:
+    """Whether the pictures take at most half of the device's free memory."""
+    if device.type != "cuda":
+        return True
+    free, _ = torch.cuda.mem_get_info(device)
+    return images.nbytes <= free // 2

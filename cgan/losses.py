@@ -1,0 +1,91 @@
+"""Adversarial losses on logits, one value per sample.
+
+Every function takes the discriminator's logits of real and of generated pictures by keyword, each
+of shape (B,) and any real value, and returns (B,) values ≥ 0 (hinge for the generator: any) to be
+averaged and made small. All are written with softplus, softplus(x) = log(1 + eˣ), which neither
+overflows nor needs an epsilon where log(sigmoid(x)) does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+from torch.nn.functional import relu, softplus
+
+from cgan.errors import UnknownName
+
+
+def generator_nonsaturating(*, real: Tensor | None = None, fake: Tensor) -> Tensor:
+    """−log σ(D(G(z))): Goodfellow et al. 2014, section 3 (the form that does not saturate)."""
+    return softplus(-fake)
+
+
+def discriminator_nonsaturating(*, real: Tensor, fake: Tensor) -> Tensor:
+    """−log σ(D(x)) − log(1 − σ(D(G(z)))): Goodfellow et al. 2014, equation 1."""
+    return softplus(-real) + softplus(fake)
+
+
+def generator_least_squares(*, real: Tensor | None = None, fake: Tensor) -> Tensor:
+    """½ (D(G(z)) − 1)²: Mao et al. 2017, equation 2 with b = c = 1."""
+    return 0.5 * (fake - 1).square()
+
+
+def discriminator_least_squares(*, real: Tensor, fake: Tensor) -> Tensor:
+    """½ (D(x) − 1)² + ½ D(G(z))²: Mao et al. 2017, equation 2 with a = 0, b = 1."""
+    return 0.5 * (real - 1).square() + 0.5 * fake.square()
+
+
+def generator_hinge(*, real: Tensor | None = None, fake: Tensor) -> Tensor:
+    """−D(G(z)): Lim and Ye 2017; Miyato et al. 2018, equation 17."""
+    return -fake
+
+
+def discriminator_hinge(*, real: Tensor, fake: Tensor) -> Tensor:
+    """max(0, 1 − D(x)) + max(0, 1 + D(G(z))): Miyato et al. 2018, equation 16."""
+    return relu(1 - real) + relu(1 + fake)
+
+
+def generator_relativistic(*, real: Tensor | None, fake: Tensor) -> Tensor:
+    """−log σ(D(G(z)) − D(x)): Jolicoeur-Martineau 2018; Huang et al. 2024 (R3GAN), equation 2."""
+    if real is None:
+        raise ValueError("the relativistic loss compares with real logits: pass real=")
+    return softplus(-(fake - real))
+
+
+def discriminator_relativistic(*, real: Tensor, fake: Tensor) -> Tensor:
+    """−log σ(D(x) − D(G(z))): the same pair seen from the other side."""
+    return softplus(-(real - fake))
+
+
+class GeneratorLoss(Protocol):
+    """``loss(real=..., fake=...)`` of the generator; ``real`` is None where it is not compared."""
+
+    def __call__(self, *, real: Tensor | None, fake: Tensor) -> Tensor:
+        """Logits (B,) to one value a sample (B,)."""
+        ...
+
+
+class Loss(NamedTuple):
+    """The two sides of one game."""
+
+    generator: GeneratorLoss
+    discriminator: Callable[..., Tensor]
+    compares: bool = False
+    """Whether the generator's side looks at real logits too."""
+
+
+LOSSES = {
+    "nonsaturating": Loss(generator_nonsaturating, discriminator_nonsaturating),
+    "least_squares": Loss(generator_least_squares, discriminator_least_squares),
+    "hinge": Loss(generator_hinge, discriminator_hinge),
+    "relativistic": Loss(generator_relativistic, discriminator_relativistic, compares=True),
+}
+
+
+def get_loss(name: str) -> Loss:
+    """The loss of that name; an unknown one raises :class:`cgan.errors.UnknownName`."""
+    if name not in LOSSES:
+        raise UnknownName("loss", name, LOSSES)
+    return LOSSES[name]

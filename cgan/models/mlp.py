@@ -1,0 +1,89 @@
+"""A fully connected pair, after Goodfellow et al. 2014 and Mirza and Osindero 2014.
+
+G   z (B, latent_dim) ── width ── 2·width ── pixels, tanh      batch norm, ReLU
+D   pixels ── 2·width ── width ── logit (B,)                   leaky ReLU, no normalisation
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+from torch import Tensor, nn
+from torch.nn.functional import leaky_relu, relu
+
+from cgan.models.conditioning import (
+    BatchNorm,
+    Head,
+    LabelPlane,
+    LatentLabel,
+    check_labels,
+    only_if,
+)
+
+DEFAULT_WIDTH = 256
+
+
+class Generator(nn.Module):
+    """G(z, y): z (B, latent_dim) and y (B,) to pictures (B, C, H, W) in [-1, 1]."""
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int | None,
+        latent_dim: int,
+        width: int,
+        label: str,
+    ) -> None:
+        super().__init__()
+        self.image_shape, self.num_classes, self.latent_dim = image_shape, num_classes, latent_dim
+        self.entrance = LatentLabel(latent_dim, only_if("concat", label, num_classes))
+        by_class = only_if("cbn", label, num_classes)
+        self.hidden = nn.ModuleList()
+        self.norms = nn.ModuleList()
+        features = self.entrance.features
+        for units in (width, 2 * width):
+            self.hidden.append(nn.Linear(features, units, bias=False))
+            self.norms.append(BatchNorm(units, by_class))
+            features = units
+        self.out = nn.Linear(features, prod(image_shape))
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Draw one picture for each row of z."""
+        check_labels(labels, self.num_classes)
+        h = self.entrance(z, labels)
+        for hidden, norm in zip(self.hidden, self.norms, strict=True):
+            h = relu(norm(hidden(h), labels))
+        return self.out(h).tanh().view(-1, *self.image_shape)
+
+
+class Discriminator(nn.Module):
+    """D(x, y): pictures (B, C, H, W) in [-1, 1] and y (B,) to logits (B,).
+
+    Without batch norm: a logit must depend on its own picture alone for R1 to be R1.
+    """
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int | None,
+        width: int,
+        label: str,
+    ) -> None:
+        super().__init__()
+        self.image_shape, self.num_classes = image_shape, num_classes
+        self.entrance = LabelPlane(image_shape, only_if("concat", label, num_classes))
+        self.hidden = nn.ModuleList()
+        features = self.entrance.channels * image_shape[1] * image_shape[2]
+        for units in (2 * width, width):
+            self.hidden.append(nn.Linear(features, units))
+            features = units
+        self.head = Head(features, only_if("projection", label, num_classes))
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The logit of each picture."""
+        check_labels(labels, self.num_classes)
+        h = self.entrance(images, labels).flatten(1)
+        for hidden in self.hidden:
+            h = leaky_relu(hidden(h), 0.2)
+        logits: Tensor = self.head(h, labels)
+        return logits

@@ -1,0 +1,129 @@
+"""Run folders: which one to use, which one is the newest, and that nobody else is writing in it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from cgan.checkpoint import GENERATOR_FILE, STATE_FILES, has_state
+from cgan.config import RESUMABLE_CHANGES, Config, flatten
+from cgan.errors import FileError, RunError
+from cgan.files import explain
+
+RUNS = Path("runs")
+CONFIG_FILE = "config.yaml"
+LOCK_FILE = ".lock"
+
+
+def new_run(config: Config, out: str | Path | None = None) -> Path:
+    """Make the folder of a new run: ``out`` or ``runs/<name>``, with a number if that is taken.
+
+    Raises:
+        FileError: it cannot be made.
+    """
+    base = Path(out) if out is not None else RUNS / config.name
+    try:
+        base.parent.mkdir(parents=True, exist_ok=True)
+        if base.is_dir() and not any(base.iterdir()):
+            return base
+        number = 1
+        while True:
+            folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                number += 1
+            else:
+                return folder
+    except OSError as error:
+        raise FileError(explain(error, base)) from error
+
+
+def run_to_resume(config: Config, out: str | Path | None = None) -> Path:
+    """The run to go on with: ``out``, or the newest of ``runs/<name>``.
+
+    Raises:
+        RunError: there is none.
+    """
+    if out is not None:
+        if not has_state(Path(out)):
+            raise RunError(f"{out} holds no state of a run: leave out --resume to start one")
+        return Path(out)
+    pattern = re.compile(re.escape(config.name) + r"(-\d+)?")
+    runs = [run for run in _runs_by_age(STATE_FILES) if pattern.fullmatch(run.name)]
+    if not runs:
+        raise RunError(f"there is no run {RUNS / config.name} to resume: leave out --resume")
+    return runs[-1]
+
+
+def newest_run() -> Path:
+    """The run under ``runs/`` whose generator was written last.
+
+    Raises:
+        RunError: there is none.
+    """
+    runs = _runs_by_age((GENERATOR_FILE,))
+    if not runs:
+        raise RunError("there is no run in runs/ yet: train one with `cgan train --conditional`")
+    return runs[-1]
+
+
+def newest_state() -> Path:
+    """The run under ``runs/`` whose state was written last.
+
+    Raises:
+        RunError: there is none.
+    """
+    runs = _runs_by_age(STATE_FILES)
+    if not runs:
+        raise RunError("there is no run in runs/ to resume: leave out --resume")
+    return runs[-1]
+
+
+def check_same_run(asked: Config, trained: Config, folder: Path) -> None:
+    """Refuse to go on with a run under a config that would have made another one.
+
+    Raises:
+        RunError: naming every key that differs.
+    """
+    old = flatten(trained)
+    differing = [
+        f"{key} {old[key]!r}, not {value!r}"
+        for key, value in flatten(asked).items()
+        if key not in RESUMABLE_CHANGES and old[key] != value
+    ]
+    if differing:
+        raise RunError(
+            f"{folder} was trained with {'; '.join(differing)}: resume it with the same, "
+            "or leave out --resume to start a new run"
+        )
+
+
+@contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Inside, this process alone writes in the folder; a killed process leaves no lock behind.
+
+    Raises:
+        RunError: another process does.
+    """
+    try:
+        with FileLock(folder / LOCK_FILE, timeout=0):
+            yield
+    except Timeout:
+        raise RunError(
+            f"{folder} is in use by another process: wait, or give another --out"
+        ) from None
+
+
+def _runs_by_age(files: tuple[str, ...]) -> list[Path]:
+    """Folders under ``runs/`` that hold one of these files, the one written last at the end."""
+    ages: dict[Path, int] = {}
+    for folder in RUNS.iterdir() if RUNS.is_dir() else ():
+        times = [path.stat().st_mtime_ns for name in files if (path := folder / name).exists()]
+        if times:
+            ages[folder] = max(times)
+    return sorted(ages, key=lambda folder: ages[folder])

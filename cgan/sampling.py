@@ -1,0 +1,205 @@
+"""The Sampler: asks a trained generator for classes by name.
+
+A picture is a function of model, class and seed alone. The k-th picture of a class in a request
+has the seed ``seed + k``, and z is drawn for each seed by itself. Networks run on batches of one
+fixed size, the last one filled up, so that not even the rounding depends on how many are drawn.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cgan.checkpoint import (
+    GENERATOR,
+    GENERATOR_FILE,
+    GENERATOR_VERSION,
+    load_weights,
+    read_header,
+    read_tensors,
+)
+from cgan.config import Config, make_config
+from cgan.errors import CganError, ConfigError, FileError, UnknownName
+from cgan.images import to_unit
+from cgan.latents import draw_latents
+from cgan.models import build_networks
+
+BATCH = 64
+"""Pictures drawn at once, always."""
+
+Labels = str | int | Sequence[str | int] | Tensor | None
+
+
+class PlainGan(CganError):
+    """A plain GAN was asked for a class."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """Pictures to draw: the class (index) and seed of each; class None where the GAN is plain."""
+
+    labels: tuple[int, ...] | None
+    seeds: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+
+class Sampler:
+    """A generator with the names of its classes.
+
+    Attributes:
+        generator: the network, in evaluation mode.
+        classes: the class names of the data; a plain GAN has them too but can't choose.
+        header: what the file says of itself.
+        path: the generator file.
+    """
+
+    def __init__(self, generator: nn.Module, header: dict[str, Any], path: Path) -> None:
+        self.generator = generator.eval().requires_grad_(False)
+        self.header, self.path = header, path
+        self.classes: tuple[str, ...] = tuple(header["classes"])
+        self.config: Config = make_config(header["config"])
+        channels, height, width = header["image_shape"]
+        self.image_shape: tuple[int, int, int] = (channels, height, width)
+
+    @property
+    def conditional(self) -> bool:
+        """Whether it can be told a class."""
+        return self.config.model.conditional
+
+    @property
+    def has_digits(self) -> bool:
+        """Whether the classes are called by digits."""
+        return all(name.isdigit() and len(name) == 1 for name in self.classes)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it draws."""
+        return next(self.generator.parameters()).device
+
+    def to(self, device: torch.device | str) -> Sampler:
+        """Itself, moved."""
+        self.generator.to(device)
+        return self
+
+    def sample(self, labels: Labels = None, n: int = 1, seed: int = 0) -> Tensor:
+        """Draw pictures.
+
+        Args:
+            labels: a class by name (``"cat"``) or digit (``7``), a list of them, or an int64
+                tensor of class indices; None is every class, or no class if the GAN is plain.
+            n: pictures for each label that was given.
+            seed: the first picture of each class has this seed, the next one the next.
+
+        Returns:
+            float32 in [0, 1], (labels · n, C, H, W), label by label, on the CPU.
+
+        Raises:
+            UnknownName: no such class.
+            PlainGan: a class was asked of a plain GAN.
+        """
+        request = self.request(labels, n, seed)
+        pictures = torch.empty(len(request), *self.image_shape)
+        start = 0
+        for batch, _ in self.batches(request):
+            pictures[start : start + len(batch)] = batch.cpu()
+            start += len(batch)
+        return pictures
+
+    def request(self, labels: Labels = None, n: int = 1, seed: int = 0) -> Request:
+        """What :meth:`sample` of the same arguments draws."""
+        if n < 1:
+            raise ConfigError(f"n is the number of pictures a class: at least 1, not {n}")
+        if not 0 <= seed <= 2**63 - 1 - n:
+            raise ConfigError(f"a seed is a whole number from 0 to 2^63 - 1, not {seed}")
+        if not self.conditional:
+            if labels is not None:
+                raise PlainGan(
+                    "a plain GAN can't choose what it draws; train one that can: "
+                    f"cgan train --conditional {self.config.name}"
+                )
+            return Request(None, tuple(range(seed, seed + n)))
+        indices = [label for label in self.find(labels) for _ in range(n)]
+        drawn: Counter[int] = Counter()
+        seeds = []
+        for label in indices:
+            seeds.append(seed + drawn[label])
+            drawn[label] += 1
+        return Request(tuple(indices), tuple(seeds))
+
+    def batches(self, request: Request) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Pictures (≤ 64, C, H, W) in [0, 1] and their classes, in order, on the device."""
+        for start in range(0, len(request), BATCH):
+            seeds = request.seeds[start : start + BATCH]
+            filling = BATCH - len(seeds)
+            z = draw_latents([*seeds, *[0] * filling], self.config.model.latent_dim)
+            labels = None
+            if request.labels is not None:
+                chosen = [*request.labels[start : start + BATCH], *[0] * filling]
+                labels = torch.tensor(chosen, device=self.device)
+            with torch.inference_mode():
+                pictures = to_unit(self.generator(z.to(self.device), labels))[: len(seeds)]
+            yield pictures, None if labels is None else labels[: len(seeds)]
+
+    def find(self, labels: Labels) -> list[int]:
+        """Class indices of names, digits, a list of them or a tensor of indices; None is all."""
+        if labels is None:
+            return list(range(len(self.classes)))
+        if isinstance(labels, Tensor):
+            indices = [int(index) for index in labels.flatten().tolist()]
+            wrong = [index for index in indices if not 0 <= index < len(self.classes)]
+            if wrong:
+                raise UnknownName("class number", wrong[0], self._numbers())
+            return indices
+        if isinstance(labels, str | int):
+            labels = [labels]
+        return [self._find_one(label) for label in labels]
+
+    def _find_one(self, label: str | int) -> int:
+        """By name; a number where no class is called by a number is an index."""
+        name = str(label)
+        if name in self.classes:
+            return self.classes.index(name)
+        if isinstance(label, int) and not any(known.isdigit() for known in self.classes):
+            if 0 <= label < len(self.classes):
+                return label
+            raise UnknownName("class number", label, self._numbers())
+        raise UnknownName("class", name, self.classes)
+
+    def _numbers(self) -> list[str]:
+        return [str(index) for index in range(len(self.classes))]
+
+
+def load(path_or_run: str | Path, device: torch.device | str = "cpu") -> Sampler:
+    """Load a generator.
+
+    Args:
+        path_or_run: a generator file, or the folder of a run.
+        device: where it shall draw.
+
+    Raises:
+        FileError: there is none, or the file is not a generator.
+    """
+    path = Path(path_or_run)
+    if path.is_dir():
+        path = path / GENERATOR_FILE
+        if not path.exists():
+            raise FileError(f"{path.parent} holds no {GENERATOR_FILE}: is it the folder of a run?")
+    elif not path.exists():
+        raise FileError(f"there is no run or generator file {path}")
+    header = read_header(path, GENERATOR, GENERATOR_VERSION)
+    try:
+        config, classes = make_config(header["config"]), header["classes"]
+        channels, height, width = header["image_shape"]
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise FileError(f"{path} has a header that cannot be understood: {error}") from error
+    generator = build_networks(config.model, (channels, height, width), len(classes)).generator
+    load_weights(generator, read_tensors(path), path)
+    return Sampler(generator, header, path).to(device)

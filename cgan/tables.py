@@ -1,0 +1,116 @@
+"""What the shell prints of a plan, a run, a file and a measurement: plain lines to stdout."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from cgan.config import Config, to_yaml
+from cgan.data import look_at
+from cgan.device import find_device
+from cgan.metrics.report import Control
+from cgan.models import build_networks, count_parameters
+from cgan.runs import RUNS
+from cgan.sampling import Sampler
+from cgan.trainer import Run
+
+results = Console(highlight=False, soft_wrap=True, markup=False)
+
+
+def print_plan(config: Config, out: str | Path | None) -> None:
+    """The resolved config, and what training would do with it."""
+    image_shape, classes = look_at(config.data)
+    pair = build_networks(config.model, image_shape, len(classes))
+    kind = "conditional" if config.model.conditional else "plain"
+    budget = f"{config.images:,} images" if config.images else f"{config.minutes:g} minutes"
+    results.print(to_yaml(config).rstrip() + "\n")
+    print_rows(
+        {
+            "would train": f"a {kind} GAN for {budget} on {find_device(config.device)}",
+            "pictures": f"{say_shape(image_shape)}, {len(classes)} classes",
+            "generator": f"{count_parameters(pair.generator):,} parameters",
+            "discriminator": f"{count_parameters(pair.discriminator):,} parameters",
+            "would write": f"{out or RUNS / config.name} (a number is added if that is taken)",
+        }
+    )
+
+
+def print_run(run: Run, sampler: Sampler) -> None:
+    """What training made, where, how good it is, and the command that draws from it."""
+    rows = {
+        "learned from": f"{run.images_seen:,} images in {run.seconds / 60:.1f} minutes",
+        "run": str(run.folder),
+    }
+    if run.control is not None:
+        rows["control accuracy"] = say_control(run.control)
+    name = sampler.classes[min(7, len(sampler.classes) - 1)]
+    option = f" --digit {name}" if sampler.has_digits else f" --class '{name}'"
+    rows["draw"] = f"cgan generate {run.folder}{option if sampler.conditional else ''}"
+    print_rows(rows)
+
+
+def print_file(sampler: Sampler) -> None:
+    """What a generator file is."""
+    header = sampler.header
+    measured = header["measured"]
+    accuracy = say_share(measured["control_accuracy"]) if measured else "not measured"
+    versions = ", ".join(f"{name} {version}" for name, version in header["versions"].items())
+    print_rows(
+        {
+            "file": f"{sampler.path} (format {header['format_version']})",
+            "draws": ", ".join(sampler.classes) + ("" if sampler.conditional else " (unasked)"),
+            "pictures": say_shape(sampler.image_shape),
+            "learned from": f"{header['data']}: {header['images_seen']:,} images, "
+            f"{header['seconds'] / 60:.1f} minutes",
+            "parameters": f"{count_parameters(sampler.generator):,}",
+            "control accuracy": accuracy,
+            "written by": versions,
+        }
+    )
+    results.print("\n" + yaml.safe_dump(header["config"], sort_keys=False).rstrip())
+
+
+def print_control(control: Control, place: str) -> None:
+    """Control accuracy, by class, with the confusion matrix where it fits a terminal."""
+    results.print(f"{place}\ncontrol accuracy  {say_control(control)}")
+    if not control.conditional:
+        results.print("a plain GAN is told no class: what a requested class gets from it is chance")
+    fits = len(control.classes) <= 12
+    table = Table(title="asked for (rows), seen by the judge (columns), % of the row")
+    table.add_column("class")
+    table.add_column("obeyed", justify="right")
+    for name in control.classes if fits else ():
+        table.add_column(name[:6], justify="right")
+    for name, row in zip(control.classes, control.confusion, strict=True):
+        shares = (100 * row / row.sum()).tolist() if fits else []
+        cells = [f"{share:.1f}" if share else "·" for share in shares]
+        table.add_row(name, say_share(control.per_class[name]), *cells)
+    results.print(table)
+
+
+def print_rows(rows: dict[str, str]) -> None:
+    """Names and values, aligned."""
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        results.print(f"{name:<{width}}  {value}")
+
+
+def say_control(control: Control) -> str:
+    """The first number, between chance and what real pictures get."""
+    ceiling = control.judge_accuracy
+    real = f"; held-out real pictures {say_share(ceiling)}" if ceiling is not None else ""
+    return f"{say_share(control.accuracy)} (chance {say_share(control.chance)}{real})"
+
+
+def say_share(share: float) -> str:
+    """``0.98765`` as ``98.77 %``."""
+    return f"{100 * share:.2f} %"
+
+
+def say_shape(image_shape: tuple[int, int, int]) -> str:
+    """``28×28, 1 channel``."""
+    channels, height, width = image_shape
+    return f"{height}×{width}, {'grey' if channels == 1 else 'colour'}"

@@ -1,0 +1,294 @@
+"""Training: start or go on, loop, save, and ask the judge at the end."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+import torch
+from torch import Tensor
+
+from cgan.checkpoint import GENERATOR_FILE
+from cgan.config import FEWEST_UPDATES, Config, load_config, to_yaml
+from cgan.data import Loader, PictureFolder, Pictures, check_classes, load_split
+from cgan.device import find_device, set_arithmetic
+from cgan.errors import DataError, Diverged
+from cgan.files import write_atomically
+from cgan.images import make_grid, save_png, to_pixels
+from cgan.learner import Counters, Learner
+from cgan.loggers import Loggers
+from cgan.metrics.classifier import find_judge
+from cgan.metrics.report import Control, measure_control
+from cgan.runs import CONFIG_FILE, check_same_run, lock, new_run, run_to_resume
+from cgan.updates import Losses
+
+GRID_COLUMNS = 10
+GRID_CLASSES = 32
+
+logger = logging.getLogger("cgan")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What training left behind.
+
+    Attributes:
+        folder: where it lies.
+        config: what it was made from.
+        images_seen: real pictures shown to the discriminator.
+        seconds: spent on training, all sittings together.
+        control: what the judge said; None where it was not asked.
+        stopped_by: the number of the signal that stopped it before its budget was spent, or None.
+    """
+
+    folder: Path
+    config: Config
+    images_seen: int
+    seconds: float
+    control: Control | None = None
+    stopped_by: int | None = None
+
+    @property
+    def generator(self) -> Path:
+        """The generator file, for :func:`cgan.load`."""
+        return self.folder / GENERATOR_FILE
+
+
+def train(
+    config: Config | str | Path,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    progress: bool = False,
+) -> Run:
+    """Train a GAN as its config says.
+
+    Args:
+        config: a config, or what :func:`cgan.load_config` reads.
+        out: the run's folder; default ``runs/<config's name>``. A folder that holds something is
+            never written over: a number is added.
+        resume: go on with that folder's run (without ``out``, the newest of that name). On a CPU,
+            with a budget in images, it ends with the same weights, bit for bit, as a run that was
+            never stopped.
+        progress: show the progress on the terminal.
+
+    Returns:
+        The run; ``stopped_by`` is set where Ctrl-C or SIGTERM stopped it, with its state saved.
+
+    Raises:
+        CganError: the config, data, device or folder cannot be used; nothing was written.
+        Diverged: a loss stopped being a number; the last good state is kept.
+    """
+    config = config if isinstance(config, Config) else load_config(config)
+    device = find_device(config.device)
+    set_arithmetic(device)
+    folder = run_to_resume(config, out) if resume else None
+    if folder is not None:
+        check_same_run(config, load_config(folder / CONFIG_FILE), folder)
+    pictures = load_split(config.data, "train")
+    check_trainable(config, pictures)
+
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
+        torch.manual_seed(config.seed)
+        learner = Learner(config, pictures, device)
+        folder = folder or new_run(config, out)
+        stack.enter_context(lock(folder))
+        if resume:
+            for problem in learner.restore(folder):
+                logger.warning("%s; going on from the state before it", problem)
+            logger.info("going on after %s images", f"{learner.counters.images_seen:,}")
+        write_atomically(folder / CONFIG_FILE, to_yaml(config).encode())
+        images_seen = learner.counters.images_seen
+        with closing(Loggers(config, folder, images_seen, progress)) as loggers:
+            trainer = Trainer(learner, pictures, folder, loggers)
+            stopped_by = trainer.run()
+            control = None
+            if stopped_by is None and config.control_per_class and len(pictures.classes) > 1:
+                loggers.leave_terminal()
+                control = trainer.measure()
+    return Run(
+        folder,
+        config,
+        learner.counters.images_seen,
+        learner.counters.seconds,
+        control=control,
+        stopped_by=stopped_by,
+    )
+
+
+def check_trainable(config: Config, pictures: Pictures | PictureFolder) -> None:
+    """Refuse data that a GAN can't learn from, and warn of a budget that is none.
+
+    Raises:
+        DataError: no pictures, or one class for a GAN that shall be told classes.
+    """
+    if not len(pictures):
+        raise DataError(f"there are no pictures in {config.data.source}")
+    if config.model.conditional and len(pictures.classes) == 1:
+        raise DataError(
+            f"{config.data.source} has one class only ({pictures.classes[0]}), so there is nothing "
+            "to choose: add a folder for each further class, or train with --plain"
+        )
+    check_classes(pictures, config.data.balanced)
+    if config.images is not None and config.images < FEWEST_UPDATES * config.batch_size:
+        logger.warning(
+            "a budget of %s images in batches of %s is %d updates: that teaches little; "
+            "lower --batch-size or raise --images",
+            f"{config.images:,}",
+            f"{config.batch_size:,}",
+            -(-config.images // config.batch_size),
+        )
+
+
+class Trainer:
+    """The loop of one run, between its learner, its folder and its loggers."""
+
+    def __init__(
+        self, learner: Learner, pictures: Pictures | PictureFolder, folder: Path, loggers: Loggers
+    ) -> None:
+        self.learner, self.pictures, self.folder, self.loggers = learner, pictures, folder, loggers
+        self.config, self.device = learner.config, learner.device
+        self.forget()
+
+    def run(self) -> int | None:
+        """Learn until the budget is spent (None) or a signal comes (its number)."""
+        config, counters = self.config, self.learner.counters
+        batch = config.batch_size
+        loader = Loader(self.pictures, batch, self.device, config.seed, config.data.balanced)
+        if counters.steps == 0:
+            self.learner.save(self.folder)
+        saved = time.monotonic()
+
+        def due(every_images: int) -> bool:
+            seen = counters.images_seen
+            return seen // every_images > (seen - batch) // every_images
+
+        with signals() as caught, closing(loader.batches(counters.images_seen)) as batches:
+            clock = time.perf_counter()
+            while counters.share(config) < 1 and not caught:
+                real, labels = next(batches)
+                self.remember(self.learner.step(real, labels))
+                counters.seconds += time.perf_counter() - clock
+                clock = time.perf_counter()
+                if due(config.log_every_images):
+                    self.report()
+                if due(config.sample_every_images):
+                    self.draw_grid()
+                if time.monotonic() - saved > config.save_every_seconds:
+                    self.save()
+                    saved = time.monotonic()
+            self.save()
+        self.draw_grid()
+        return caught[0] if counters.share(config) < 1 else None
+
+    def remember(self, losses: Losses) -> None:
+        """Add up losses where they are: reading them would make a GPU wait."""
+        for name, value in losses.items():
+            self.totals[name] = self.totals[name] + value if name in self.totals else value
+
+    def forget(self) -> None:
+        """Begin new means."""
+        counters = self.learner.counters
+        self.totals: dict[str, Tensor] = {}
+        self.since = Counters(counters.images_seen, counters.steps, counters.seconds)
+
+    def report(self) -> None:
+        """Log the means since the last report.
+
+        Raises:
+            Diverged: one is not a number.
+        """
+        counters, since = self.learner.counters, self.since
+        steps = counters.steps - since.steps
+        if not steps:
+            return
+        means = {name: float(total) / steps for name, total in self.totals.items()}
+        for name, mean in means.items():
+            if not math.isfinite(mean):
+                raise Diverged(
+                    f"{name} became {mean} between {since.images_seen:,} and "
+                    f"{counters.images_seen:,} images; the last good state is kept in "
+                    f"{self.folder}: try a lower --lr or a stronger --set penalty.r1=…"
+                )
+        share = counters.share(self.config)
+        images, seconds = counters.images_seen - since.images_seen, counters.seconds - since.seconds
+        self.loggers.log(
+            {
+                "images_seen": counters.images_seen,
+                "steps": counters.steps,
+                "seconds": round(counters.seconds, 3),
+                "seconds_left": round(counters.seconds * (1 / share - 1), 3),
+                "share": share,
+                "images_per_second": images / seconds,
+                "lr": self.learner.learning_rate,
+                **means,
+            }
+        )
+        self.forget()
+
+    def save(self) -> None:
+        """Write state and generator, after a look at the losses that led to them."""
+        self.report()
+        self.learner.save(self.folder)
+
+    def draw_grid(self) -> None:
+        """One row a class (a plain GAN: ten rows), the same seeds each time."""
+        sampler = self.learner.sampler(self.folder)
+        if sampler.conditional:
+            shown = sampler.sample(list(sampler.classes[:GRID_CLASSES]), GRID_COLUMNS)
+        else:
+            shown = sampler.sample(None, GRID_COLUMNS**2)
+        images_seen = self.learner.counters.images_seen
+        path = self.folder / "samples" / f"{images_seen:09d}.png"
+        save_png(make_grid(to_pixels(shown), GRID_COLUMNS), path)
+        self.loggers.picture(path, images_seen)
+
+    def measure(self) -> Control:
+        """Ask the judge, and write its answer into the generator's file."""
+        judge = find_judge(lambda split: load_split(self.config.data, split), self.device)
+        per_class = self.config.control_per_class
+        control = measure_control(self.learner.sampler(self.folder), judge, per_class)
+        self.learner.save_generator(self.folder, control.to_dict())
+        self.loggers.log(
+            {
+                "images_seen": self.learner.counters.images_seen,
+                "control_accuracy": control.accuracy,
+                "control_accuracy_worst_class": control.per_class[control.worst],
+            }
+        )
+        return control
+
+
+@contextmanager
+def signals() -> Iterator[list[int]]:
+    """Inside, the first SIGINT or SIGTERM is put into the list; a second one acts as ever."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught  # only the main thread can be told
+        return
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def catch(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        restore()
+
+    for number in before:
+        signal.signal(number, catch)
+    try:
+        yield caught
+    finally:
+        restore()
