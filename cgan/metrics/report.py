@@ -35,7 +35,7 @@ class Control:
     @property
     def accuracy(self) -> float:
         """Share of pictures that show the class asked for; in [0, 1]."""
-        return float(self.confusion.diagonal().sum() / self.confusion.sum())
+        return float(self.confusion.diagonal().sum()) / float(self.confusion.sum())
 
     @property
     def chance(self) -> float:
@@ -45,7 +45,7 @@ class Control:
     @property
     def per_class(self) -> dict[str, float]:
         """The same share by class."""
-        shares = self.confusion.diagonal() / self.confusion.sum(1)
+        shares = self.confusion.diagonal().double() / self.confusion.sum(1)
         return dict(zip(self.classes, shares.tolist(), strict=True))
 
     @property

@@ -108,6 +108,8 @@ class Head(nn.Module):
         super().__init__()
         self.linear = nn.Linear(features, 1)
         self.embedding = None if num_classes is None else nn.Embedding(num_classes, features)
+        if self.embedding is not None:  # as small as the linear part, or its noise is all one sees
+            nn.init.normal_(self.embedding.weight, 0.0, features**-0.5)
 
     def forward(self, h: Tensor, labels: Tensor | None) -> Tensor:
         """The logit that the picture is real and is what its label says."""

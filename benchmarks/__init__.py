@@ -1,0 +1,1 @@
+"""Measurements, each printed with its machine. Run nothing else beside them."""

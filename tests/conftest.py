@@ -1,0 +1,102 @@
+"""What tests share: a cache of their own, small data, one small run, the shell in this process."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from click.testing import Result
+from PIL import Image
+from typer.testing import CliRunner
+
+import cgan
+from cgan.config import load_config
+
+
+def mnist_folder() -> Path | None:
+    named = os.environ.get("CGAN_DATA")
+    return Path(named) if named and (Path(named) / "MNIST" / "raw").is_dir() else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    no_mnist = pytest.mark.skip(reason="no MNIST files in the folder that CGAN_DATA names")
+    no_cuda = pytest.mark.skip(reason="no CUDA device on this machine")
+    for item in items:
+        if item.get_closest_marker("mnist") and mnist_folder() is None:
+            item.add_marker(no_mnist)
+        if item.get_closest_marker("cuda") and not torch.cuda.is_available():
+            item.add_marker(no_cuda)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Judges and downloads of tests never touch the user's."""
+    folder = tmp_path_factory.mktemp("cache")
+    os.environ["CGAN_CACHE"] = str(folder)
+    os.environ["WANDB_MODE"] = "offline"
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> cgan.Run:
+    """A conditional run on the real digits, seconds long, that obeys better than chance."""
+    config = load_config("digits-mlp", {"images": "20k", "control_per_class": 0})
+    return cgan.train(config, tmp_path_factory.mktemp("runs") / "digits-mlp")
+
+
+@pytest.fixture(scope="session")
+def plain_run(tmp_path_factory: pytest.TempPathFactory) -> cgan.Run:
+    overrides = {"images": "2k", "control_per_class": 0, "model.conditional": False}
+    config = load_config("digits-mlp", overrides)
+    return cgan.train(config, tmp_path_factory.mktemp("runs") / "plain")
+
+
+@pytest.fixture
+def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """``shell("train", ...)`` runs the command in an empty folder and gives its outcome."""
+    from cgan.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*words: object) -> Result:
+        return CliRunner().invoke(app, [str(word) for word in words], prog_name="cgan")
+
+    return run
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    """A folder of colour pictures: cats bright, dogs dark, 12 of each, of several sizes."""
+    return make_pets(tmp_path / "pets")
+
+
+def make_pets(root: Path, side: int = 18, count: int = 12) -> Path:
+    random = np.random.default_rng(0)
+    for name, level in (("cat", 200), ("dog", 50)):
+        (root / name).mkdir(parents=True)
+        for index in range(count):
+            shape = (side + index % 3, side + index % 2, 3)
+            noise = random.integers(-40, 40, shape)
+            pixels = (level + noise).clip(0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{index:02}.png")
+    return root
+
+
+def write_idx(root: Path, kind: str, count: int = 256) -> Path:
+    """Random pictures in the files in which torchvision looks for the MNIST family."""
+    raw = root / kind / "raw"
+    raw.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for part in ("train", "t10k"):
+        pixels = random.integers(0, 256, (count, 28, 28), dtype=np.uint8)
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        head = np.array([0x803, count, 28, 28], dtype=">u4").tobytes()
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(head + pixels.tobytes())
+        head = np.array([0x801, count], dtype=">u4").tobytes()
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(head + labels.tobytes())
+    return root

@@ -1,0 +1,73 @@
+"""The label enters where it should, and only there."""
+
+import pytest
+import torch
+
+from cgan.models.conditioning import BatchNorm, Head, LabelPlane, LatentLabel
+
+
+def test_head_by_hand() -> None:
+    """w·h + b + e(y)·h with w = (1, 2), b = 3, e = (10, 0) or (0, 100)."""
+    head = Head(2, 2)
+    with torch.no_grad():
+        head.linear.weight.copy_(torch.tensor([[1.0, 2.0]]))
+        head.linear.bias.fill_(3.0)
+        head.embedding.weight.copy_(torch.tensor([[10.0, 0.0], [0.0, 100.0]]))
+    h = torch.tensor([[1.0, 1.0], [2.0, 5.0]])
+    assert head(h, torch.tensor([0, 1])).tolist() == [16.0, 515.0]
+
+
+def test_plain_head_is_linear() -> None:
+    head = Head(2, None)
+    h = torch.randn(3, 2)
+    assert torch.equal(head(h, None), head.linear(h).squeeze(1))
+
+
+@pytest.mark.parametrize("shape", [(6, 2), (6, 2, 3, 3)])
+def test_batch_norm_equals_torchs_and_then_scales_by_class(shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape) * 3 + 1
+    reference = (torch.nn.BatchNorm1d if len(shape) == 2 else torch.nn.BatchNorm2d)(2)
+    norm = BatchNorm(2, 2)
+    with torch.no_grad():
+        norm.gain.copy_(torch.tensor([[1.0, 1.0], [2.0, 4.0]]))
+        norm.bias.copy_(torch.tensor([[0.0, 0.0], [5.0, 7.0]]))
+    labels = torch.tensor([0, 1, 0, 1, 1, 0])
+    normal = reference(x)
+    wide = (-1, 2, *[1] * (len(shape) - 2))
+    expected = normal * norm.gain[labels].view(wide) + norm.bias[labels].view(wide)
+    torch.testing.assert_close(norm(x, labels), expected)
+    torch.testing.assert_close(norm.running_mean, reference.running_mean)
+    torch.testing.assert_close(norm.running_var, reference.running_var)
+
+
+def test_plain_batch_norm_equals_torchs() -> None:
+    x = torch.randn(6, 2, 3, 3)
+    torch.testing.assert_close(BatchNorm(2, None)(x, None), torch.nn.BatchNorm2d(2)(x))
+
+
+def test_batch_norm_in_evaluation_mode_sees_one_picture_at_a_time() -> None:
+    norm = BatchNorm(2, 3)
+    norm(torch.randn(8, 2, 4, 4), torch.zeros(8, dtype=torch.int64))
+    norm.eval()
+    x, labels = torch.randn(4, 2, 4, 4), torch.tensor([0, 1, 2, 0])
+    torch.testing.assert_close(norm(x, labels)[1:2], norm(x[1:2], labels[1:2]))
+
+
+def test_label_is_concatenated_to_z() -> None:
+    entrance = LatentLabel(4, 3)
+    z = torch.randn(2, 4)
+    joined = entrance(z, torch.tensor([2, 0]))
+    assert joined.shape == (2, entrance.features)
+    assert torch.equal(joined[:, :4], z)
+    assert torch.equal(joined[:, 4:], entrance.embedding.weight[[2, 0]])
+    assert torch.equal(LatentLabel(4, None)(z, None), z)
+
+
+def test_label_is_one_more_channel_of_the_picture() -> None:
+    entrance = LabelPlane((3, 4, 4), 5)
+    x = torch.randn(2, 3, 4, 4)
+    joined = entrance(x, torch.tensor([4, 1]))
+    assert joined.shape == (2, 4, 4, 4)
+    assert torch.equal(joined[:, :3], x)
+    assert torch.equal(joined[:, 3].flatten(1), entrance.embedding.weight[[4, 1]])
+    assert torch.equal(LabelPlane((3, 4, 4), None)(x, None), x)

@@ -1,0 +1,99 @@
+"""Where figures go."""
+
+import builtins
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cgan.config import load_config
+from cgan.errors import ConfigError
+from cgan.images import save_png
+from cgan.loggers import JsonLines, Loggers, Terminal, read_metrics, say_seconds
+
+FIGURES = {
+    "images_seen": 1_000, "images_per_second": 250.0, "seconds_left": 75.0,
+    "share": 0.25, "loss_G": 1.5, "loss_D": 0.5,
+}  # fmt: skip
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    log = JsonLines(tmp_path)
+    log.log(FIGURES)
+    log.log({"images_seen": 2_000})
+    assert read_metrics(tmp_path) == [FIGURES, {"images_seen": 2_000}]
+    log.close()
+
+
+def test_going_on_forgets_what_came_after_the_state(tmp_path: Path) -> None:
+    log = JsonLines(tmp_path)
+    for seen in (10, 20, 30):
+        log.log({"images_seen": seen})
+    log.close()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"images_seen": 4')  # torn by a power cut
+    again = JsonLines(tmp_path, images_seen=20)
+    again.log({"images_seen": 21})
+    again.close()
+    assert [row["images_seen"] for row in read_metrics(tmp_path)] == [10, 20, 21]
+
+
+def test_plain_lines_in_a_pipe_go_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal = Terminal()
+    terminal.log(FIGURES)
+    terminal.log(FIGURES)  # too soon for another line
+    terminal.log({"images_seen": 1_000, "control_accuracy": 0.5})
+    terminal.close()
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert len(err.splitlines()) == 1
+    for words in (" 25 %", "1,000 images", "250 images/s", "1:15 left", "G 1.500 D 0.500"):
+        assert words in err
+
+
+def test_wandb_offline_needs_no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    loggers = Loggers(load_config("digits-mlp", {"wandb": True}), tmp_path, 0, progress=False)
+    loggers.log(FIGURES)
+    loggers.picture(save_png(torch.zeros(1, 8, 8, dtype=torch.uint8), tmp_path / "x.png"), 1_000)
+    loggers.close()
+    assert list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+    assert read_metrics(tmp_path) == [FIGURES]
+
+
+def test_tensorboard(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    config = load_config("digits-mlp", {"tensorboard": True})
+    loggers = Loggers(config, tmp_path, 0, progress=False)
+    loggers.log(FIGURES)
+    loggers.picture(save_png(torch.zeros(3, 8, 8, dtype=torch.uint8), tmp_path / "x.png"), 1_000)
+    loggers.close()
+    assert list((tmp_path / "tensorboard").glob("events*"))
+
+
+@pytest.mark.parametrize("name", ["wandb", "tensorboard"])
+def test_missing_package_is_one_sentence(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ConfigError, match=f"{name} is not installed: pip install"):
+        Loggers(load_config("digits-mlp", {name: True}), tmp_path, 0, progress=False)
+
+
+def test_nothing_is_imported_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def watch(name: str, *rest: object) -> object:
+        assert name.split(".")[0] not in ("wandb", "tensorboard")
+        return real(name, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(builtins, "__import__", watch)
+    Loggers(load_config("digits-mlp"), tmp_path, 0, progress=False).close()
+
+
+def test_seconds_are_said_as_clocks_do() -> None:
+    assert [say_seconds(s) for s in (0.4, 75.2, 4_000)] == ["0:00", "1:15", "1:06:40"]
+    assert json.loads(json.dumps(FIGURES)) == FIGURES

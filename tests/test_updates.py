@@ -1,0 +1,185 @@
+"""Each network's gradient is that of its own loss, exactly, and of nothing else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cgan.config import UpdateName
+from cgan.errors import UnknownName
+from cgan.losses import LOSSES, get_loss
+from cgan.models import build_pair
+from cgan.penalties import r1, r2
+from cgan.updates import UPDATES, Penalty, Players, follow, frozen, get_update
+
+PENALTIES = [Penalty(), Penalty(r1=2.0), Penalty(r1=2.0, r2=0.5)]
+LABELS = torch.tensor([0, 1, 2, 1])
+
+
+class Recorder(torch.optim.SGD):
+    """An optimiser that keeps the gradients it was given, and moves or not as it is told."""
+
+    def __init__(self, network: nn.Module, lr: float) -> None:
+        super().__init__(network.parameters(), lr)
+        self.seen: list[Tensor] = []
+
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        parameters = self.param_groups[0]["params"]
+        self.seen = [p.grad.clone() for p in parameters]
+        super().step()
+
+
+def make(lr: float = 0.0) -> tuple[Players, Tensor, list[Tensor]]:
+    torch.manual_seed(0)
+    G, D = build_pair("mlp", image_shape=(1, 8, 8), num_classes=3, latent_dim=4, width=8)
+    return (
+        Players(G, D, Recorder(G, lr), Recorder(D, lr)),
+        torch.randn(4, 1, 8, 8),
+        [torch.randn(4, 4), torch.randn(4, 4)],
+    )
+
+
+def grads(loss: Tensor, network: nn.Module) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, list(network.parameters())))
+
+
+def same(left: list[Tensor], right: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
+
+
+@pytest.mark.parametrize("penalty", PENALTIES, ids=["bare", "r1", "r1+r2"])
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("scheme", UPDATES)
+def test_gradients_are_exactly_those_of_each_loss_alone(
+    scheme: str, name: str, penalty: Penalty
+) -> None:
+    players, real, latents = make()
+    G, D, loss = players.generator, players.discriminator, get_loss(name)
+    get_update(scheme)(players, real, LABELS, iter(latents).__next__, loss, penalty)
+
+    z_G, z_D = latents if scheme == "alternating" else (latents[0], latents[0])
+    fake_logits = D(G(z_G, LABELS), LABELS)
+    wanted_G = grads(loss.generator(real=D(real, LABELS), fake=fake_logits).mean(), G)
+
+    real.requires_grad_()
+    fake = G(z_D, LABELS).detach().requires_grad_()
+    real_logits, fake_logits = D(real, LABELS), D(fake, LABELS)
+    total = loss.discriminator(real=real_logits, fake=fake_logits).mean()
+    if penalty.r1:
+        total = total + penalty.r1 * r1(real_logits, real).mean()
+    if penalty.r2:
+        total = total + penalty.r2 * r2(fake_logits, fake).mean()
+    wanted_D = grads(total, D)
+
+    assert same(players.generator_optimizer.seen, wanted_G)
+    assert same(players.discriminator_optimizer.seen, wanted_D)
+
+
+@pytest.mark.parametrize("scheme", UPDATES)
+def test_both_networks_move_and_everything_is_thawed(scheme: str) -> None:
+    players, real, latents = make(lr=0.1)
+    networks = (players.generator, players.discriminator)
+    before = [[p.clone() for p in network.parameters()] for network in networks]
+    get_update(scheme)(
+        players, real, LABELS, iter(latents).__next__, get_loss("hinge"), Penalty(r1=1.0)
+    )
+    for network, old in zip(networks, before, strict=True):
+        assert not same(list(network.parameters()), old)
+        assert all(p.requires_grad for p in network.parameters())
+
+
+def test_alternating_judges_fakes_of_the_updated_generator_and_shared_those_of_the_old() -> None:
+    shown: dict[str, list[Tensor]] = {}
+    for scheme in UPDATES:
+        players, real, latents = make(lr=0.5)
+        shown[scheme] = []
+        record = shown[scheme]
+        players.discriminator.register_forward_pre_hook(
+            lambda _, inputs, record=record: record.append(inputs[0].detach().clone())
+        )
+        old = build_pair("mlp", image_shape=(1, 8, 8), num_classes=3, latent_dim=4, width=8)[0]
+        old.load_state_dict(players.generator.state_dict())
+        get_update(scheme)(
+            players, real, LABELS, iter(latents).__next__, get_loss("nonsaturating"), Penalty()
+        )
+        with torch.no_grad():
+            from_old = old(latents[0], LABELS)
+            second = latents[1] if scheme == "alternating" else latents[0]
+            from_new = players.generator(second, LABELS)
+        if scheme == "alternating":
+            G_turn, _, D_turn = record
+            torch.testing.assert_close(G_turn, from_old)
+            torch.testing.assert_close(D_turn, from_new)
+        else:
+            assert len(record) == 2  # one forward on real pictures, one on fakes
+            torch.testing.assert_close(record[1], from_old)
+            assert not torch.allclose(record[1], from_new, atol=1e-3)
+
+
+def test_shared_runs_the_generator_once_and_alternating_twice() -> None:
+    for scheme, expected in (("alternating", 2), ("shared", 1)):
+        players, real, latents = make()
+        calls: list[int] = []
+        players.generator.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        get_update(scheme)(
+            players, real, LABELS, iter(latents).__next__, get_loss("hinge"), Penalty()
+        )
+        assert len(calls) == expected
+
+
+def test_frozen_network_gets_no_gradient_while_the_other_learns() -> None:
+    players, _, latents = make()
+    G, D = players.generator, players.discriminator
+    with frozen(D):
+        loss = D(G(latents[0], LABELS), LABELS).mean()
+        assert not any(p.requires_grad for p in D.parameters())
+        loss.backward()
+    assert all(p.grad is None for p in D.parameters())
+    assert all(p.grad is not None for p in G.parameters())
+    assert all(p.requires_grad for p in D.parameters())
+
+
+def test_following_one_loss_leaves_the_other_networks_gradients_untouched() -> None:
+    players, _, latents = make()
+    G, D = players.generator, players.discriminator
+    for p in D.parameters():
+        p.grad = torch.full_like(p, 7.0)
+    follow(D(G(latents[0], LABELS), LABELS).mean(), G)
+    assert all((p.grad == 7.0).all() for p in D.parameters())
+
+
+def test_method_one_of_the_notes_cancels_the_generators_gradient() -> None:
+    """Both losses backward, then both steps: D's loss takes back from G what G's loss gave."""
+    players, real, latents = make()
+    G, D, loss = players.generator, players.discriminator, get_loss("nonsaturating")
+    fake_logits = D(G(latents[0], LABELS), LABELS)
+    loss_G = loss.generator(real=None, fake=fake_logits).mean()
+    true = torch.cat([g.flatten() for g in grads_keep(loss_G, G)])
+    loss_D = loss.discriminator(real=D(real, LABELS), fake=fake_logits).mean()
+    both = torch.cat([g.flatten() for g in grads_keep(loss_G + loss_D, G)])
+    from_D = both - true
+    assert torch.cosine_similarity(true, from_D, dim=0) < -0.99
+    assert both.norm() < 0.25 * true.norm()
+
+
+def grads_keep(loss: Tensor, network: nn.Module) -> list[Tensor]:
+    return list(torch.autograd.grad(loss, list(network.parameters()), retain_graph=True))
+
+
+def test_plain_pair_learns_without_labels() -> None:
+    G, D = build_pair("mlp", image_shape=(1, 8, 8), num_classes=None, latent_dim=4, width=8)
+    players = Players(G, D, Recorder(G, 0.1), Recorder(D, 0.1))
+    for update in UPDATES.values():
+        losses = update(
+            players, torch.randn(4, 1, 8, 8), None, lambda: torch.randn(4, 4),
+            get_loss("nonsaturating"), Penalty(gradient_penalty=10.0),
+        )  # fmt: skip
+        assert losses["penalty"] > 0
+        assert all(value.isfinite() for value in losses.values())
+
+
+def test_names_are_those_of_the_config() -> None:
+    assert tuple(UPDATES) == UpdateName.__args__
+    with pytest.raises(UnknownName, match="did you mean 'shared'"):
+        get_update("share")
