@@ -54,9 +54,10 @@ def start(
         "cgan --help": ("cgan", "--help"),
         "cgan generate": ("cgan", "generate", run, "--out", "/tmp/start.png"),
     }
-    times = {
-        name: [seconds(*words) for _ in range(repeats + 1)][1:] for name, words in commands.items()
-    }
+    times: dict[str, list[float]] = {}
+    for name, words in commands.items():
+        seconds(*words)  # the first fills the disk's cache
+        times[name] = [seconds(*words) for _ in range(repeats)]
     print(f"{machine()}; median of {repeats} (least, most)\n\n| process | seconds |\n|---|---|")
     for name, all_ in times.items():
         print(f"| {name} | {statistics.median(all_):.2f} ({min(all_):.2f}, {max(all_):.2f}) |")
@@ -109,7 +110,8 @@ def step(config: str = "mnist-dcgan", images: int = 60_000, repeats: int = 3) ->
     print(f"{machine()}; {config}, {images:,} images, median of {repeats} (least, most)\n")
     for name, all_ in (("bare step", bares), ("cgan.train, whole call", wholes)):
         print(
-            f"- {name}: {statistics.median(all_):,.0f} images/s ({min(all_):,.0f}, {max(all_):,.0f})"
+            f"- {name}: {statistics.median(all_):,.0f} images/s "
+            f"({min(all_):,.0f}, {max(all_):,.0f})"
         )
     print(f"- share: {100 * share:.0f} %\n- peak memory of the process: {peak:.2f} GiB")
 

@@ -50,21 +50,10 @@ def read_header(path: Path, format: str, newest: int) -> dict[str, Any]:
     if not path.is_file():
         raise FileError(f"there is no file {path}")
     try:
-        with open(path, "rb") as file:
-            start = file.read(2)
-    except OSError as error:
-        raise FileError(f"{path} cannot be read: {error.strerror}") from error
-    if not start:
-        raise FileError(f"{path} is empty")
-    if start == b"PK" or start[0] == 0x80:
-        raise FileError(
-            f"{path} is a pickle, which can run any code when it is opened: cgan never opens one"
-        )
-    try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError, ValueError) as error:
-        raise FileError(f"{path} is torn or is not a safetensors file ({error})") from error
+        raise FileError(_explain_unreadable(path, error)) from error
     try:
         header = json.loads(metadata["cgan"])
         found, version = header["format"], header["format_version"]
@@ -77,6 +66,20 @@ def read_header(path: Path, format: str, newest: int) -> dict[str, Any]:
             f"{path} has format version {version} and this cgan knows up to {newest}: upgrade cgan"
         )
     return cast("dict[str, Any]", header)
+
+
+def _explain_unreadable(path: Path, error: Exception) -> str:
+    """What a file is that is not safetensors. Only asked of those: any bytes may begin one."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(4)
+    except OSError as reason:
+        return f"{path} cannot be read: {reason.strerror}"
+    if not start:
+        return f"{path} is empty"
+    if start == b"PK\x03\x04" or (start[0] == 0x80 and start[1] <= 5):
+        return f"{path} is a pickle, which can run any code when opened: cgan never opens one"
+    return f"{path} is torn or is not a safetensors file ({error})"
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -62,7 +62,9 @@ class Sampler:
     """
 
     def __init__(self, generator: nn.Module, header: dict[str, Any], path: Path) -> None:
+        # Channels-last as it was trained: another layout rounds otherwise.
         self.generator = generator.eval().requires_grad_(False)
+        self.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.header, self.path = header, path
         self.classes: tuple[str, ...] = tuple(header["classes"])
         self.config: Config = make_config(header["config"])
@@ -197,7 +199,7 @@ def load(path_or_run: str | Path, device: torch.device | str = "cpu") -> Sampler
     header = read_header(path, GENERATOR, GENERATOR_VERSION)
     try:
         config, classes = make_config(header["config"]), header["classes"]
-        channels, height, width = header["image_shape"]
+        channels, height, width = map(int, header["image_shape"])
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise FileError(f"{path} has a header that cannot be understood: {error}") from error
     generator = build_networks(config.model, (channels, height, width), len(classes)).generator

@@ -1,4 +1,7 @@
-"""Train on the bundled digits and ask for classes by name.  Run it:  python examples/train_and_sample.py"""
+"""Train on the bundled digits and ask for classes by name.
+
+Run it:  python examples/train_and_sample.py
+"""
 
 import sys
 from pathlib import Path

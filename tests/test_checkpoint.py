@@ -79,6 +79,16 @@ def test_what_is_not_ours_is_named(tmp_path: Path) -> None:
         read(path)
 
 
+def test_files_that_begin_like_a_pickle_are_read(tmp_path: Path) -> None:
+    """The first bytes are the header's length, and any length may come."""
+    path, begins = tmp_path / "g.safetensors", set()
+    for length in range(256):
+        save_tensors(path, TENSORS, {**HEADER, "note": "x" * length})
+        begins.add(path.read_bytes()[0])
+        assert read(path)["note"] == "x" * length
+    assert 0x80 in begins
+
+
 @pytest.mark.parametrize("keep", [3, 40, -1])
 def test_torn_files_are_recognised(keep: int, tmp_path: Path) -> None:
     path = tmp_path / "g.safetensors"

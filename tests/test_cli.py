@@ -127,7 +127,7 @@ def test_digits_that_are_none(shell: Shell, small_run: cgan.Run) -> None:
 def test_dry_run_writes_nothing(shell: Shell, tmp_path: Path) -> None:
     result = shell("train", "--plain", "mnist-dcgan", "--minutes", 2, "--dry-run")
     assert result.exit_code == 0, result.output
-    assert "would train       a plain GAN for 2 minutes on" in result.stdout
+    assert re.search(r"would train +a plain GAN for 2 minutes on", result.stdout)
     assert re.search(r"generator +[\d,]+ parameters", result.stdout)
     assert list(tmp_path.iterdir()) == []
 
@@ -246,8 +246,9 @@ def test_evaluate_needs_to_know_the_data(
     alone = tmp_path / "alone.safetensors"
     alone.write_bytes((tmp_path / "runs/folder-dcgan/generator.safetensors").read_bytes())
     assert str(tmp_path) not in json.dumps(read_header(alone, "cgan-generator", 1))
+    pets = pets.rename(tmp_path / "moved")
     refused(shell("evaluate", alone), "say where it is with --data")
-    found = shell("evaluate", alone, "--data", pets, "--per-class", 10, "--json")
+    found = shell("evaluate", alone, "--data", "moved", "--per-class", 10, "--json")
     assert found.exit_code == 0, found.output
     refused(shell("evaluate", small_run.folder, "--data", pets), "the judge knows cat, dog")
 
