@@ -147,7 +147,7 @@ def train(
         "device": device,
         "wandb": wandb,
     }
-    overrides = {key: value for key, value in asked.items() if value is not None}
+    overrides: dict[str, object] = {k: value for k, value in asked.items() if value is not None}
     if images is not None and minutes is not None:
         raise ConfigError("give the budget in --images or in --minutes, one of the two")
     overrides |= dict(parse_assignment(text) for text in assignments or [])

@@ -158,16 +158,23 @@ class Learner:
 
 def to_device(network: nn.Module, device: torch.device) -> nn.Module:
     """The network there, its filters channels-last: measured a tenth faster on a CPU."""
-    moved: nn.Module = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return moved
+    return network.to(device).to(memory_format=torch.channels_last)
 
 
 def fast(network: nn.Module, config: Config, device: torch.device) -> nn.Module:
     """The network as it is called while learning: in bfloat16, compiled, or as it is."""
     if config.bf16 and device.type == "cuda":
-        network.forward = torch.autocast("cuda", torch.bfloat16)(network.forward)  # type: ignore[method-assign]
+        plain = network.forward
+
+        def forward(*inputs: Tensor | None) -> Tensor:
+            with torch.autocast("cuda", torch.bfloat16):
+                output: Tensor = plain(*inputs)
+            return output.float()  # losses and penalties are counted in full precision
+
+        network.forward = forward
     if config.compile:
-        compiled: nn.Module = torch.compile(network)  # type: ignore[assignment]
+        compiled = torch.compile(network)
+        assert isinstance(compiled, nn.Module)
         return compiled
     return network
 

@@ -64,7 +64,7 @@ class Sampler:
     def __init__(self, generator: nn.Module, header: dict[str, Any], path: Path) -> None:
         # Channels-last as it was trained: another layout rounds otherwise.
         self.generator = generator.eval().requires_grad_(False)
-        self.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.generator.to(memory_format=torch.channels_last)
         self.header, self.path = header, path
         self.classes: tuple[str, ...] = tuple(header["classes"])
         self.config: Config = make_config(header["config"])

@@ -172,7 +172,8 @@ class Trainer:
             seen = counters.images_seen
             return seen // every_images > (seen - batch) // every_images
 
-        with signals() as caught, closing(loader.batches(counters.images_seen)) as batches:
+        batches = loader.batches(counters.images_seen)
+        with signals() as caught, closing(batches):
             clock = time.perf_counter()
             while counters.share(config) < 1 and not caught:
                 real, labels = next(batches)
@@ -186,6 +187,7 @@ class Trainer:
                 if time.monotonic() - saved > config.save_every_seconds:
                     self.save()
                     saved = time.monotonic()
+            self.report()
             self.save()
         self.draw_grid()
         return caught[0] if counters.share(config) < 1 else None
@@ -201,16 +203,14 @@ class Trainer:
         self.totals: dict[str, Tensor] = {}
         self.since = Counters(counters.images_seen, counters.steps, counters.seconds)
 
-    def report(self) -> None:
-        """Log the means since the last report.
+    def means(self) -> dict[str, float]:
+        """Mean losses since the last report.
 
         Raises:
             Diverged: one is not a number.
         """
         counters, since = self.learner.counters, self.since
-        steps = counters.steps - since.steps
-        if not steps:
-            return
+        steps = max(counters.steps - since.steps, 1)
         means = {name: float(total) / steps for name, total in self.totals.items()}
         for name, mean in means.items():
             if not math.isfinite(mean):
@@ -219,7 +219,14 @@ class Trainer:
                     f"{counters.images_seen:,} images; the last good state is kept in "
                     f"{self.folder}: try a lower --lr or a stronger --set penalty.r1=…"
                 )
-        share = counters.share(self.config)
+        return means
+
+    def report(self) -> None:
+        """Log the means since the last report; raises as :meth:`means`."""
+        counters, since = self.learner.counters, self.since
+        if counters.steps == since.steps:
+            return
+        share, means = counters.share(self.config), self.means()
         images, seconds = counters.images_seen - since.images_seen, counters.seconds - since.seconds
         self.loggers.log(
             {
@@ -237,7 +244,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write state and generator, after a look at the losses that led to them."""
-        self.report()
+        self.means()
         self.learner.save(self.folder)
 
     def draw_grid(self) -> None:

@@ -189,7 +189,7 @@ def test_losses_that_are_no_numbers_stop_the_run_and_keep_the_last_good_state(
     sides = {"generator": good.generator, "discriminator": good.discriminator, side: broken}
     monkeypatch.setitem(LOSSES, "nonsaturating", Loss(**sides))
     with pytest.raises(
-        Diverged, match=f"loss_{side[0].upper()} became nan between 1,600 and 1,664"
+        Diverged, match=f"loss_{side[0].upper()} became nan between 1,280 and 1,664"
     ):
         cgan.train(quick(save_every_seconds=1e-9), tmp_path / "run")
     _, tensors, header, _ = load_state(tmp_path / "run")

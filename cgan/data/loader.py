@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import torch
 from torch import Tensor
@@ -11,6 +11,9 @@ from torch.utils.data import DataLoader
 from cgan.data.folder import PictureFolder
 from cgan.data.sources import Pictures
 from cgan.images import to_signed
+
+Batches = Generator[tuple[Tensor, Tensor], None, None]
+"""Endless (images, labels); closing it ends the worker processes behind it."""
 
 
 def epoch_order(labels: Tensor, seed: int, epoch: int, balanced: bool = False) -> Tensor:
@@ -57,7 +60,7 @@ class Loader:
         self.pictures, self.batch_size, self.seed = pictures, batch_size, seed
         self.device, self.balanced, self.workers = torch.device(device), balanced, workers
 
-    def batches(self, images_seen: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, images_seen: int = 0) -> Batches:
         """The batches that follow after so many pictures."""
         if isinstance(self.pictures, Pictures):
             return self._gather(self.pictures, images_seen)
@@ -76,7 +79,7 @@ class Loader:
             yield rest[: self.batch_size]
             rest = rest[self.batch_size :]
 
-    def _gather(self, pictures: Pictures, images_seen: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _gather(self, pictures: Pictures, images_seen: int) -> Batches:
         home = self.device if fits(pictures.images, self.device) else torch.device("cpu")
         images, labels = pictures.images.to(home), pictures.labels.to(home)
         for indices in self._indices(images_seen):
@@ -84,12 +87,12 @@ class Loader:
             batch = images[indices].to(self.device, non_blocking=True)
             yield to_signed(batch), labels[indices].to(self.device, non_blocking=True)
 
-    def _read(self, folder: PictureFolder, images_seen: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _read(self, folder: PictureFolder, images_seen: int) -> Batches:
         cuda = self.device.type == "cuda"
         order = (indices.tolist() for indices in self._indices(images_seen))
         reader = DataLoader(
             LabelledFolder(folder),
-            batch_sampler=order,  # type: ignore[arg-type]  # endless, so it has no length
+            batch_sampler=order,
             num_workers=self.workers,
             pin_memory=cuda,
         )

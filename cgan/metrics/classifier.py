@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy, pad
 from cgan.checkpoint import read_header, read_tensors, save_tensors
 from cgan.data.folder import PictureFolder
 from cgan.data.loader import Loader
-from cgan.data.sources import Pictures, cache_folder
+from cgan.data.sources import Pictures, Split, cache_folder
 from cgan.errors import DataError, FileError
 from cgan.images import to_signed
 
@@ -81,7 +81,7 @@ class Judge:
     def __init__(self, network: Classifier, header: JudgeHeader) -> None:
         # Channels-last as it was trained: another layout rounds otherwise.
         self.network = network.eval().requires_grad_(False)
-        self.network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network.to(memory_format=torch.channels_last)
         self.header = header
 
     @property
@@ -127,7 +127,7 @@ class Judge:
 
 
 def find_judge(
-    load: Callable[[str], Pictures | PictureFolder], device: torch.device | str = "cpu"
+    load: Callable[[Split], Pictures | PictureFolder], device: torch.device | str = "cpu"
 ) -> Judge:
     """The judge of a data set: from the cache, or trained now and kept there.
 
@@ -182,7 +182,7 @@ def train_judge(
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         torch.manual_seed(0)
         network = Classifier(pictures.image_shape, len(pictures.classes))
-        network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network.to(device).to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(network.parameters(), PEAK_LR, weight_decay=0.01, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=steps + 1)
         batches = Loader(pictures, BATCH, device, balanced=True).batches()

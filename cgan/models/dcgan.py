@@ -44,8 +44,8 @@ def init_weights(module: nn.Module) -> None:
     """Weights N(0, 0.02), gains N(1, 0.02), biases 0: Radford et al. 2016, section 4."""
     if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.Embedding):
         nn.init.normal_(module.weight, 0.0, 0.02)
-        if getattr(module, "bias", None) is not None:
-            nn.init.zeros_(module.bias)
+        if isinstance(bias := getattr(module, "bias", None), Tensor):
+            nn.init.zeros_(bias)
     elif isinstance(module, BatchNorm):
         nn.init.normal_(module.gain, 1.0, 0.02)
 
@@ -88,7 +88,8 @@ class Generator(nn.Module):
         h = self.project(self.entrance(z, labels)).view(-1, *self.base)
         for norm, twice in zip(self.norms, self.raises, strict=True):
             h = twice(relu(norm(h, labels)))
-        return h.tanh()
+        pictures: Tensor = h.tanh()
+        return pictures
 
 
 class Discriminator(nn.Module):

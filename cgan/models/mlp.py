@@ -53,7 +53,8 @@ class Generator(nn.Module):
         h = self.entrance(z, labels)
         for hidden, norm in zip(self.hidden, self.norms, strict=True):
             h = relu(norm(hidden(h), labels))
-        return self.out(h).tanh().view(-1, *self.image_shape)
+        pictures: Tensor = self.out(h).tanh().view(-1, *self.image_shape)
+        return pictures
 
 
 class Discriminator(nn.Module):
