@@ -56,7 +56,7 @@ def read_header(path: Path, format: str, newest: int) -> dict[str, Any]:
         raise FileError(_explain_unreadable(path, error)) from error
     try:
         header = json.loads(metadata["cgan"])
-        found, version = header["format"], header["format_version"]
+        found, version = header["format"], int(header["format_version"])
     except (KeyError, ValueError, TypeError):
         raise FileError(f"{path} was written by another program, not by cgan") from None
     if found != format:
@@ -101,12 +101,14 @@ def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) 
 
 
 def pack_state(
-    networks: Mapping[str, nn.Module], optimizers: Mapping[str, torch.optim.Optimizer]
+    networks: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    device: torch.device,
 ) -> dict[str, Tensor]:
     """Weights, buffers, optimiser moments and torch's random state as one flat dict."""
     tensors = {"random.cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    if device.type == "cuda":
+        tensors["random.cuda"] = torch.cuda.get_rng_state(device)
     for name, network in networks.items():
         tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
     for name, optimizer in optimizers.items():
@@ -119,20 +121,25 @@ def unpack_state(
     tensors: Mapping[str, Tensor],
     networks: Mapping[str, nn.Module],
     optimizers: Mapping[str, torch.optim.Optimizer],
+    device: torch.device,
     path: Path,
 ) -> None:
     """Put a packed state back, the random state last."""
     for name, network in networks.items():
         load_weights(network, _below(tensors, name), path)
     for name, optimizer in optimizers.items():
+        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
         moments: dict[int, dict[str, Tensor]] = {}
         for key, value in _below(tensors, name).items():
             index, _, moment = key.partition(".")
+            if value.shape == weights[int(index)].shape:
+                # In the memory layout of its weight: fused Adam walks both by address.
+                value = torch.empty_like(weights[int(index)]).copy_(value)
             moments.setdefault(int(index), {})[moment] = value
         optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
     torch.set_rng_state(tensors["random.cpu"])
-    if "random.cuda" in tensors and torch.cuda.is_available():
-        torch.cuda.set_rng_state(tensors["random.cuda"])
+    if device.type == "cuda" and "random.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["random.cuda"], device)
 
 
 def save_state(folder: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:

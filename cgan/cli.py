@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from cgan.config import Config
     from cgan.sampling import Sampler
 
-messages = Console(stderr=True, highlight=False, soft_wrap=True, markup=False)
-results = Console(highlight=False, soft_wrap=True, markup=False)
+messages = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 LEAST_SIDE = 56
 """Without --scale, pictures in a grid are enlarged to at least this side in pixels."""
@@ -68,7 +67,7 @@ ModelArgument = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 DataDirOption = Annotated[
     str | None,
-    typer.Option(help="Where data sets lie or are downloaded to.", envvar="CGAN_DATA"),
+    typer.Option(help="Where data sets lie or are downloaded to [$CGAN_DATA]."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -233,7 +232,7 @@ def generate(
         share = f"{100 * measured['control_accuracy']:.2f} %"
         proof = f", which draws what it is asked for {share} of the time"
     messages.print(f"drawn by {_place(sampler)}{proof}")
-    results.print(str(target))
+    typer.echo(str(target))
 
 
 @app.command(epilog="Examples:  cgan evaluate  |  cgan evaluate runs/pets --json")
@@ -276,7 +275,7 @@ def evaluate(
     judge = find_judge(lambda split: load_split(described, split), place)
     control = measure_control(sampler.to(place), judge, per_class)
     if as_json:
-        results.print(json.dumps(control.to_dict(), ensure_ascii=False))
+        typer.echo(json.dumps(control.to_dict(), ensure_ascii=False))
     else:
         tables.print_control(control, _place(sampler))
 
@@ -291,7 +290,7 @@ def info(model: ModelArgument = None, as_json: JsonOption = False) -> None:
     if as_json:
         parameters = count_parameters(sampler.generator)
         header = {"file": str(sampler.path), "parameters": parameters, **sampler.header}
-        results.print(json.dumps(header, ensure_ascii=False))
+        typer.echo(json.dumps(header, ensure_ascii=False))
     else:
         tables.print_file(sampler)
 
@@ -319,7 +318,7 @@ def _resolve(
 
         folder = Path(out) if out else newest_state()
         return load_config(folder / CONFIG_FILE, overrides), folder
-    name = config or default_config_name(data)
+    name = config or default_config_name(data, overrides.get("model.backbone"))
     if config is None:
         messages.print(f"config {name}")
     return load_config(name, overrides), None

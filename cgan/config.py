@@ -22,6 +22,9 @@ DiscriminatorLabel = Literal["concat", "projection"]
 LossName = Literal["nonsaturating", "least_squares", "hinge", "relativistic"]
 UpdateName = Literal["alternating", "shared"]
 
+DATA_NAMES = ("digits", "mnist", "fashion-mnist", "kmnist", "cifar10")
+"""The data sets that have a name; anything else is a folder."""
+
 FEWEST_UPDATES = 100
 """A budget of fewer updates than this is taken for a batch size that was forgotten."""
 
@@ -128,13 +131,12 @@ class Config(Section):
     def _refuse_contradictions(self) -> Self:
         if (self.images is None) == (self.minutes is None):
             raise ValueError("give the budget in images or in minutes, one of the two")
+        if self.data.size is not None and self.data.source in DATA_NAMES:
+            raise ValueError(f"{self.data.source} has a size of its own: leave out data.size")
         if self.bf16 and self.device == "cpu":
             raise ValueError("bf16 needs a CUDA device: leave it off on the cpu")
         return self
 
-
-DATA_NAMES = ("digits", "mnist", "fashion-mnist", "kmnist", "cifar10")
-"""The data sets that have a name; anything else is a folder."""
 
 RESUMABLE_CHANGES = frozenset(
     {"images", "minutes", "device", "data.data_dir", "wandb", "tensorboard", "control_per_class"}
@@ -150,8 +152,10 @@ DEFAULT_FOR_DATA = {
 }
 
 
-def default_config_name(source: str | None) -> str:
+def default_config_name(source: str | None = None, backbone: str | None = None) -> str:
     """The packaged config for a data set; a folder and what is not listed get folder-dcgan."""
+    if (source, backbone) == ("mnist", "mlp"):
+        return "mnist-mlp"
     return DEFAULT_FOR_DATA.get(source or "digits", "folder-dcgan")
 
 

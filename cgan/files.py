@@ -35,16 +35,10 @@ def write_atomically(path: Path, content: bytes) -> None:
             temporary.unlink(missing_ok=True)
 
 
-def make_folder(path: Path) -> None:
-    """Make a folder and its parents; a folder that is there already is fine.
-
-    Raises:
-        FileError: it cannot be made.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise FileError(explain(error, path)) from error
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed writer left behind; only for who alone writes in the folder."""
+    for path in folder.glob(".*.safetensors.*"):
+        path.unlink(missing_ok=True)
 
 
 def explain(error: OSError, path: Path) -> str:

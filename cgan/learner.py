@@ -24,6 +24,7 @@ from cgan.checkpoint import (
 from cgan.config import Config
 from cgan.data import PictureFolder, Pictures
 from cgan.ema import copy_frozen, decay_after, update_average
+from cgan.errors import Diverged
 from cgan.losses import get_loss
 from cgan.models import build_networks
 from cgan.sampling import Sampler
@@ -119,8 +120,19 @@ class Learner:
         }
 
     def save(self, folder: Path, measured: dict[str, Any] | None = None) -> None:
-        """Write the state to go on from, and the averaged generator as it is now."""
-        save_state(folder, pack_state(self.networks, self.optimizers), asdict(self.counters))
+        """Write the state to go on from, and the averaged generator as it is now.
+
+        Raises:
+            Diverged: a weight is not a number; what was written before stays.
+        """
+        tensors = pack_state(self.networks, self.optimizers, self.device)
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise Diverged(
+                    f"{name} is not finite after {self.counters.images_seen:,} images; the last "
+                    f"good state is kept in {folder}: try a lower --lr"
+                )
+        save_state(folder, tensors, asdict(self.counters))
         self.save_generator(folder, measured)
 
     def save_generator(self, folder: Path, measured: dict[str, Any] | None = None) -> None:
@@ -130,7 +142,7 @@ class Learner:
     def restore(self, folder: Path) -> list[str]:
         """Go on from a run's newest readable state; says what was wrong with newer ones."""
         path, tensors, header, problems = load_state(folder)
-        unpack_state(tensors, self.networks, self.optimizers, path)
+        unpack_state(tensors, self.networks, self.optimizers, self.device, path)
         self.counters = Counters(header["images_seen"], header["steps"], header["seconds"])
         return problems
 
@@ -173,6 +185,8 @@ def fast(network: nn.Module, config: Config, device: torch.device) -> nn.Module:
 
         network.forward = forward
     if config.compile:
+        # `shared` goes through the graph twice, which donated buffers do not survive.
+        torch._functorch.config.donated_buffer = False
         compiled = torch.compile(network)
         assert isinstance(compiled, nn.Module)
         return compiled

@@ -6,6 +6,7 @@ import importlib
 import json
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,8 +64,9 @@ class JsonLines:
         """Nothing: the picture is a file already."""
 
     def close(self) -> None:
-        """Close the file."""
-        self.file.close()
+        """Close the file; each line was flushed, or its failure told, when it came."""
+        with suppress(OSError):
+            self.file.close()
 
 
 class Terminal:
@@ -122,10 +124,11 @@ class Wandb:
             self.run = wandb.init(
                 project="cgan", name=folder.name, dir=str(folder), config=dict(config)
             )
-        except wandb.errors.UsageError as error:
+        except wandb.Error as error:
+            reason = str(error).partition("\n")[0].rstrip(".")
             raise ConfigError(
-                f"wandb will not start ({str(error).splitlines()[0]}); log in with `wandb login`, "
-                "or set WANDB_MODE=offline, or leave out --wandb"
+                f"wandb will not start ({reason}): log in with `wandb login`, "
+                "set WANDB_MODE=offline, or leave out --wandb"
             ) from error
         self.image = wandb.Image
 
@@ -201,8 +204,9 @@ class Loggers:
 
     def close(self) -> None:
         """Close all."""
-        for logger in self._all():
-            logger.close()
+        with ExitStack() as stack:  # all of them, even if one fails
+            for logger in self._all():
+                stack.callback(logger.close)
 
     def _all(self) -> list[Logger]:
         return [*self.quiet, *([self.terminal] if self.terminal else [])]

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from cgan.checkpoint import GENERATOR_FILE, STATE_FILES, has_state
 from cgan.config import RESUMABLE_CHANGES, Config, flatten
 from cgan.errors import FileError, RunError
-from cgan.files import explain
+from cgan.files import explain, remove_leftovers
 
 RUNS = Path("runs")
 CONFIG_FILE = "config.yaml"
@@ -26,6 +26,8 @@ def new_run(config: Config, out: str | Path | None = None) -> Path:
         FileError: it cannot be made.
     """
     base = Path(out) if out is not None else RUNS / config.name
+    if not base.name:
+        base = base.resolve()  # "." has no name that a number could be added to
     try:
         base.parent.mkdir(parents=True, exist_ok=True)
         if base.is_dir() and not any(base.iterdir()):
@@ -110,13 +112,20 @@ def lock(folder: Path) -> Iterator[None]:
     Raises:
         RunError: another process does.
     """
+    held = FileLock(folder / LOCK_FILE)
     try:
-        with FileLock(folder / LOCK_FILE, timeout=0):
-            yield
+        held.acquire(timeout=0)
     except Timeout:
         raise RunError(
             f"{folder} is in use by another process: wait, or give another --out"
         ) from None
+    except OSError as error:
+        raise FileError(explain(error, folder)) from error
+    try:
+        remove_leftovers(folder)
+        yield
+    finally:
+        held.release()
 
 
 def _runs_by_age(files: tuple[str, ...]) -> list[Path]:

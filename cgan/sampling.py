@@ -30,6 +30,9 @@ from cgan.images import to_unit
 from cgan.latents import draw_latents
 from cgan.models import build_networks
 
+DESCRIPTION = ("data", "images_seen", "seconds", "measured", "versions")
+"""What a header says beside its config, classes and shape."""
+
 BATCH = 64
 """Pictures drawn at once, always."""
 
@@ -200,6 +203,10 @@ def load(path_or_run: str | Path, device: torch.device | str = "cpu") -> Sampler
     try:
         config, classes = make_config(header["config"]), header["classes"]
         channels, height, width = map(int, header["image_shape"])
+        if missing := [key for key in DESCRIPTION if key not in header]:
+            raise ValueError(f"{', '.join(missing)} missing")
+        if not isinstance(classes, list):
+            raise TypeError("classes is not a list")
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise FileError(f"{path} has a header that cannot be understood: {error}") from error
     generator = build_networks(config.model, (channels, height, width), len(classes)).generator

@@ -17,7 +17,7 @@ from cgan.runs import RUNS
 from cgan.sampling import Sampler
 from cgan.trainer import Run
 
-results = Console(highlight=False, soft_wrap=True, markup=False)
+results = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def print_plan(config: Config, out: str | Path | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import shutil
 import signal
 import threading
 import time
@@ -18,9 +19,9 @@ from torch import Tensor
 
 from cgan.checkpoint import GENERATOR_FILE
 from cgan.config import FEWEST_UPDATES, Config, load_config, to_yaml
-from cgan.data import Loader, PictureFolder, Pictures, check_classes, load_split
+from cgan.data import Loader, PictureFolder, Pictures, Split, check_classes, load_split
 from cgan.device import find_device, set_arithmetic
-from cgan.errors import DataError, Diverged
+from cgan.errors import CganError, DataError, DeviceError, Diverged, RunError
 from cgan.files import write_atomically
 from cgan.images import make_grid, save_png, to_pixels
 from cgan.learner import Counters, Learner
@@ -89,6 +90,8 @@ def train(
     """
     config = config if isinstance(config, Config) else load_config(config)
     device = find_device(config.device)
+    if config.bf16 and device.type == "cpu":
+        raise DeviceError("bf16 needs a CUDA device, and this is a cpu: leave it off")
     set_arithmetic(device)
     folder = run_to_resume(config, out) if resume else None
     if folder is not None:
@@ -108,9 +111,21 @@ def train(
             logger.info("going on after %s images", f"{learner.counters.images_seen:,}")
         write_atomically(folder / CONFIG_FILE, to_yaml(config).encode())
         images_seen = learner.counters.images_seen
-        with closing(Loggers(config, folder, images_seen, progress)) as loggers:
+        try:
+            opened = Loggers(config, folder, images_seen, progress)
+        except CganError:
+            if not resume:  # the folder was made a moment ago, for a run that cannot start
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        with closing(opened) as loggers:
             trainer = Trainer(learner, pictures, folder, loggers)
-            stopped_by = trainer.run()
+            try:
+                stopped_by = trainer.run()
+            except torch.OutOfMemoryError as error:
+                raise RunError(
+                    f"a batch of {config.batch_size} does not fit the memory of {device}: "
+                    f"lower --batch-size; the last state is kept in {folder}"
+                ) from error
             control = None
             if stopped_by is None and config.control_per_class and len(pictures.classes) > 1:
                 loggers.leave_terminal()
@@ -259,9 +274,13 @@ class Trainer:
         save_png(make_grid(to_pixels(shown), GRID_COLUMNS), path)
         self.loggers.picture(path, images_seen)
 
+    def split(self, split: Split) -> Pictures | PictureFolder:
+        """The pictures that are learned from, which are there, or those held out."""
+        return self.pictures if split == "train" else load_split(self.config.data, split)
+
     def measure(self) -> Control:
         """Ask the judge, and write its answer into the generator's file."""
-        judge = find_judge(lambda split: load_split(self.config.data, split), self.device)
+        judge = find_judge(self.split, self.device)
         per_class = self.config.control_per_class
         control = measure_control(self.learner.sampler(self.folder), judge, per_class)
         self.learner.save_generator(self.folder, control.to_dict())

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import Result
 from PIL import Image
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 import cgan
 from cgan.config import load_config
@@ -44,13 +43,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> cgan.Run:
     """A conditional run on the real digits, seconds long, that obeys better than chance."""
-    config = load_config("digits-mlp", {"images": "20k", "control_per_class": 0})
+    config = load_config("digits-mlp", {"images": "20k", "control_per_class": 0, "device": "cpu"})
     return cgan.train(config, tmp_path_factory.mktemp("runs") / "digits-mlp")
 
 
 @pytest.fixture(scope="session")
 def plain_run(tmp_path_factory: pytest.TempPathFactory) -> cgan.Run:
-    overrides = {"images": "2k", "control_per_class": 0, "model.conditional": False}
+    overrides = {
+        "images": "2k", "control_per_class": 0, "model.conditional": False, "device": "cpu",
+    }  # fmt: skip
     config = load_config("digits-mlp", overrides)
     return cgan.train(config, tmp_path_factory.mktemp("runs") / "plain")
 

@@ -23,6 +23,7 @@ from cgan.checkpoint import (
 from cgan.errors import FileError
 
 TENSORS = {"w": torch.arange(6.0).view(2, 3)}
+CPU = torch.device("cpu")
 HEADER = {"format": "cgan-generator", "format_version": 1, "classes": ["é", "b"]}
 
 
@@ -68,6 +69,9 @@ def test_what_is_not_ours_is_named(tmp_path: Path) -> None:
     save_file(TENSORS, path)
     with pytest.raises(FileError, match="another program"):
         read(path)
+    save_tensors(path, TENSORS, {**HEADER, "format_version": "one"})
+    with pytest.raises(FileError, match="another program"):
+        read(path)
     save_file(TENSORS, path, metadata={"cgan": "[]"})
     with pytest.raises(FileError, match="another program"):
         read(path)
@@ -99,7 +103,7 @@ def test_torn_files_are_recognised(keep: int, tmp_path: Path) -> None:
 
 
 def make() -> tuple[nn.Module, torch.optim.Optimizer]:
-    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 1))
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 1))
     network.to(memory_format=torch.channels_last)
     return network, torch.optim.Adam(network.parameters(), 1e-2, (0.0, 0.99), fused=True)
 
@@ -107,7 +111,7 @@ def make() -> tuple[nn.Module, torch.optim.Optimizer]:
 def learn(network: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
     for _ in range(steps):
         optimizer.zero_grad()
-        network(torch.randn(4, 1, 8, 8)).square().sum().backward()
+        network(torch.randn(4, 3, 8, 8)).square().sum().backward()
         optimizer.step()
 
 
@@ -115,12 +119,12 @@ def test_state_goes_on_bit_for_bit(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network, optimizer = make()
     learn(network, optimizer, 3)
-    save_state(tmp_path, pack_state({"net": network}, {"opt": optimizer}), {"steps": 3})
+    save_state(tmp_path, pack_state({"net": network}, {"opt": optimizer}, CPU), {"steps": 3})
     learn(network, optimizer, 3)
 
     again, its_optimizer = make()
     path, tensors, header, problems = load_state(tmp_path)
-    unpack_state(tensors, {"net": again}, {"opt": its_optimizer}, path)
+    unpack_state(tensors, {"net": again}, {"opt": its_optimizer}, CPU, path)
     learn(again, its_optimizer, 3)
     assert header["steps"] == 3
     assert problems == []

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from click.testing import Result
 from PIL import Image
 from safetensors.torch import save_file
+from typer.testing import Result
 
 import cgan
 from cgan.checkpoint import read_header, read_tensors, save_tensors
@@ -22,7 +22,7 @@ from cgan.config import load_config
 from tests.conftest import make_pets
 
 Shell = Callable[..., Result]
-QUICK = ("--images", "1280", "--set", "control_per_class=0")
+QUICK = ("--images", "1280", "--set", "control_per_class=0", "--device", "cpu")
 
 
 def refused(result: Result, *words: str) -> None:
@@ -165,6 +165,8 @@ def test_options_override_the_config(shell: Shell) -> None:
         (("--resume",), ("leave out --resume",)),
         (("digits-mlp", "--resume"), ("leave out --resume",)),
         (("--size", "30"), ("data.size", "multiple of 4")),
+        (("--size", "32"), ("digits has a size of its own",)),
+        (("--set", "bf16=true", "--device", "cpu"), ("bf16 needs a CUDA device",)),
     ],
 )
 def test_bad_words_for_train(

@@ -124,7 +124,8 @@ def test_betas_are_floats_as_torch_wants_them() -> None:
 
 
 def test_defaults_by_data() -> None:
-    assert default_config_name(None) == "digits-mlp"
+    assert default_config_name() == "digits-mlp"
+    assert default_config_name("mnist", "mlp") == "mnist-mlp"
     assert default_config_name("mnist") == "mnist-dcgan"
     assert default_config_name("/somewhere/pets") == "folder-dcgan"
     for name in DATA_NAMES:

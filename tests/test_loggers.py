@@ -1,6 +1,5 @@
 """Where figures go."""
 
-import builtins
 import json
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ import pytest
 import torch
 
 from cgan.config import load_config
-from cgan.errors import ConfigError
+from cgan.errors import ConfigError, FileError
 from cgan.images import save_png
 from cgan.loggers import JsonLines, Loggers, Terminal, read_metrics, say_seconds
 
@@ -84,14 +83,24 @@ def test_missing_package_is_one_sentence(
 
 
 def test_nothing_is_imported_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = builtins.__import__
+    def refuse(module: str, requirement: str) -> None:
+        raise AssertionError(f"{module} was imported")
 
-    def watch(name: str, *rest: object) -> object:
-        assert name.split(".")[0] not in ("wandb", "tensorboard")
-        return real(name, *rest)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(builtins, "__import__", watch)
+    monkeypatch.setattr("cgan.loggers.import_optional", refuse)
     Loggers(load_config("digits-mlp"), tmp_path, 0, progress=False).close()
+    with pytest.raises(AssertionError, match="wandb was imported"):
+        Loggers(load_config("digits-mlp", {"wandb": True}), tmp_path, 0, progress=False)
+
+
+def test_a_full_disk_while_logging_is_told_once(tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full on this system")
+    log = JsonLines(tmp_path)
+    log.file.close()
+    log.file = Path("/dev/full").open("a")  # noqa: SIM115
+    with pytest.raises(FileError, match="disk is full"):
+        log.log(FIGURES)
+    log.close()
 
 
 def test_seconds_are_said_as_clocks_do() -> None:

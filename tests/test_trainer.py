@@ -16,14 +16,15 @@ from torch import Tensor, nn
 import cgan
 from cgan.checkpoint import STATE_FILES, load_state, read_tensors
 from cgan.config import config_names, load_config
-from cgan.errors import DataError, DeviceError, Diverged, FileError, RunError
+from cgan.errors import ConfigError, DataError, DeviceError, Diverged, FileError, RunError
+from cgan.learner import Learner
 from cgan.loggers import read_metrics
 from cgan.losses import LOSSES, Loss
 from cgan.metrics.classifier import Judge, train_judge
 from cgan.metrics.report import measure_control
 from tests.conftest import make_pets, mnist_folder, write_idx
 
-QUICK = {"images": "3200", "control_per_class": 0, "log_every_images": 640}
+QUICK = {"images": "3200", "control_per_class": 0, "log_every_images": 640, "device": "cpu"}
 
 
 def quick(**changes: object) -> cgan.Config:
@@ -96,7 +97,8 @@ def command(folder: Path, *more: str) -> list[str]:
     return [
         *(sys.executable, "-m", "cgan", "train", "digits-mlp", "--images", "60k"),
         *("--out", str(folder), "--set", "save_every_seconds=0.1"),
-        *("--set", "control_per_class=0", "--set", "sample_every_images=20k", *more),
+        *("--set", "control_per_class=0", "--set", "sample_every_images=20k"),
+        *("--device", "cpu", *more),
     ]
 
 
@@ -140,6 +142,43 @@ def test_stopped_and_resumed_is_bit_for_bit_the_same(
     seen = [row["images_seen"] for row in read_metrics(folder)]
     assert seen == sorted(seen)
     assert not [path for path in folder.iterdir() if "next" in path.name]
+
+
+@pytest.mark.parametrize("source", ["memory", "disk"])
+def test_a_convolutional_run_on_colour_goes_on_bit_for_bit(
+    source: str, tmp_path: Path, pets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Channels-last filters have channels-last moments; reading from disk draws no number."""
+    if source == "disk":
+        monkeypatch.setattr("cgan.data.sources._free_memory", lambda: 0)
+    changes = {
+        "data.source": str(pets), "control_per_class": 0, "model.width": 4, "device": "cpu",
+        "lr_final_fraction": 1.0,
+    }  # fmt: skip
+    short, long = (load_config("folder-dcgan", {**changes, "images": n}) for n in (640, 1_280))
+    whole = cgan.train(long, tmp_path / "a")
+    part = cgan.train(short, tmp_path / "b")
+    cgan.train(long, part.folder, resume=True)
+    assert same_weights(whole.folder / STATE_FILES[0], part.folder / STATE_FILES[0])
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    run = cgan.train(quick(), tmp_path / "run")
+    left = run.folder / ".state-next.safetensors.abcd"
+    left.write_bytes(b"half")
+    cgan.train(quick(images=6_400), run.folder, resume=True)
+    assert not left.exists()
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path) -> None:
+    learner = Learner(quick(), cgan.load_pictures("digits"), torch.device("cpu"))
+    learner.save(tmp_path)
+    good = (tmp_path / STATE_FILES[0]).read_bytes()
+    with torch.no_grad():
+        next(learner.generator.parameters()).fill_(float("nan"))
+    with pytest.raises(Diverged, match="not finite"):
+        learner.save(tmp_path)
+    assert (tmp_path / STATE_FILES[0]).read_bytes() == good
 
 
 def test_torn_state_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -209,6 +248,15 @@ def test_nothing_is_written_where_training_cannot_start(tmp_path: Path, pets: Pa
     assert set(tmp_path.iterdir()) == before
     plain = quick(**{"data.source": str(pets), "model.conditional": False, "images": 640})
     assert cgan.train(plain, tmp_path / "run").images_seen == 640
+
+
+def test_a_logger_that_cannot_start_leaves_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ConfigError, match="wandb is not installed"):
+        cgan.train(quick(wandb=True), tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_large_batches_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -297,10 +345,12 @@ def test_folder_too_large_for_memory_trains(
     assert cgan.train(config, tmp_path / "run").images_seen == 192
 
 
-def test_compiled_training_agrees(tmp_path: Path) -> None:
+@pytest.mark.parametrize("update", ["alternating", "shared"])
+def test_compiled_training_agrees(update: str, tmp_path: Path) -> None:
     """Compiled for a few steps, penalty (eager) and all, the losses are those of the plain path."""
-    plain = cgan.train(quick(images=640), tmp_path / "plain")
-    compiled = cgan.train(quick(images=640, compile=True), tmp_path / "compiled")
+    plain = cgan.train(quick(images=640, update=update), tmp_path / "plain")
+    config = quick(images=640, update=update, compile=True)
+    compiled = cgan.train(config, tmp_path / "compiled")
     for name in ("loss_G", "loss_D", "penalty"):
         one, two = (read_metrics(run.folder)[-1][name] for run in (plain, compiled))
         assert one == pytest.approx(two, rel=1e-2)
@@ -312,11 +362,12 @@ def same_keys(left: Path, right: Path) -> bool:
 
 
 @pytest.mark.cuda
+@pytest.mark.parametrize("backbone", ["mlp", "dcgan"])
 @pytest.mark.parametrize("bf16", [False, True])
-def test_cuda_trains_and_goes_on(bf16: bool, tmp_path: Path) -> None:
-    config = quick(device="cuda", bf16=bf16)
-    run = cgan.train(config, tmp_path / "run")
-    longer = cgan.train(quick(device="cuda", bf16=bf16, images=6_400), run.folder, resume=True)
+def test_cuda_trains_and_goes_on(bf16: bool, backbone: str, tmp_path: Path) -> None:
+    changes = {"device": "cuda", "bf16": bf16, "model.backbone": backbone, "model.width": 8}
+    run = cgan.train(quick(**changes), tmp_path / "run")
+    longer = cgan.train(quick(**changes, images=6_400), run.folder, resume=True)
     assert longer.images_seen == 6_400
     assert cgan.load(run.folder, "cuda").sample("7").isfinite().all()
 

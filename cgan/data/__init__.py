@@ -5,6 +5,7 @@ from cgan.data.loader import Loader, epoch_order
 from cgan.data.sources import (
     SOURCES,
     Pictures,
+    Split,
     check_classes,
     load_pictures,
     load_split,
@@ -16,6 +17,7 @@ __all__ = [
     "Loader",
     "PictureFolder",
     "Pictures",
+    "Split",
     "check_classes",
     "epoch_order",
     "load_pictures",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median_low
@@ -27,7 +28,7 @@ logger = logging.getLogger("cgan")
 
 
 @dataclass(frozen=True)
-class PictureFolder(Dataset[Tensor]):
+class PictureFolder(Dataset[tuple[Tensor, int]]):
     """Pictures on disk, read when asked for.
 
     Attributes:
@@ -52,8 +53,8 @@ class PictureFolder(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> Tensor:
-        return self.read(index)
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.read(index), int(self.labels[index])
 
     def subset(self, indices: Tensor) -> PictureFolder:
         """The pictures of these indices."""
@@ -69,39 +70,44 @@ class PictureFolder(Dataset[Tensor]):
         return read_picture(self.paths[index], self.image_shape)
 
     def digest(self) -> str:
-        """A name for these files, by their paths and lengths: hexadecimal SHA-256."""
-        lines = (f"{path.parent.name}/{path.name} {path.stat().st_size}" for path in self.paths)
+        """A name for these pictures, by their paths, lengths and shape: hexadecimal SHA-256."""
+        lines = [f"{path.parent.name}/{path.name} {path.stat().st_size}" for path in self.paths]
+        lines.append(str(self.image_shape))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def scan_folder(root: Path, *, size: int | None = None, skip_broken: bool = False) -> PictureFolder:
     """Find the classes and pictures of a folder; says which size and colours it chose.
 
+    Every picture is opened and decoded once, so that a broken one is found now and not in the
+    middle of training.
+
     Raises:
         DataError: no class folders, no pictures, or a broken picture (unless skipped).
     """
-    folders = sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
-    found = {folder.name: _pictures_in(folder) for folder in folders}
-    classes = tuple(name for name, files in found.items() if files)
-    _complain_about_layout(root, folders, classes)
+    try:
+        folders = sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
+        found = {folder.name: _pictures_in(folder) for folder in folders}
+        classes = tuple(name for name, files in found.items() if files)
+        _complain_about_layout(root, folders, classes)
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
 
+    candidates = [(label, path) for label, name in enumerate(classes) for path in found[name]]
+    with ThreadPoolExecutor() as pool:
+        looks = list(pool.map(_look, [path for _, path in candidates]))
     paths, labels, modes, sides = [], [], set(), []
-    for label, name in enumerate(classes):
-        for path in found[name]:
-            try:
-                with Image.open(path) as image:
-                    if skip_broken:
-                        image.load()
-                    modes.add(image.mode)
-                    sides.append(min(image.size))
-            except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-                if not skip_broken:
-                    raise _broken(path) from error
-                logger.warning("skipped the broken picture %s", path)
-                continue
-            paths.append(path)
-            labels.append(label)
-    missing = [name for label, name in enumerate(classes) if label not in labels]
+    for (label, path), look in zip(candidates, looks, strict=True):
+        if look is None:
+            if not skip_broken:
+                raise _broken(path)
+            logger.warning("skipped the broken picture %s", path)
+            continue
+        modes.add(look[0])
+        sides.append(look[1])
+        paths.append(path)
+        labels.append(label)
+    missing = [name for label, name in enumerate(classes) if label not in set(labels)]
     if missing:
         raise DataError(f"no picture of {', '.join(missing)} in {root} can be read")
 
@@ -136,9 +142,19 @@ def read_picture(path: Path, image_shape: tuple[int, int, int]) -> Tensor:
             image = image.convert("L" if channels == 1 else "RGB")
             if image.size != (width, height):
                 image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except Exception as error:  # PIL's readers raise what they please
         raise _broken(path) from error
     return torch.from_numpy(np.array(image)).view(height, width, channels).permute(2, 0, 1)
+
+
+def _look(path: Path) -> tuple[str, int] | None:
+    """Mode and shorter side of a picture; None where it is broken."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image.mode, min(image.size)
+    except Exception:  # PIL's readers raise what they please
+        return None
 
 
 def _pictures_in(folder: Path) -> list[Path]:

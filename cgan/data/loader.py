@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Generator, Iterator
 
 import torch
@@ -88,13 +89,13 @@ class Loader:
             yield to_signed(batch), labels[indices].to(self.device, non_blocking=True)
 
     def _read(self, folder: PictureFolder, images_seen: int) -> Batches:
-        cuda = self.device.type == "cuda"
-        order = (indices.tolist() for indices in self._indices(images_seen))
         reader = DataLoader(
-            LabelledFolder(folder),
-            batch_sampler=order,
+            folder,
+            batch_sampler=(indices.tolist() for indices in self._indices(images_seen)),
             num_workers=self.workers,
-            pin_memory=cuda,
+            pin_memory=self.device.type == "cuda",
+            worker_init_fn=leave_signals,
+            generator=torch.Generator(),  # or it would draw from the state that z is drawn from
         )
         for batch, labels in reader:
             yield (
@@ -103,17 +104,9 @@ class Loader:
             )
 
 
-class LabelledFolder(torch.utils.data.Dataset[tuple[Tensor, int]]):
-    """A picture folder as DataLoader wants it: (picture, label) by index."""
-
-    def __init__(self, folder: PictureFolder) -> None:
-        self.folder = folder
-
-    def __len__(self) -> int:
-        return len(self.folder)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        return self.folder.read(index), int(self.folder.labels[index])
+def leave_signals(worker: int) -> None:
+    """Ctrl-C reaches every process of a terminal; the main one decides what it means."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def fits(images: Tensor, device: torch.device) -> bool:

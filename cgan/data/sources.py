@@ -192,8 +192,13 @@ def _from_torchvision(
     make: Any = getattr(datasets, kind)
     try:
         data = make(root=str(data_dir), train=split == "train", download=False)
-    except RuntimeError:
+    except RuntimeError:  # torchvision's word for "not there"
         data = _download(make, kind, data_dir, split)
+    except Exception as error:  # and these for files that are not what they should be
+        raise DataError(
+            f"{kind} in {data_dir} is damaged ({_first_line(error)}): delete it there, or give "
+            "another --data-dir"
+        ) from error
     array = torch.as_tensor(data.data)
     images = array.unsqueeze(1) if array.dim() == 3 else rearrange(array, "n h w c -> n c h w")
     labels = torch.as_tensor(data.targets, dtype=torch.int64)
@@ -205,12 +210,15 @@ def _download(make: Any, kind: str, data_dir: Path, split: Split) -> Any:
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         return make(root=str(data_dir), train=split == "train", download=True)
-    except (OSError, RuntimeError) as error:  # no network, a broken mirror, no permission
+    except Exception as error:  # no network, a broken mirror, no permission, a torn archive
         raise DataError(
-            f"{kind} is not in {data_dir} and could not be downloaded "
-            f"({str(error).splitlines()[0][:80] or type(error).__name__}); --data digits needs no "
-            f"download, and --data-dir names a folder that holds it"
+            f"{kind} is not in {data_dir} and could not be downloaded ({_first_line(error)}); "
+            "--data digits needs no download, and --data-dir names a folder that holds it"
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:80]
 
 
 def _read_all(folder: PictureFolder) -> Pictures:
@@ -221,11 +229,13 @@ def _read_all(folder: PictureFolder) -> Pictures:
 
 
 def _free_memory() -> int:
-    names = os.sysconf_names if hasattr(os, "sysconf_names") else {}
-    for name in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"):
-        if name in names:
-            return os.sysconf(name) * os.sysconf("SC_PAGE_SIZE")
-    return 4 << 30
+    """Bytes that can be had without swapping; where the system doesn't tell, 4 GiB."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        (kibibytes,) = [line.split()[1] for line in lines if line.startswith("MemAvailable")]
+        return 1024 * int(kibibytes)
+    except (OSError, ValueError):
+        return 4 << 30
 
 
 DIGITS = tuple("0123456789")

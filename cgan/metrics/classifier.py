@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
-from cgan.checkpoint import read_header, read_tensors, save_tensors
+from cgan.checkpoint import load_weights, read_header, read_tensors, save_tensors
 from cgan.data.folder import PictureFolder
 from cgan.data.loader import Loader
 from cgan.data.sources import Pictures, Split, cache_folder
@@ -110,20 +110,21 @@ class Judge:
     def load(cls, path: Path) -> Judge:
         """Read it back; raises :class:`cgan.errors.FileError` where it is not a judge."""
         header = read_header(path, FORMAT, FORMAT_VERSION)
-        shape = header["image_shape"]
-        network = Classifier((shape[0], shape[1], shape[2]), len(header["classes"]))
-        network.load_state_dict(read_tensors(path))
-        return cls(
-            network,
-            JudgeHeader(
+        try:
+            channels, height, width = map(int, header["image_shape"])
+            described = JudgeHeader(
                 data=header["data"],
                 digest=header["digest"],
                 classes=tuple(header["classes"]),
-                image_shape=(shape[0], shape[1], shape[2]),
+                image_shape=(channels, height, width),
                 held_out_accuracy=header["held_out_accuracy"],
                 held_out_pictures=header["held_out_pictures"],
-            ),
-        )
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise FileError(f"{path} has a header that cannot be understood: {error}") from error
+        network = Classifier(described.image_shape, len(described.classes))
+        load_weights(network, read_tensors(path), path)
+        return cls(network, described)
 
 
 def find_judge(
@@ -177,9 +178,10 @@ def train_judge(
         images = min(max(4 * len(pictures), enough), 240_000)
     steps = max(images // BATCH, 1)
     logger.info("training a judge of %s (%d pictures, once)", pictures.name, steps * BATCH)
+    cuda = [torch.device(device)] if torch.device(device).type == "cuda" else []
     side = min(pictures.image_shape[1:])
     reach = max(1, side // 14)
-    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+    with torch.random.fork_rng(cuda), torch.enable_grad():
         torch.manual_seed(0)
         network = Classifier(pictures.image_shape, len(pictures.classes))
         network.to(device).to(memory_format=torch.channels_last)

@@ -67,6 +67,14 @@ def test_no_network_names_the_offline_ways(
         load_pictures(name, data_dir=tmp_path)
 
 
+def test_damaged_files_are_told(tmp_path: Path) -> None:
+    write_idx(tmp_path, "MNIST")
+    path = tmp_path / "MNIST/raw/train-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(DataError, match="MNIST in .* is damaged"):
+        load_pictures("mnist", data_dir=tmp_path)
+
+
 def test_unknown_name() -> None:
     with pytest.raises(UnknownName, match="did you mean 'fashion-mnist'"):
         load_pictures("fashion-minst")
