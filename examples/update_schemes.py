@@ -1,12 +1,13 @@
 """Three ways to update G and D, on the bundled digits: two that learn and one that cannot.
 
-Method one of the notes this project began with: both losses backward, then both steps. D's loss
-reaches G and takes back what G's own loss gave. Run it:  python examples/update_schemes.py
+Method one of the project's first notes: both losses backward, then both steps. D's loss reaches G
+and takes back what G's own loss gave. Run it:  python examples/update_schemes.py
 """
 
 import sys
 
 import torch
+from torch.nn.utils import parameters_to_vector as flat
 
 import cgan
 from cgan.data import Loader, load_pictures
@@ -14,8 +15,7 @@ from cgan.losses import get_loss
 from cgan.metrics.classifier import count_answers, find_judge
 from cgan.updates import UPDATES, Players
 
-IMAGES = int(sys.argv[1]) if len(sys.argv) > 1 else 60_000
-LOSS = get_loss("nonsaturating")
+IMAGES, LOSS = int((sys.argv[1:] or ["60000"])[0]), get_loss("nonsaturating")
 
 
 def method_one(players, real, labels, draw_z, loss):
@@ -24,24 +24,22 @@ def method_one(players, real, labels, draw_z, loss):
     fake_logits = D(G(draw_z(), labels), labels)
     loss_G = loss.generator(real=None, fake=fake_logits).mean()
     loss_D = loss.discriminator(real=D(real, labels), fake=fake_logits).mean()
-    own = torch.autograd.grad(loss_G, list(G.parameters()), retain_graph=True)
+    own = flat(torch.autograd.grad(loss_G, list(G.parameters()), retain_graph=True))
     G.zero_grad(), D.zero_grad()
     loss_G.backward(retain_graph=True)
     loss_D.backward()
     players.generator_optimizer.step()
     players.discriminator_optimizer.step()
-    own = torch.cat([g.flatten() for g in own])
-    left = torch.cat([p.grad.flatten() for p in G.parameters()])
-    return {"left": left.norm() / own.norm(), "cosine": torch.cosine_similarity(own, left - own, 0)}
+    both = flat(weight.grad for weight in G.parameters())
+    return {"left": both.norm() / own.norm(), "cosine": torch.cosine_similarity(own, both - own, 0)}
 
 
 def learn(update, judge):
-    """Train for a while; control accuracy at five moments."""
+    """Train for a while; control accuracy at five moments, and the last figures."""
     torch.manual_seed(0)
     G, D = cgan.build_pair("mlp", image_shape=(1, 8, 8), generator_label="concat")
-    optimizers = [torch.optim.Adam(net.parameters(), 1e-3, (0.0, 0.99)) for net in (G, D)]
-    players, curve = Players(G, D, *optimizers), []
-    batches = Loader(load_pictures("digits"), batch_size=64).batches()
+    players = Players(G, D, *(torch.optim.Adam(n.parameters(), 1e-3, (0.0, 0.99)) for n in (G, D)))
+    batches, curve = Loader(load_pictures("digits"), batch_size=64).batches(), []
     steps = max(IMAGES // 64, 5)
     for step, (real, labels) in zip(range(1, steps + 1), batches, strict=False):
         figures = update(players, real, labels, lambda: torch.randn(64, 64), LOSS)
@@ -49,15 +47,14 @@ def learn(update, judge):
             asked = torch.arange(10).repeat(100)
             with torch.no_grad():
                 shown = (G.eval()(torch.randn(1000, 64), asked) + 1) / 2
-            counts = count_answers(judge, [(shown, asked)], 10)
-            curve.append(f"{counts.diagonal().sum() / 10:5.1f} %")
+            share = count_answers(judge, [(shown, asked)], 10).diagonal().sum() / 1000
+            curve.append(f"{100 * share:5.1f} %")
             G.train()
-    return curve, figures
+    return "  ".join(curve), figures
 
 
 judge = find_judge(lambda split: load_pictures("digits", split))
 for name, update in {**UPDATES, "method one": method_one}.items():
     curve, figures = learn(update, judge)
-    print(f"{name:12} control accuracy  {'  '.join(curve)}")
-print(f"method one: D's gradient in G has cosine {figures['cosine']:.3f} with G's own,")
-print(f"            and {100 * figures['left']:.1f} % of G's gradient is left")
+    print(f"{name:12} control accuracy  {curve}")
+print("method one leaves {left:.1%} of G's gradient; D's has cosine {cosine:.3f}".format(**figures))
