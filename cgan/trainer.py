@@ -5,14 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-import signal
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 
 import torch
 from torch import Tensor
@@ -24,6 +20,7 @@ from cgan.device import find_device, set_arithmetic
 from cgan.errors import CganError, DataError, DeviceError, Diverged, RunError
 from cgan.files import write_atomically
 from cgan.images import make_grid, save_png, to_pixels
+from cgan.interrupts import signals
 from cgan.learner import Counters, Learner
 from cgan.loggers import Loggers
 from cgan.metrics.classifier import find_judge
@@ -292,29 +289,3 @@ class Trainer:
             }
         )
         return control
-
-
-@contextmanager
-def signals() -> Iterator[list[int]]:
-    """Inside, the first SIGINT or SIGTERM is put into the list; a second one acts as ever."""
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught  # only the main thread can be told
-        return
-
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def catch(number: int, frame: FrameType | None) -> None:
-        caught.append(number)
-        restore()
-
-    for number in before:
-        signal.signal(number, catch)
-    try:
-        yield caught
-    finally:
-        restore()

@@ -33,7 +33,7 @@ def test_packaged_configs() -> None:
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    config = load_config("mnist-dcgan", {"betas": [0.5, 0.999], "data.size": 32})
+    config = load_config("folder-dcgan", {"betas": [0.5, 0.999], "data.size": 32})
     path = tmp_path / "config.yaml"
     path.write_text(to_yaml(config))
     assert load_config(path) == config

@@ -25,7 +25,7 @@ FLOORS = """
     sampling
     metrics metrics.classifier
     metrics.report
-    learner loggers runs
+    learner loggers runs interrupts
     trainer
     tables
     cgan cli

@@ -192,13 +192,13 @@ def _from_torchvision(
     make: Any = getattr(datasets, kind)
     try:
         data = make(root=str(data_dir), train=split == "train", download=False)
-    except RuntimeError:  # torchvision's word for "not there"
+    except Exception as error:  # files that are not what they should be raise what they please
+        if "not found" not in str(error):
+            raise DataError(
+                f"{kind} in {data_dir} is damaged ({_first_line(error)}): delete it there, or give "
+                "another --data-dir"
+            ) from error
         data = _download(make, kind, data_dir, split)
-    except Exception as error:  # and these for files that are not what they should be
-        raise DataError(
-            f"{kind} in {data_dir} is damaged ({_first_line(error)}): delete it there, or give "
-            "another --data-dir"
-        ) from error
     array = torch.as_tensor(data.data)
     images = array.unsqueeze(1) if array.dim() == 3 else rearrange(array, "n h w c -> n c h w")
     labels = torch.as_tensor(data.targets, dtype=torch.int64)
