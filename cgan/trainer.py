@@ -106,7 +106,19 @@ def train(
             for problem in learner.restore(folder):
                 logger.warning("%s; going on from the state before it", problem)
             logger.info("going on after %s images", f"{learner.counters.images_seen:,}")
+            if learner.counters.share(config) >= 1:
+                logger.info("its budget is spent: a larger --images or --minutes goes on")
         write_atomically(folder / CONFIG_FILE, to_yaml(config).encode())
+        logger.info(
+            "%s GAN (%s) on %s: %d pictures of %d classes, on %s, in %s",
+            "conditional" if config.model.conditional else "plain",
+            config.model.backbone,
+            pictures.name,
+            len(pictures),
+            len(pictures.classes),
+            device,
+            folder,
+        )
         images_seen = learner.counters.images_seen
         try:
             opened = Loggers(config, folder, images_seen, progress)

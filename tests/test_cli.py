@@ -266,6 +266,13 @@ def test_resume_without_words_goes_on_with_the_newest(shell: Shell) -> None:
     )
 
 
+def test_resuming_what_is_finished_says_so(shell: Shell) -> None:
+    assert shell("train", *QUICK).exit_code == 0
+    again = shell("train", "--resume")
+    assert again.exit_code == 0
+    assert "its budget is spent" in again.stderr
+
+
 def run_for_real(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "cgan", *words], capture_output=True, text=True, cwd=cwd

@@ -52,6 +52,21 @@ def test_plain_lines_in_a_pipe_go_to_stderr(capsys: pytest.CaptureFixture[str]) 
         assert words in err
 
 
+def test_one_progress_line_on_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    terminal = Terminal()
+    terminal.log(FIGURES)
+    assert terminal.progress is not None
+    (task,) = terminal.progress.tasks
+    assert task.completed == 0.25
+    assert "250 images/s · 1:15 left" in task.description
+    terminal.close()
+    assert capsys.readouterr().out == ""
+
+
 def test_wandb_offline_needs_no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
