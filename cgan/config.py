@@ -73,7 +73,7 @@ class ModelConfig(Section):
     discriminator_label: DiscriminatorLabel = "projection"
     latent_dim: Annotated[int, Field(ge=1, le=4096)] = 64
     width: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Units (mlp) or channels at full resolution (dcgan); null is the backbone's own."""
+    """Units (mlp) or channels at half resolution (dcgan); null is the backbone's own."""
 
 
 class PenaltyConfig(Section):
