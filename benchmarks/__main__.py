@@ -120,6 +120,9 @@ def step(config: str = "mnist-dcgan", images: int = 60_000, repeats: int = 3) ->
 def table(
     configs: Annotated[list[str], typer.Argument()],
     minutes: float = 5.0,
+    plain_minutes: Annotated[
+        float, typer.Option(help="A plain GAN gets chance, however long it learns.")
+    ] = 2.0,
     out: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/table"),
 ) -> None:
     """The README's table: each config, conditional and plain, with both update schemes."""
@@ -130,7 +133,8 @@ def table(
                 folder = out / f"{name}-{kind}-{update}"
                 if not folder.exists():
                     words = ["cgan", "train", name, f"--{kind}", "--update", update]
-                    words += ["--minutes", str(minutes), "--out", str(folder)]
+                    spent = minutes if kind == "conditional" else plain_minutes
+                    words += ["--minutes", str(spent), "--out", str(folder)]
                     subprocess.run(words, check=True)
                 info = subprocess.run(
                     ["cgan", "info", str(folder), "--json"], check=True, capture_output=True
