@@ -66,7 +66,7 @@ def start(
 
 
 @app.command()
-def step(config: str = "mnist-dcgan", images: int = 60_000, repeats: int = 3) -> None:
+def step(config: Annotated[str, typer.Argument()], images: int = 60_000, repeats: int = 3) -> None:
     """Images/s of the bare step on one batch in memory, and of the whole of `train`; memory."""
     import torch
 
