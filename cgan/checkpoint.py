@@ -52,7 +52,7 @@ def read_header(path: Path, format: str, newest: int) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise FileError(_explain_unreadable(path, error)) from error
     try:
         header = json.loads(metadata["cgan"])
