@@ -25,6 +25,11 @@ GENERATOR_VERSION = 1
 STATE_VERSION = 1
 
 GENERATOR_FILE = "generator.safetensors"
+BEST_FILE = "best.safetensors"
+JUDGE_FILE = "judge.safetensors"
+PACKAGED = Path(__file__).parent / "packaged"
+"""Generators that come with the package, each with its judge in a folder of its name."""
+
 STATE_FILES = ("state.safetensors", "state-before.safetensors")
 """The last state, and the one before it."""
 

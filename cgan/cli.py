@@ -9,17 +9,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from typer.core import TyperGroup
 
+from cgan import cli_measure
 from cgan.errors import CganError, ConfigError
+from cgan.shell import (
+    DataDirOption,
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    ModelArgument,
+    data_of,
+    file_name,
+    load_model,
+    messages,
+    place_of,
+    source_of,
+)
 
 # torch, pydantic and all that imports them wait inside the commands: `cgan --help` answers at once.
 if TYPE_CHECKING:
     from cgan.config import Config
-    from cgan.sampling import Sampler
-
-messages = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+    from cgan.sampling import Sampler, Verifier
 
 LEAST_SIDE = 56
 """Without --scale, pictures in a grid are enlarged to at least this side in pixels."""
@@ -59,17 +70,6 @@ app = typer.Typer(
     help="GANs that draw the class you ask for, and measure that they do.",
     epilog="Start with:  cgan train --conditional   and then   cgan generate --digit 7",
 )
-
-ModelArgument = Annotated[
-    str | None,
-    typer.Argument(help="A run's folder or a generator file; without it, the newest run."),
-]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
-DataDirOption = Annotated[
-    str | None,
-    typer.Option(help="Where data sets lie or are downloaded to [$CGAN_DATA]."),
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command(
@@ -131,7 +131,7 @@ def train(
 
     asked = {
         "model.conditional": conditional,
-        "data.source": None if data is None else _source(data),
+        "data.source": None if data is None else source_of(data),
         "data.data_dir": None if data_dir is None else str(Path(data_dir).resolve()),
         "data.size": size,
         "data.skip_broken": skip_broken,
@@ -166,7 +166,7 @@ def train(
             f"cgan train --resume --out {run.folder}"
         )
         raise typer.Exit(128 + run.stopped_by)
-    tables.print_run(run, _load(str(run.folder)))
+    tables.print_run(run, load_model(str(run.folder)))
 
 
 @app.command(
@@ -193,17 +193,22 @@ def generate(
         int | None,
         typer.Option(min=1, max=64, help="Enlarge so many times [grid: to 56 pixels or more]."),
     ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Redraw what the judge takes for another class.")
+    ] = False,
+    data: DataOption = None,
+    data_dir: DataDirOption = None,
     device: DeviceOption = "cpu",
 ) -> None:
     """Draw pictures of the classes you name; prints where they are."""
     from cgan.device import find_device
     from cgan.images import make_grid, save_png, to_pixels
 
-    sampler = _load(model)
+    sampler = load_model(model)
     labels = [*map(str, digit or []), *(classes or [])] or None
     if digit and not sampler.has_digits:
         raise ConfigError(
-            f"the classes of {_place(sampler)} are not digits: choose with --class from "
+            f"the classes of {place_of(sampler)} are not digits: choose with --class from "
             f"{', '.join(sampler.classes)}"
         )
     request = sampler.request(labels, n, seed)
@@ -211,19 +216,20 @@ def generate(
     if target.suffix and target.suffix != ".png" and not target.is_dir():
         raise ConfigError(f"--out takes a .png or a folder, not {out}")
     sampler.to(find_device(device))
+    verifier = _verifier(sampler, data, data_dir) if verify else None
 
     if target.suffix == ".png":
-        pixels = to_pixels(sampler.sample(labels, n, seed))
+        pixels = to_pixels(sampler.sample(labels, n, seed, verifier))
         several = len(pixels) > n
         enlarge = scale or ceil(LEAST_SIDE / max(sampler.image_shape[1:]))
         save_png(make_grid(pixels, n if several else ceil(sqrt(n)), enlarge), target)
     else:
         index = 0
-        for pictures, _ in sampler.batches(request):
+        for pictures, _ in sampler.batches(request, verifier):
             for picture in to_pixels(pictures):
                 name = f"seed-{request.seeds[index]:06d}.png"
                 if request.labels is not None:
-                    name = f"{_file_name(sampler.classes[request.labels[index]])}/{name}"
+                    name = f"{file_name(sampler.classes[request.labels[index]])}/{name}"
                 save_png(make_grid(picture[None], 1, scale or 1), target / name)
                 index += 1
     measured = sampler.header["measured"]
@@ -231,62 +237,30 @@ def generate(
     if sampler.conditional and measured:
         share = f"{100 * measured['control_accuracy']:.2f} %"
         proof = f", which draws what it is asked for {share} of the time"
-    messages.print(f"drawn by {_place(sampler)}{proof}")
+    messages.print(f"drawn by {place_of(sampler)}{proof}")
+    if verifier is not None:
+        messages.print(
+            f"verified: the judge took {verifier.accepted:,} of {verifier.drawn:,} draws for the "
+            f"class asked for ({100 * verifier.acceptance:.2f} %); the others were drawn again"
+        )
     typer.echo(str(target))
 
 
-@app.command(epilog="Examples:  cgan evaluate  |  cgan evaluate runs/pets --json")
-def evaluate(
-    model: ModelArgument = None,
-    data: Annotated[
-        str | None, typer.Option(help="The data it was trained on, where the run doesn't tell.")
-    ] = None,
-    data_dir: DataDirOption = None,
-    per_class: Annotated[int, typer.Option(min=1, help="Pictures a class.")] = 1_000,
-    device: DeviceOption = "auto",
-    as_json: JsonOption = False,
-) -> None:
-    """Ask a judge of the real data whether a generator draws the classes it is asked for."""
-    from cgan import tables
-    from cgan.config import DATA_NAMES, load_config
-    from cgan.data import load_split
-    from cgan.device import find_device
-    from cgan.metrics.classifier import find_judge
-    from cgan.metrics.report import measure_control
-    from cgan.runs import CONFIG_FILE
-
-    place = find_device(device)
-    sampler = _load(model)
-    beside = sampler.path.parent / CONFIG_FILE
-    described = (load_config(beside) if beside.exists() else sampler.config).data
-    changes: dict[str, object] = {}
-    if data is not None:
-        changes["source"] = _source(data)
-    if data_dir is not None:
-        changes["data_dir"] = str(Path(data_dir).resolve())
-    if described.size is None:
-        changes["size"] = sampler.image_shape[1]
-    described = described.model_copy(update=changes)
-    if described.source not in DATA_NAMES and not Path(described.source).is_dir():
-        raise ConfigError(
-            f"the data it was trained on, {described.source}, is not there: "
-            "say where it is with --data"
-        )
-    judge = find_judge(lambda split: load_split(described, split), place)
-    control = measure_control(sampler.to(place), judge, per_class)
-    if as_json:
-        typer.echo(json.dumps(control.to_dict(), ensure_ascii=False))
-    else:
-        tables.print_control(control, _place(sampler))
+app.command(epilog="Examples:  cgan evaluate  |  cgan evaluate runs/pets --html report.html --cas")(
+    cli_measure.evaluate
+)
+app.command(epilog="Examples:  cgan compare runs/conditional runs/plain --html compare.html")(
+    cli_measure.compare
+)
 
 
-@app.command(epilog="Examples:  cgan info  |  cgan info runs/mnist-dcgan --json")
+@app.command(epilog="Examples:  cgan info mnist  |  cgan info runs/mnist-dcgan --json")
 def info(model: ModelArgument = None, as_json: JsonOption = False) -> None:
     """Say what a generator file is: its config, classes, what was measured of it, its size."""
     from cgan import tables
     from cgan.models import count_parameters
 
-    sampler = _load(model)
+    sampler = load_model(model)
     if as_json:
         parameters = count_parameters(sampler.generator)
         header = {"file": str(sampler.path), "parameters": parameters, **sampler.header}
@@ -298,13 +272,6 @@ def info(model: ModelArgument = None, as_json: JsonOption = False) -> None:
 def main() -> None:
     """The console command."""
     app(prog_name="cgan")
-
-
-def _source(data: str) -> str:
-    """A known name as it is, a folder as its full path."""
-    from cgan.config import DATA_NAMES
-
-    return data if data in DATA_NAMES or not Path(data).is_dir() else str(Path(data).resolve())
 
 
 def _resolve(
@@ -324,30 +291,25 @@ def _resolve(
     return load_config(name, overrides), None
 
 
-def _load(model: str | None) -> Sampler:
-    from cgan.runs import newest_run
-    from cgan.sampling import load
+def _verifier(sampler: Sampler, data: str | None, data_dir: str | None) -> Verifier:
+    """With the judge that lies beside the generator, or else one of its data."""
+    from cgan.checkpoint import JUDGE_FILE
+    from cgan.data import load_split
+    from cgan.metrics.classifier import Judge, find_judge
+    from cgan.sampling import Verifier
 
-    return load(model if model is not None else newest_run())
-
-
-def _place(sampler: Sampler) -> str:
-    """The run's folder, or the file where it lies alone."""
-    from cgan.runs import CONFIG_FILE
-
-    path = sampler.path
-    return str(path.parent if (path.parent / CONFIG_FILE).exists() else path)
+    beside = sampler.path.with_name(JUDGE_FILE)
+    if beside.exists():
+        return Verifier(Judge.load(beside).to(sampler.device))
+    described = data_of(sampler, data, data_dir)
+    return Verifier(find_judge(lambda split: load_split(described, split), sampler.device))
 
 
 def _default_out(sampler: Sampler, labels: list[str] | None, n: int, seed: int) -> Path:
     """A name that says what is drawn, in the run's folder or, for a file alone, in this one."""
     from cgan.runs import CONFIG_FILE
 
-    what = "-".join(map(_file_name, labels)) if labels else "all"
+    what = "-".join(map(file_name, labels)) if labels else "all"
     run = sampler.path.parent
     folder = run if (run / CONFIG_FILE).exists() else Path()
     return folder / "generated" / f"{what[:80]}-n{n}-seed{seed}.png"
-
-
-def _file_name(text: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_. " else "_" for c in text)

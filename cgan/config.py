@@ -18,7 +18,7 @@ from cgan.errors import ConfigError, UnknownName, nearest
 
 Backbone = Literal["mlp", "dcgan"]
 GeneratorLabel = Literal["concat", "cbn"]
-DiscriminatorLabel = Literal["concat", "projection"]
+DiscriminatorLabel = Literal["concat", "projection", "auxiliary", "projection+auxiliary"]
 LossName = Literal["nonsaturating", "least_squares", "hinge", "relativistic"]
 UpdateName = Literal["alternating", "shared"]
 
@@ -74,6 +74,8 @@ class ModelConfig(Section):
     latent_dim: Annotated[int, Field(ge=1, le=4096)] = 64
     width: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Units (mlp) or channels at half resolution (dcgan); null is the backbone's own."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the discriminator's features that is left out at random in each step."""
 
 
 class PenaltyConfig(Section):
@@ -121,6 +123,8 @@ class Config(Section):
 
     log_every_images: Annotated[Count, Field(ge=1)] = 10_000
     sample_every_images: Annotated[Count, Field(ge=1)] = 50_000
+    eval_every_images: Annotated[Count, Field(ge=0)] = 100_000
+    """How often the judge looks while training, and the best generator is kept; 0 is never."""
     save_every_seconds: Annotated[float, Field(gt=0)] = 30.0
     control_per_class: Annotated[int, Field(ge=0)] = 1_000
     """Pictures a class that the judge is asked about at the end; 0 asks nothing."""
@@ -140,7 +144,8 @@ class Config(Section):
 
 RESUMABLE_CHANGES = frozenset(
     {"images", "minutes", "device", "data.data_dir", "wandb", "tensorboard", "control_per_class"}
-    | {"log_every_images", "sample_every_images", "save_every_seconds", "compile"}
+    | {"log_every_images", "sample_every_images", "eval_every_images"}
+    | {"save_every_seconds", "compile"}
 )
 """Keys that may differ when a run is resumed: how long and where, never what is trained."""
 

@@ -6,6 +6,7 @@ CganError
 ├── DataError          pictures that cannot be had or cannot be read
 ├── FileError          a file that is torn, foreign, newer, or cannot be written
 ├── DeviceError        a device that is not there
+├── MeasureError       a generator that cannot be measured as asked
 └── RunError           a run that cannot start, go on or end
     └── Diverged       losses that are no longer numbers
 """
@@ -48,6 +49,10 @@ class FileError(CganError):
 
 class DeviceError(CganError):
     """The device that was asked for is not there."""
+
+
+class MeasureError(CganError):
+    """A generator cannot be measured, or not with these features."""
 
 
 class RunError(CganError):

@@ -133,11 +133,11 @@ class Learner:
                     f"good state is kept in {folder}: try a lower --lr"
                 )
         save_state(folder, tensors, asdict(self.counters))
-        self.save_generator(folder, measured)
+        self.save_generator(folder / GENERATOR_FILE, measured)
 
-    def save_generator(self, folder: Path, measured: dict[str, Any] | None = None) -> None:
+    def save_generator(self, path: Path, measured: dict[str, Any] | None = None) -> None:
         """Write the averaged generator with its description."""
-        save_tensors(folder / GENERATOR_FILE, self.average.state_dict(), self.describe(measured))
+        save_tensors(path, self.average.state_dict(), self.describe(measured))
 
     def restore(self, folder: Path) -> list[str]:
         """Go on from a run's newest readable state; says what was wrong with newer ones."""

@@ -19,6 +19,8 @@ from cgan.files import explain, write_atomically
 
 Figures = Mapping[str, float]
 METRICS_FILE = "metrics.jsonl"
+CURVES = {"loss_G", "loss_D", "penalty", "control_accuracy", "fid"}
+"""What is worth a picture over images seen."""
 PLAIN_LINE_EVERY_SECONDS = 5.0
 
 
@@ -221,6 +223,15 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
         except ValueError:
             break
     return rows
+
+
+def read_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """What a run logged, by name: (images seen, value); nothing where it logged nothing."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for row in read_metrics(folder) if (folder / METRICS_FILE).exists() else ():
+        for name in CURVES & row.keys():
+            curves.setdefault(name, []).append((int(row["images_seen"]), row[name]))
+    return {name: curves[name] for name in sorted(curves)}
 
 
 def import_optional(module: str, requirement: str) -> Any:

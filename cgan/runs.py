@@ -9,7 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from cgan.checkpoint import GENERATOR_FILE, STATE_FILES, has_state
+from cgan.checkpoint import GENERATOR_FILE, PACKAGED, STATE_FILES, has_state
 from cgan.config import RESUMABLE_CHANGES, Config, flatten
 from cgan.errors import FileError, RunError
 from cgan.files import explain, remove_leftovers
@@ -62,16 +62,10 @@ def run_to_resume(config: Config, out: str | Path | None = None) -> Path:
     return runs[-1]
 
 
-def newest_run() -> Path:
-    """The run under ``runs/`` whose generator was written last.
-
-    Raises:
-        RunError: there is none.
-    """
+def newest_model() -> Path:
+    """The run under ``runs/`` whose generator was written last, or the generator in the package."""
     runs = _runs_by_age((GENERATOR_FILE,))
-    if not runs:
-        raise RunError("there is no run in runs/ yet: train one with `cgan train --conditional`")
-    return runs[-1]
+    return runs[-1] if runs else PACKAGED / "mnist"
 
 
 def newest_state() -> Path:

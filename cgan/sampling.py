@@ -11,21 +11,23 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from cgan.checkpoint import (
     GENERATOR,
     GENERATOR_FILE,
     GENERATOR_VERSION,
+    PACKAGED,
     load_weights,
     read_header,
     read_tensors,
 )
 from cgan.config import Config, make_config
-from cgan.errors import CganError, ConfigError, FileError, UnknownName
+from cgan.errors import CganError, ConfigError, FileError, MeasureError, UnknownName
 from cgan.images import to_unit
 from cgan.latents import draw_latents
 from cgan.models import build_networks
@@ -35,6 +37,9 @@ DESCRIPTION = ("data", "images_seen", "seconds", "measured", "versions")
 
 BATCH = 64
 """Pictures drawn at once, always."""
+
+VERIFY_LIMIT = 100
+"""Draws of one picture after which a judge's disagreement is an error."""
 
 Labels = str | int | Sequence[str | int] | Tensor | None
 
@@ -52,6 +57,38 @@ class Request:
 
     def __len__(self) -> int:
         return len(self.seeds)
+
+
+class Names(Protocol):
+    """Whoever names pictures: a :class:`cgan.metrics.classifier.Judge`."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names it knows, in the order of its answers."""
+        ...
+
+    def classify(self, images: Tensor) -> Tensor:
+        """Pictures (B, C, H, W) in [0, 1] to int64 (B,)."""
+        ...
+
+
+@dataclass
+class Verifier:
+    """Redraws what its judge does not take for the class that was asked for, and keeps count.
+
+    A picture that is refused gets the next z of its own seed's sequence, so that it stays a
+    function of model, class, seed and judge. What it lets through says nothing of the generator's
+    own control; ``acceptance`` does.
+    """
+
+    judge: Names
+    drawn: int = 0
+    accepted: int = 0
+
+    @property
+    def acceptance(self) -> float:
+        """Share of draws that the judge agreed with, in [0, 1]."""
+        return self.accepted / max(self.drawn, 1)
 
 
 class Sampler:
@@ -94,7 +131,13 @@ class Sampler:
         self.generator.to(device)
         return self
 
-    def sample(self, labels: Labels = None, n: int = 1, seed: int = 0) -> Tensor:
+    def sample(
+        self,
+        labels: Labels = None,
+        n: int = 1,
+        seed: int = 0,
+        verify: Names | Verifier | None = None,
+    ) -> Tensor:
         """Draw pictures.
 
         Args:
@@ -102,18 +145,21 @@ class Sampler:
                 tensor of class indices; None is every class, or no class if the GAN is plain.
             n: pictures for each label that was given.
             seed: the first picture of each class has this seed, the next one the next.
+            verify: a judge, or a :class:`Verifier` that counts; what it does not take for the
+                class asked for is drawn again.
 
         Returns:
             float32 in [0, 1], (labels · n, C, H, W), label by label, on the CPU.
 
         Raises:
             UnknownName: no such class.
-            PlainGan: a class was asked of a plain GAN.
+            PlainGan: a class was asked of a plain GAN, or its pictures to be verified.
+            MeasureError: the judge knows other classes, or never agreed.
         """
         request = self.request(labels, n, seed)
         pictures = torch.empty(len(request), *self.image_shape)
         start = 0
-        for batch, _ in self.batches(request):
+        for batch, _ in self.batches(request, verify):
             pictures[start : start + len(batch)] = batch.cpu()
             start += len(batch)
         return pictures
@@ -139,19 +185,67 @@ class Sampler:
             drawn[label] += 1
         return Request(tuple(indices), tuple(seeds))
 
-    def batches(self, request: Request) -> Iterator[tuple[Tensor, Tensor | None]]:
+    def batches(
+        self, request: Request, verify: Names | Verifier | None = None
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
         """Pictures (≤ 64, C, H, W) in [0, 1] and their classes, in order, on the device."""
+        if verify is not None and not isinstance(verify, Verifier):
+            verify = Verifier(verify)
+        if verify is not None:
+            self._check(verify, request)
         for start in range(0, len(request), BATCH):
             seeds = request.seeds[start : start + BATCH]
-            filling = BATCH - len(seeds)
-            z = draw_latents([*seeds, *[0] * filling], self.config.model.latent_dim)
             labels = None
             if request.labels is not None:
-                chosen = [*request.labels[start : start + BATCH], *[0] * filling]
+                chosen = request.labels[start : start + BATCH]
                 labels = torch.tensor(chosen, device=self.device)
-            with torch.inference_mode():
-                pictures = to_unit(self.generator(z.to(self.device), labels))[: len(seeds)]
-            yield pictures, None if labels is None else labels[: len(seeds)]
+            pictures = self._draw(seeds, labels)
+            if verify is not None and labels is not None:
+                self._redraw(pictures, seeds, labels, verify)
+            yield pictures, labels
+
+    def _draw(
+        self, seeds: Sequence[int], labels: Tensor | None, attempts: Sequence[int] | None = None
+    ) -> Tensor:
+        """At most one batch of pictures, drawn as a full one."""
+        missing = BATCH - len(seeds)
+        latent_dim = self.config.model.latent_dim
+        z = functional.pad(draw_latents(seeds, latent_dim, attempts), (0, 0, 0, missing))
+        if labels is not None:
+            labels = functional.pad(labels, (0, missing))
+        with torch.inference_mode():
+            return to_unit(self.generator(z.to(self.device), labels))[: len(seeds)]
+
+    @torch.inference_mode()
+    def _redraw(
+        self, pictures: Tensor, seeds: Sequence[int], labels: Tensor, verify: Verifier
+    ) -> None:
+        """Replace, in place, what the judge does not take for its class, until it does."""
+        waiting = list(range(len(seeds)))
+        for attempt in range(VERIFY_LIMIT):
+            if attempt:
+                again = [seeds[index] for index in waiting]
+                pictures[waiting] = self._draw(again, labels[waiting], [attempt] * len(waiting))
+            agreed = (verify.judge.classify(pictures[waiting]) == labels[waiting]).tolist()
+            verify.drawn += len(waiting)
+            verify.accepted += sum(agreed)
+            waiting = [index for index, yes in zip(waiting, agreed, strict=True) if not yes]
+            if not waiting:
+                return
+        name, seed = self.classes[int(labels[waiting[0]])], seeds[waiting[0]]
+        raise MeasureError(
+            f"the judge took none of {VERIFY_LIMIT} draws of seed {seed} for {name!r}: this "
+            "generator obeys too rarely to be verified (see cgan evaluate); train it longer"
+        )
+
+    def _check(self, verify: Verifier, request: Request) -> None:
+        if request.labels is None:
+            raise PlainGan("a plain GAN is asked for no class, so there is nothing to verify")
+        if verify.judge.classes != self.classes:
+            raise MeasureError(
+                f"the judge knows {', '.join(verify.judge.classes[:5])}… and the generator draws "
+                f"{', '.join(self.classes[:5])}…: give a judge of the data it was trained on"
+            )
 
     def find(self, labels: Labels) -> list[int]:
         """Class indices of names, digits, a list of them or a tensor of indices; None is all."""
@@ -186,13 +280,15 @@ def load(path_or_run: str | Path, device: torch.device | str = "cpu") -> Sampler
     """Load a generator.
 
     Args:
-        path_or_run: a generator file, or the folder of a run.
+        path_or_run: a generator file, the folder of a run, or ``"mnist"``, which is in the package.
         device: where it shall draw.
 
     Raises:
         FileError: there is none, or the file is not a generator.
     """
     path = Path(path_or_run)
+    if not path.exists() and (PACKAGED / path.name / GENERATOR_FILE).exists():
+        path = PACKAGED / path.name
     if path.is_dir():
         path = path / GENERATOR_FILE
         if not path.exists():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -11,7 +12,8 @@ from rich.table import Table
 from cgan.config import Config, to_yaml
 from cgan.data import look_at
 from cgan.device import find_device
-from cgan.metrics.report import Control
+from cgan.metrics.control import Control
+from cgan.metrics.report import Figure, Report
 from cgan.models import build_networks, count_parameters
 from cgan.runs import RUNS
 from cgan.sampling import Sampler
@@ -73,21 +75,68 @@ def print_file(sampler: Sampler) -> None:
     results.print("\n" + yaml.safe_dump(header["config"], sort_keys=False).rstrip())
 
 
-def print_control(control: Control, place: str) -> None:
-    """Control accuracy, by class, with the confusion matrix where it fits a terminal."""
-    results.print(f"{place}\ncontrol accuracy  {say_control(control)}")
-    if not control.conditional:
-        results.print("a plain GAN is told no class: what a requested class gets from it is chance")
+def print_report(report: Report) -> None:
+    """Everything that was measured of one generator, class control first."""
+    control = report.control
+    results.print(f"{report.model}\ncontrol accuracy  {say_control(control)}")
+    print_warnings(report)
+    print_figures([report])
     fits = len(control.classes) <= 12
     table = Table(title="asked for (rows), seen by the judge (columns), % of the row")
     table.add_column("class")
-    table.add_column("obeyed", justify="right")
+    for heading in ("obeyed", "real", "FID", "real", "diversity"):
+        table.add_column(heading, justify="right")
     for name in control.classes if fits else ():
         table.add_column(name[:6], justify="right")
-    for name, row in zip(control.classes, control.confusion, strict=True):
+    for one, row in zip(report.classes, control.confusion, strict=True):
         shares = (100 * row / row.sum()).tolist() if fits else []
         cells = [f"{share:.1f}" if share else "·" for share in shares]
-        table.add_row(name, say_share(control.per_class[name]), *cells)
+        real = "–" if one.control_real is None else say_share(one.control_real)
+        numbers = [say_number(value) for value in (one.fid, one.fid_real, one.diversity)]
+        table.add_row(one.name, say_share(one.control), real, *numbers, *cells)
+    results.print(table)
+
+
+def print_comparison(reports: Sequence[Report]) -> None:
+    """Several generators, side by side."""
+    print_figures(reports)
+    for report in reports:
+        results.print(report.model)
+        print_warnings(report)
+
+
+def print_warnings(report: Report) -> None:
+    """In words: what is wrong, and what could not be measured."""
+    for warning in report.warnings:
+        results.print(f"warning: {warning}", style="yellow")
+    for reason in report.left_out:
+        results.print(f"left out: {reason}", style="dim")
+
+
+def print_figures(reports: Sequence[Report]) -> None:
+    """Every figure of every report, beside what real pictures and chance get."""
+    first = reports[0]
+    networks = ", ".join(dict.fromkeys(report.features for report in reports))
+    counts = ", ".join(dict.fromkeys(f"{report.pictures:,}" for report in reports))
+    table = Table(
+        title=f"{counts} pictures against {first.held_out}\nfeatures: {networks}",
+        title_justify="left",
+    )
+    table.add_column("figure")
+    for report in reports:
+        table.add_column(report.model if len(reports) > 1 else "generated", justify="right")
+    table.add_column("real", justify="right")
+    table.add_column("chance", justify="right")
+    table.add_column("meaning")
+    by_key = [{figure.key: figure for figure in report.figures} for report in reports]
+    for key in dict.fromkeys(key for figures in by_key for key in figures):
+        known = [figures[key] for figures in by_key if key in figures]
+        figure = known[0]
+        title = figure.title if len(reports) == 1 else figure.title.partition(" (")[0]
+        values = [say_figure(figures.get(key), "value") for figures in by_key]
+        table.add_row(
+            title, *values, say_figure(figure, "real"), say_figure(figure, "chance"), figure.meaning
+        )
     results.print(table)
 
 
@@ -102,7 +151,24 @@ def say_control(control: Control) -> str:
     """The first number, between chance and what real pictures get."""
     ceiling = control.judge_accuracy
     real = f"; held-out real pictures {say_share(ceiling)}" if ceiling is not None else ""
-    return f"{say_share(control.accuracy)} (chance {say_share(control.chance)}{real})"
+    low, high = control.interval
+    return (
+        f"{say_share(control.accuracy)} (95 % interval {100 * low:.2f} to {say_share(high)}; "
+        f"chance {say_share(control.chance)}{real})"
+    )
+
+
+def say_figure(figure: Figure | None, column: str) -> str:
+    """One cell: a share as %, another number to three digits, – where there is none."""
+    value = None if figure is None else getattr(figure, column)
+    if figure is None or value is None:
+        return "–"
+    return say_share(value) if figure.share else say_number(value)
+
+
+def say_number(value: float | None) -> str:
+    """To three digits; – for none."""
+    return "–" if value is None else f"{value:.3g}"
 
 
 def say_share(share: float) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cgan.checkpoint import GENERATOR_FILE
+from cgan.checkpoint import BEST_FILE, GENERATOR, GENERATOR_FILE, GENERATOR_VERSION, read_header
 from cgan.config import FEWEST_UPDATES, Config, load_config, to_yaml
 from cgan.data import Loader, PictureFolder, Pictures, Split, check_classes, load_split
 from cgan.device import find_device, set_arithmetic
@@ -23,10 +23,10 @@ from cgan.images import make_grid, save_png, to_pixels
 from cgan.interrupts import signals
 from cgan.learner import Counters, Learner
 from cgan.loggers import Loggers
-from cgan.metrics.classifier import find_judge
-from cgan.metrics.report import Control, measure_control
+from cgan.metrics.control import Control
 from cgan.runs import CONFIG_FILE, check_same_run, lock, new_run, run_to_resume
 from cgan.updates import Losses
+from cgan.watch import Watch
 
 GRID_COLUMNS = 10
 GRID_CLASSES = 32
@@ -181,6 +181,7 @@ class Trainer:
     ) -> None:
         self.learner, self.pictures, self.folder, self.loggers = learner, pictures, folder, loggers
         self.config, self.device = learner.config, learner.device
+        self.watch: Watch | None = None
         self.forget()
 
     def run(self) -> int | None:
@@ -208,6 +209,9 @@ class Trainer:
                     self.report()
                 if due(config.sample_every_images):
                     self.draw_grid()
+                if config.eval_every_images and due(config.eval_every_images):
+                    self.look()
+                    clock = time.perf_counter()
                 if time.monotonic() - saved > config.save_every_seconds:
                     self.save()
                     saved = time.monotonic()
@@ -287,17 +291,31 @@ class Trainer:
         """The pictures that are learned from, which are there, or those held out."""
         return self.pictures if split == "train" else load_split(self.config.data, split)
 
+    def look(self) -> None:
+        """Let the judge look: figures to the loggers, alarms, and the best generator kept."""
+        images_seen = self.learner.counters.images_seen
+        if self.watch is None:
+            self.watch = Watch(self.split, self.device, self.folder)
+        verdict = self.watch.look(self.learner.sampler(self.folder))
+        self.loggers.log({"images_seen": images_seen, **verdict.figures()})
+        if self.watch.is_best(verdict):
+            self.learner.save_generator(self.folder / BEST_FILE, verdict.to_dict())
+        self.watch.warn(verdict, self.folder, self.learner.counters.share(self.config))
+
     def measure(self) -> Control:
-        """Ask the judge, and write its answer into the generator's file."""
-        judge = find_judge(self.split, self.device)
-        per_class = self.config.control_per_class
-        control = measure_control(self.learner.sampler(self.folder), judge, per_class)
-        self.learner.save_generator(self.folder, control.to_dict())
-        self.loggers.log(
-            {
-                "images_seen": self.learner.counters.images_seen,
-                "control_accuracy": control.accuracy,
-                "control_accuracy_worst_class": control.per_class[control.worst],
-            }
-        )
-        return control
+        """Ask the judge at length, and write its answer into the generator's file."""
+        self.look()
+        assert self.watch is not None
+        sampler, images_seen = self.learner.sampler(self.folder), self.learner.counters.images_seen
+        verdict = self.watch.look(sampler, self.config.control_per_class)
+        self.learner.save_generator(self.folder / GENERATOR_FILE, verdict.to_dict())
+        self.loggers.log({"images_seen": images_seen, **verdict.figures()})
+        best_at = read_header(self.folder / BEST_FILE, GENERATOR, GENERATOR_VERSION)["images_seen"]
+        if best_at != images_seen:
+            logger.info(
+                "by control accuracy and FID together the generator after %s images was the best: "
+                "it is kept in %s",
+                f"{best_at:,}",
+                self.folder / BEST_FILE,
+            )
+        return verdict.control

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from cgan.errors import UnknownName
 from cgan.losses import Loss
@@ -74,20 +75,21 @@ def alternating(
     G, D = players.generator, players.discriminator
 
     with frozen(D):
-        real_logits = D(real, labels) if loss.compares else None
-        fake_logits = D(G(draw_z(), labels), labels)
+        real_logits = ask(D, real, labels)[0] if loss.compares else None
+        fake_logits, misnamed = ask(D, G(draw_z(), labels), labels)
         loss_G = loss.generator(real=real_logits, fake=fake_logits).mean()
-        follow(loss_G, G)
+        follow(loss_G + misnamed, G)
         players.generator_optimizer.step()
 
     with frozen(G):
         D_ = twice_differentiable(D) if penalty else D
         real = real.detach().requires_grad_(penalty.r1 > 0)
         fake = G(draw_z(), labels).requires_grad_(penalty.r2 > 0)
-        real_logits, fake_logits = D_(real, labels), D_(fake, labels)
+        real_logits, misnamed = ask(D_, real, labels)
+        fake_logits, _ = ask(D_, fake, labels)
         loss_D = loss.discriminator(real=real_logits, fake=fake_logits).mean()
         penalised = penalise(D_, real, fake, real_logits, fake_logits, labels, penalty)
-        follow(loss_D + penalised, D)
+        follow(loss_D + misnamed + penalised, D)
         players.discriminator_optimizer.step()
 
     return {"loss_G": loss_G.detach(), "loss_D": loss_D.detach(), "penalty": penalised.detach()}
@@ -112,16 +114,30 @@ def shared(
     D_ = twice_differentiable(D) if penalty else D
     real = real.detach().requires_grad_(penalty.r1 > 0)
     fake = G(draw_z(), labels)
-    real_logits, fake_logits = D_(real, labels), D_(fake, labels)
+    real_logits, real_misnamed = ask(D_, real, labels)
+    fake_logits, fake_misnamed = ask(D_, fake, labels)
     loss_G = loss.generator(real=real_logits, fake=fake_logits).mean()
     loss_D = loss.discriminator(real=real_logits, fake=fake_logits).mean()
     penalised = penalise(D_, real, fake, real_logits, fake_logits, labels, penalty)
-    follow(loss_G, G, retain_graph=True)
-    follow(loss_D + penalised, D)
+    follow(loss_G + fake_misnamed, G, retain_graph=True)
+    follow(loss_D + real_misnamed + penalised, D)
     players.generator_optimizer.step()
     players.discriminator_optimizer.step()
 
     return {"loss_G": loss_G.detach(), "loss_D": loss_D.detach(), "penalty": penalised.detach()}
+
+
+def ask(discriminator: nn.Module, images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+    """D's logits (B,), and what its auxiliary classifier pays for the names it gives (a scalar).
+
+    −log p(y|x), averaged: Odena et al. 2017 (AC-GAN), equation 3; 0 where D has no classifier. D
+    pays for real pictures alone: fakes that are not yet what they claim would teach it wrong names
+    (Hou et al. 2022). G pays for its fakes.
+    """
+    answer = discriminator(images, labels)
+    if answer.dim() == 1 or labels is None:
+        return answer, answer.new_zeros(())
+    return answer[:, 0], cross_entropy(answer[:, 1:], labels)
 
 
 def penalise(
@@ -141,7 +157,7 @@ def penalise(
         total = total + penalty.r2 * r2(fake_logits, fake).mean()
     if penalty.gradient_penalty:
         mix = torch.rand(len(real), device=real.device)
-        excess = gradient_penalty(lambda x: discriminator(x, labels), real, fake, mix)
+        excess = gradient_penalty(lambda x: ask(discriminator, x, labels)[0], real, fake, mix)
         total = total + penalty.gradient_penalty * excess.mean()
     return total
 

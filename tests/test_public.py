@@ -23,11 +23,16 @@ FLOORS = """
     data
     updates checkpoint
     sampling
-    metrics metrics.classifier
+    metrics metrics.classifier metrics.distances
+    metrics.features
+    metrics.gather
+    metrics.control
     metrics.report
-    learner loggers runs interrupts
+    metrics.measure
+    learner loggers runs interrupts watch
     trainer
-    tables
+    tables shell
+    cli_measure
     cgan cli
     __main__
 """

@@ -21,7 +21,7 @@ from cgan.learner import Learner
 from cgan.loggers import read_metrics
 from cgan.losses import LOSSES, Loss
 from cgan.metrics.classifier import Judge, train_judge
-from cgan.metrics.report import measure_control
+from cgan.metrics.control import measure_control
 from tests.conftest import make_pets, mnist_folder, write_idx
 
 QUICK = {"images": "3200", "control_per_class": 0, "log_every_images": 640, "device": "cpu"}

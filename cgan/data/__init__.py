@@ -10,6 +10,7 @@ from cgan.data.sources import (
     load_pictures,
     load_split,
     look_at,
+    say_held_out,
 )
 
 __all__ = [
@@ -23,4 +24,5 @@ __all__ = [
     "load_pictures",
     "load_split",
     "look_at",
+    "say_held_out",
 ]

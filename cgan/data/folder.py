@@ -69,6 +69,12 @@ class PictureFolder(Dataset[tuple[Tensor, int]]):
         """
         return read_picture(self.paths[index], self.image_shape)
 
+    def take(self, indices: Tensor) -> Tensor:
+        """The pictures of these indices: uint8, (len(indices), C, size, size)."""
+        if not len(indices):
+            return torch.empty(0, *self.image_shape, dtype=torch.uint8)
+        return torch.stack([self.read(index) for index in indices.tolist()])
+
     def digest(self) -> str:
         """A name for these pictures, by their paths, lengths and shape: hexadecimal SHA-256."""
         lines = [f"{path.parent.name}/{path.name} {path.stat().st_size}" for path in self.paths]

@@ -58,6 +58,10 @@ class Pictures:
     def __len__(self) -> int:
         return len(self.images)
 
+    def take(self, indices: Tensor) -> Tensor:
+        """The pictures of these indices: uint8, (len(indices), C, H, W)."""
+        return self.images[indices]
+
     def digest(self) -> str:
         """A name for exactly these pictures and labels: hexadecimal SHA-256."""
         hasher = hashlib.sha256("\0".join(self.classes).encode())
@@ -124,6 +128,14 @@ def look_at(data: DataConfig) -> tuple[tuple[int, int, int], tuple[str, ...]]:
         return SOURCES[data.source].image_shape, SOURCES[data.source].classes
     folder = _scan(data.source, data.size, data.skip_broken)
     return folder.image_shape, folder.classes
+
+
+def say_held_out(source: str) -> str:
+    """In words, what the split ``test`` of a source is."""
+    if source in SOURCES and source != "digits":
+        return "the test part of the data"
+    share = HELD_OUT_DIGITS if source in SOURCES else HELD_OUT_FOLDER
+    return f"{100 * share:.0f} % of each class, held out by a fixed seed (there is no test part)"
 
 
 def default_data_dir() -> Path:

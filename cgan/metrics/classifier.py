@@ -7,25 +7,34 @@ learns from too, and is reported with its own accuracy on the part that neither 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
-from cgan.checkpoint import load_weights, read_header, read_tensors, save_tensors
+from cgan.checkpoint import (
+    JUDGE_FILE,
+    load_weights,
+    read_header,
+    read_tensors,
+    save_tensors,
+)
 from cgan.data.folder import PictureFolder
 from cgan.data.loader import Loader
 from cgan.data.sources import Pictures, Split, cache_folder
 from cgan.errors import DataError, FileError
-from cgan.images import to_signed
 
 FORMAT = "cgan-judge"
 FORMAT_VERSION = 1
 BATCH = 128
 PEAK_LR = 4e-3
+
+FEATURES = 128
+"""Length of the feature vector that the judge sees a picture as."""
 
 logger = logging.getLogger("cgan")
 
@@ -63,16 +72,25 @@ class Classifier(nn.Module):
         self.features = nn.Sequential(
             *layers,
             nn.Flatten(),
-            nn.Linear(channels * height * width, 128, bias=False),
-            nn.BatchNorm1d(128),
+            nn.Linear(channels * height * width, FEATURES, bias=False),
+            nn.BatchNorm1d(FEATURES),
             nn.ReLU(),
         )
-        self.head = nn.Linear(128, num_classes)
+        self.head = nn.Linear(FEATURES, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of each class."""
         logits: Tensor = self.head(self.features(images))
         return logits
+
+
+class Look(NamedTuple):
+    """What a judge sees in pictures."""
+
+    named: Tensor
+    """The class of each, int64 (B,)."""
+    features: Tensor
+    """Its last hidden layer, float32 (B, FEATURES)."""
 
 
 class Judge:
@@ -95,11 +113,15 @@ class Judge:
         return self
 
     @torch.no_grad()
+    def look(self, images: Tensor) -> Look:
+        """Names and features of pictures (B, C, H, W) in [0, 1]; on the judge's device."""
+        device = next(self.network.parameters()).device
+        features = self.network.features(images.to(device) * 2 - 1)
+        return Look(self.network.head(features).argmax(1), features)
+
     def classify(self, images: Tensor) -> Tensor:
         """The class of each picture: (B, C, H, W) in [0, 1] to int64 (B,)."""
-        device = next(self.network.parameters()).device
-        logits: Tensor = self.network(images.to(device) * 2 - 1)
-        return logits.argmax(1)
+        return self.look(images).named
 
     def save(self, path: Path) -> None:
         """Write it as one safetensors file."""
@@ -128,13 +150,16 @@ class Judge:
 
 
 def find_judge(
-    load: Callable[[Split], Pictures | PictureFolder], device: torch.device | str = "cpu"
+    load: Callable[[Split], Pictures | PictureFolder],
+    device: torch.device | str = "cpu",
+    beside: Path | None = None,
 ) -> Judge:
-    """The judge of a data set: from the cache, or trained now and kept there.
+    """The judge of a data set: one at hand, one from the cache, or one trained now and kept there.
 
     Args:
         load: gives the split ``"train"`` or ``"test"`` of the data.
         device: where to train it and where it answers.
+        beside: a folder, like a run's, that may hold a judge of the same data.
 
     Raises:
         DataError: there is only one class, so there is nothing to judge.
@@ -144,11 +169,15 @@ def find_judge(
         raise DataError(f"{pictures.name} has one class only: there is nothing to judge")
     digest = pictures.digest()
     path = cache_folder() / "judges" / f"{pictures.name}-{digest[:16]}.safetensors"
-    if path.exists():
-        try:
-            return Judge.load(path).to(device)
-        except FileError as error:
-            logger.warning("%s; training the judge anew", error)
+    for place in (path, *([beside / JUDGE_FILE] if beside is not None else [])):
+        if place.exists():
+            try:
+                judge = Judge.load(place)
+            except FileError as error:
+                logger.warning("%s; leaving it aside", error)
+            else:
+                if judge.header.digest == digest:
+                    return judge.to(device)
     judge = train_judge(pictures, load("test"), digest, device)
     try:
         judge.save(path)
@@ -210,15 +239,9 @@ def train_judge(
 def measure_accuracy(judge: Judge, pictures: Pictures | PictureFolder) -> float:
     """Share of real pictures that the judge names rightly."""
     right = 0
-    for start in range(0, len(pictures), 500):
-        indices = range(start, min(start + 500, len(pictures)))
-        images = (
-            pictures.images[start : start + 500]
-            if isinstance(pictures, Pictures)
-            else torch.stack([pictures.read(index) for index in indices])
-        )
-        named = judge.classify((to_signed(images) + 1) / 2).cpu()
-        right += int((named == pictures.labels[start : start + 500]).sum())
+    for indices in torch.arange(len(pictures)).split(500):
+        named = judge.classify(pictures.take(indices) / 255).cpu()
+        right += int((named == pictures.labels[indices]).sum())
     return right / len(pictures)
 
 
@@ -229,23 +252,3 @@ def shift(images: Tensor, reach: int) -> Tensor:
     framed = pad(images, (reach, reach, reach, reach), value=-1.0)
     moved = framed[:, :, down : down + height, right : right + width]
     return moved.contiguous(memory_format=torch.channels_last)
-
-
-def count_answers(
-    judge: Judge, batches: Iterable[tuple[Tensor, Tensor]], num_classes: int
-) -> Tensor:
-    """The confusion matrix of pictures drawn for a class: row asked for, column seen by the judge.
-
-    Args:
-        judge: who looks.
-        batches: (pictures (B, C, H, W) in [0, 1], the class asked for (B,)).
-        num_classes: the matrix's side.
-
-    Returns:
-        int64, (num_classes, num_classes).
-    """
-    counts = torch.zeros(num_classes * num_classes, dtype=torch.int64)
-    for images, asked in batches:
-        cells = asked.cpu() * num_classes + judge.classify(images).cpu()
-        counts += torch.bincount(cells, minlength=num_classes * num_classes)
-    return counts.view(num_classes, num_classes)

@@ -1,107 +1,119 @@
-"""Class control: what a generator draws when it is asked for a class, as the judge sees it."""
+"""Everything that is measured of one generator, beside the same of held-out real pictures.
+
+The reference is the part of the data that neither generator nor judge learned from. "Real" beside
+a figure is what as many pictures of the training part get against that reference: the ceiling.
+"Chance" is what a generator gets that draws real pictures but does not listen.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from cgan.errors import ConfigError
-from cgan.metrics.classifier import Judge, count_answers
-from cgan.sampling import Request, Sampler
+from cgan.metrics.control import Control
 
 
 @dataclass(frozen=True)
-class Control:
-    """The measured control of one generator.
+class Figure:
+    """One measured number beside what real pictures and chance get; None where it can't be had.
 
     Attributes:
-        classes: the class names.
-        confusion: int64, (K, K): row asked for, column seen by the judge.
-        conditional: False is a plain GAN, whose pictures were counted under each class in turn.
-        judge_accuracy: share of held-out real pictures that the judge names rightly: the ceiling.
-        judge_pictures: how many those were.
+        key: its name in JSON, with its unit where it has one (``fid``, ``control_accuracy``).
+        title: its name for people.
+        value: of the generator.
+        real: of real pictures.
+        chance: of a generator that ignores its label.
+        share: whether it is a share in [0, 1], to be shown in %.
+        meaning: one clause for who does not know it, and which way is good.
     """
 
-    classes: tuple[str, ...]
-    confusion: Tensor
+    key: str
+    title: str
+    value: float | None
+    real: float | None = None
+    chance: float | None = None
+    share: bool = False
+    meaning: str = ""
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """What was measured of one class: ``fid`` is the intra-class FID; None where left out."""
+
+    name: str
+    control: float
+    control_low: float
+    control_high: float
+    control_real: float | None
+    fid: float | None
+    fid_real: float | None
+    diversity: float | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """One generator, measured.
+
+    Attributes:
+        model: its run folder, file or name.
+        data: the data's name.
+        conditional: False is a plain GAN.
+        features: the feature network's name; figures of different ones are never to be compared.
+        pictures: how many were drawn.
+        held_out: in words, what the reference is.
+        images_seen: real pictures that the generator's training has shown.
+        seconds: that its training took.
+        control: control accuracy with its confusion matrix.
+        figures: all figures in the order in which they are told; control accuracy first.
+        classes: the same, class by class.
+        warnings: in words, what is wrong with this generator.
+        left_out: in words, which figures could not be had and why.
+        grid: uint8 (K, columns, C, H, W), a row a class; of a plain GAN what each class got.
+        pairs: uint8 (N, 2, C, H, W): generated pictures with the nearest training picture of each,
+            the closest first.
+        pair_distances: Euclidean over pixels in [0, 1], (N,).
+        curves: of the run, by name: (images seen, value) pairs; empty where there is no run.
+    """
+
+    model: str
+    data: str
     conditional: bool
-    judge_accuracy: float | None
-    judge_pictures: int
-
-    @property
-    def accuracy(self) -> float:
-        """Share of pictures that show the class asked for; in [0, 1]."""
-        return float(self.confusion.diagonal().sum()) / float(self.confusion.sum())
-
-    @property
-    def chance(self) -> float:
-        """What a generator gets that does not listen."""
-        return 1 / len(self.classes)
-
-    @property
-    def per_class(self) -> dict[str, float]:
-        """The same share by class."""
-        shares = self.confusion.diagonal().double() / self.confusion.sum(1)
-        return dict(zip(self.classes, shares.tolist(), strict=True))
-
-    @property
-    def worst(self) -> str:
-        """The class that is obeyed least."""
-        return min(self.per_class, key=lambda name: self.per_class[name])
+    features: str
+    pictures: int
+    held_out: str
+    images_seen: int
+    seconds: float
+    control: Control
+    figures: list[Figure]
+    classes: list[ClassFigures]
+    warnings: list[str]
+    left_out: list[str]
+    grid: Tensor
+    pairs: Tensor
+    pair_distances: Tensor
+    curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as JSON holds it."""
+        """Every figure, as JSON holds it (no pictures, no curves)."""
         return {
-            "control_accuracy": self.accuracy,
-            "chance": self.chance,
-            "conditional": self.conditional,
-            "pictures": int(self.confusion.sum()),
-            "judge_accuracy": self.judge_accuracy,
-            "judge_pictures": self.judge_pictures,
-            "worst_class": self.worst,
-            "per_class": self.per_class,
-            "confusion": self.confusion.tolist(),
+            "model": self.model,
+            "data": self.data,
+            "features": self.features,
+            "held_out": self.held_out,
+            "images_seen": self.images_seen,
+            "seconds": self.seconds,
+            **self.control.to_dict(),
+            "figures": {
+                figure.key: {
+                    "value": figure.value,
+                    "real": figure.real,
+                    "chance": figure.chance,
+                }
+                for figure in self.figures
+            },
+            "classes": [asdict(one) for one in self.classes],
+            "warnings": self.warnings,
+            "left_out": self.left_out,
         }
-
-
-def measure_control(sampler: Sampler, judge: Judge, per_class: int = 1_000) -> Control:
-    """Draw so many pictures of each class and ask the judge what they show.
-
-    The pictures are those of seeds 0 to ``per_class`` − 1 of each class. A plain GAN can't be
-    asked: its pictures, all of different seeds, are counted as if each class had been.
-
-    Raises:
-        ConfigError: the judge knows other classes, or other pictures, than the generator.
-    """
-    if judge.classes != sampler.classes or judge.header.image_shape != sampler.image_shape:
-        raise ConfigError(
-            f"the generator draws {', '.join(sampler.classes[:5])}… of {sampler.image_shape} and "
-            f"the judge knows {', '.join(judge.classes[:5])}… of {judge.header.image_shape}: "
-            "give the data it was trained on with --data"
-        )
-    confusion = count_answers(judge, _ask(sampler, per_class), len(sampler.classes))
-    return Control(
-        sampler.classes,
-        confusion,
-        sampler.conditional,
-        judge.header.held_out_accuracy,
-        judge.header.held_out_pictures,
-    )
-
-
-def _ask(sampler: Sampler, per_class: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """(pictures, class asked for) of every class."""
-    classes = len(sampler.classes)
-    if sampler.conditional:
-        request = sampler.request(None, per_class)
-    else:
-        request = Request(None, tuple(range(classes * per_class)))
-    asked = torch.arange(classes).repeat_interleave(per_class)
-    start = 0
-    for pictures, _ in sampler.batches(request):
-        yield pictures, asked[start : start + len(pictures)]
-        start += len(pictures)

@@ -4,8 +4,11 @@ The contract, which every backbone keeps:
 
     G = Generator(image_shape, num_classes, latent_dim, width, label)
     G(z, y)   z (B, latent_dim) float, y (B,) int64  ->  pictures (B, C, H, W) in [-1, 1]
-    D = Discriminator(image_shape, num_classes, width, label)
+    D = Discriminator(image_shape, num_classes, width, label, dropout)
     D(x, y)   x (B, C, H, W) in [-1, 1], y (B,) int64  ->  logits (B,)
+
+With ``label="auxiliary"`` D's answer is (B, 1 + num_classes): the logit, and beside it those of a
+classifier that names the picture; :func:`cgan.updates.ask` takes the two apart.
 
 ``num_classes=None`` makes the plain GAN, which takes no y. Neither knows of losses or optimisers.
 """
@@ -31,7 +34,7 @@ class Pair(NamedTuple):
 BACKBONES: dict[str, Any] = {"mlp": mlp, "dcgan": dcgan}
 
 GENERATOR_LABELS = ("concat", "cbn")
-DISCRIMINATOR_LABELS = ("concat", "projection")
+DISCRIMINATOR_LABELS = ("concat", "projection", "auxiliary", "projection+auxiliary")
 
 
 def build_pair(
@@ -43,6 +46,7 @@ def build_pair(
     width: int | None = None,
     generator_label: str = "cbn",
     discriminator_label: str = "projection",
+    dropout: float = 0.0,
 ) -> Pair:
     """Build G and D from a name, with fresh weights from torch's global random state.
 
@@ -53,7 +57,9 @@ def build_pair(
         latent_dim: length of z.
         width: units of the mlp (default 256), channels at half resolution of the dcgan (32).
         generator_label: how y enters G: ``concat`` or ``cbn``.
-        discriminator_label: how y enters D: ``concat`` or ``projection``.
+        discriminator_label: how y enters D: ``concat``, ``projection``, ``auxiliary`` or
+            ``projection+auxiliary``.
+        dropout: share of D's features left out at random after each hidden layer.
 
     Raises:
         UnknownName: no such backbone or way of conditioning.
@@ -73,7 +79,7 @@ def build_pair(
     width = width or family.DEFAULT_WIDTH
     return Pair(
         family.Generator(image_shape, num_classes, latent_dim, width, generator_label),
-        family.Discriminator(image_shape, num_classes, width, discriminator_label),
+        family.Discriminator(image_shape, num_classes, width, discriminator_label, dropout),
     )
 
 
@@ -87,6 +93,7 @@ def build_networks(model: ModelConfig, image_shape: tuple[int, int, int], classe
         width=model.width,
         generator_label=model.generator_label,
         discriminator_label=model.discriminator_label,
+        dropout=model.dropout,
     )
 
 

@@ -4,6 +4,7 @@
                    cbn          gain and bias of batch norm by class  de Vries et al. 2017
     discriminator  concat       D([x, e(y)]), e(y) one more channel   Mirza and Osindero 2014
                    projection   w·h(x) + b + e(y)·h(x)                Miyato and Koyama 2018
+                   auxiliary    w·h(x) + b, and beside it log p(y|x)  Odena et al. 2017 (AC-GAN)
 
 Each module takes ``num_classes=None`` for the plain GAN, and then is told no label.
 Labels are int64 of shape (B,), from 0 to num_classes − 1.
@@ -99,23 +100,33 @@ class BatchNorm(nn.Module):
 
 
 class Head(nn.Module):
-    """Features and label to one logit: w·h + b, and + e(y)·h where the label is projected.
+    """Features and label to one logit, and beside it, where asked, a guess of the label.
 
-    Shapes: h (B, features), y (B,) to (B,). Miyato and Koyama 2018, equation 3.
+    projection   w·h + b + e(y)·h: Miyato and Koyama 2018, equation 3.
+    auxiliary    w·h + b, and a classifier that must find y itself: Odena et al. 2017, section 3.
+
+    Shapes: h (B, features), y (B,) to (B,); with an auxiliary classifier to (B, 1 + num_classes),
+    the logit first, then the classifier's.
     """
 
-    def __init__(self, features: int, num_classes: int | None) -> None:
+    def __init__(self, features: int, num_classes: int | None, label: str) -> None:
         super().__init__()
         self.linear = nn.Linear(features, 1)
-        self.embedding = None if num_classes is None else nn.Embedding(num_classes, features)
-        if self.embedding is not None:  # as small as the linear part, or its noise is all one sees
+        self.embedding = self.classifier = None
+        if num_classes is not None and "projection" in label:
+            self.embedding = nn.Embedding(num_classes, features)
+            # As small as the linear part, or its noise is all one sees.
             nn.init.normal_(self.embedding.weight, 0.0, features**-0.5)
+        if num_classes is not None and "auxiliary" in label:
+            self.classifier = nn.Linear(features, num_classes)
 
     def forward(self, h: Tensor, labels: Tensor | None) -> Tensor:
         """The logit that the picture is real and is what its label says."""
         logits: Tensor = self.linear(h).squeeze(1)
         if self.embedding is not None:
             logits = logits + (self.embedding(labels) * h).sum(1)
+        if self.classifier is not None:
+            logits = torch.cat([logits.unsqueeze(1), self.classifier(h)], dim=1)
         return logits
 
 

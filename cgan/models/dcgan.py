@@ -101,9 +101,11 @@ class Discriminator(nn.Module):
         num_classes: int | None,
         width: int,
         label: str,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.image_shape, self.num_classes = image_shape, num_classes
+        self.dropout = nn.Dropout(dropout)
         self.entrance = LabelPlane(image_shape, only_if("concat", label, num_classes))
         channels = plan_channels(image_shape, width)
         self.halves = nn.ModuleList(
@@ -112,7 +114,7 @@ class Discriminator(nn.Module):
         )
         base_pixels = (image_shape[1] >> len(channels)) * (image_shape[2] >> len(channels))
         self.hidden = nn.Linear(channels[-1] * base_pixels, 4 * width)
-        self.head = Head(4 * width, only_if("projection", label, num_classes))
+        self.head = Head(4 * width, num_classes, label)
         self.apply(init_weights)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -120,7 +122,7 @@ class Discriminator(nn.Module):
         check_labels(labels, self.num_classes)
         h = self.entrance(images, labels)
         for half in self.halves:
-            h = leaky_relu(half(h), 0.2)
+            h = self.dropout(leaky_relu(half(h), 0.2))
         h = leaky_relu(self.hidden(h.flatten(1)), 0.2)
         logits: Tensor = self.head(h, labels)
         return logits

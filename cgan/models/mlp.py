@@ -69,22 +69,24 @@ class Discriminator(nn.Module):
         num_classes: int | None,
         width: int,
         label: str,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.image_shape, self.num_classes = image_shape, num_classes
+        self.dropout = nn.Dropout(dropout)
         self.entrance = LabelPlane(image_shape, only_if("concat", label, num_classes))
         self.hidden = nn.ModuleList()
         features = self.entrance.channels * image_shape[1] * image_shape[2]
         for units in (2 * width, width):
             self.hidden.append(nn.Linear(features, units))
             features = units
-        self.head = Head(features, only_if("projection", label, num_classes))
+        self.head = Head(features, num_classes, label)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """The logit of each picture."""
         check_labels(labels, self.num_classes)
         h = self.entrance(images, labels).flatten(1)
         for hidden in self.hidden:
-            h = leaky_relu(hidden(h), 0.2)
+            h = self.dropout(leaky_relu(hidden(h), 0.2))
         logits: Tensor = self.head(h, labels)
         return logits

@@ -19,7 +19,7 @@ from cgan.metrics.classifier import (
     shift,
     train_judge,
 )
-from cgan.metrics.report import Control, measure_control
+from cgan.metrics.control import Control, measure_control
 
 
 def stripes(count: int, seed: int = 0) -> Pictures:
