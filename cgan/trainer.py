@@ -182,6 +182,7 @@ class Trainer:
         self.learner, self.pictures, self.folder, self.loggers = learner, pictures, folder, loggers
         self.config, self.device = learner.config, learner.device
         self.watch: Watch | None = None
+        self.looked_at = -1
         self.forget()
 
     def run(self) -> int | None:
@@ -293,7 +294,7 @@ class Trainer:
 
     def look(self) -> None:
         """Let the judge look: figures to the loggers, alarms, and the best generator kept."""
-        images_seen = self.learner.counters.images_seen
+        self.looked_at = images_seen = self.learner.counters.images_seen
         if self.watch is None:
             self.watch = Watch(self.split, self.device, self.folder)
         verdict = self.watch.look(self.learner.sampler(self.folder))
@@ -304,7 +305,8 @@ class Trainer:
 
     def measure(self) -> Control:
         """Ask the judge at length, and write its answer into the generator's file."""
-        self.look()
+        if self.looked_at != self.learner.counters.images_seen:
+            self.look()
         assert self.watch is not None
         sampler, images_seen = self.learner.sampler(self.folder), self.learner.counters.images_seen
         verdict = self.watch.look(sampler, self.config.control_per_class)

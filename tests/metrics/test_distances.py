@@ -314,10 +314,9 @@ def test_diversity_is_the_ratio_of_total_deviations() -> None:
 def test_nearest_is_that_of_plain_loops(count: int) -> None:
     queries, reference = FAKE[:count], REAL
     found = nearest(queries, reference)
-    for query, distance, index in zip(queries.tolist(), *map(Tensor.tolist, found), strict=True):
-        lengths = [math.dist(query, other) for other in reference.tolist()]
-        assert index == min(range(len(lengths)), key=lengths.__getitem__)
-        assert distance == pytest.approx(min(lengths), rel=1e-5)
+    lengths = [[math.dist(q, other) for other in reference.tolist()] for q in queries.tolist()]
+    assert found.index.tolist() == [row.index(min(row)) for row in lengths]
+    assert found.distance.tolist() == pytest.approx([min(row) for row in lengths], rel=1e-5)
 
 
 def test_a_copy_is_at_distance_exactly_0_and_names_its_original() -> None:
@@ -371,8 +370,9 @@ def test_figures_are_counted_in_float64_whatever_comes_in() -> None:
     for figure in figures:
         assert figure(real, fake) == figure(real.double(), fake.double())
         assert figure(real, fake) == pytest.approx(figure(REAL, FAKE), rel=1e-6)
-    for found, expected in zip(nearest(real, fake), nearest(REAL, FAKE), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)
+    found, expected = nearest(real, fake), nearest(REAL, FAKE)
+    assert torch.equal(found.index, expected.index)
+    torch.testing.assert_close(found.distance, expected.distance, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 25, 60])
