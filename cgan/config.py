@@ -96,6 +96,9 @@ class Config(Section):
     model: ModelConfig = ModelConfig()
 
     loss: LossName = "nonsaturating"
+    auxiliary: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the auxiliary classifier, where D has one, in what G learns from: more obeys more
+    strictly, less varies more."""
     penalty: PenaltyConfig = PenaltyConfig()
     update: UpdateName = "alternating"
 

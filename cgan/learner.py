@@ -68,7 +68,8 @@ class Learner:
             make_optimizer(self.generator, config),
             make_optimizer(self.discriminator, config),
         )
-        self.update, self.loss = get_update(config.update), get_loss(config.loss)
+        self.update = get_update(config.update)
+        self.loss = get_loss(config.loss)._replace(auxiliary=config.auxiliary)
         often = config.penalty.every_steps
         self.penalty = Penalty(
             r1=often * config.penalty.r1,

@@ -74,6 +74,8 @@ class Loss(NamedTuple):
     discriminator: Callable[..., Tensor]
     compares: bool = False
     """Whether the generator's side looks at real logits too."""
+    auxiliary: float = 1.0
+    """What the generator pays for a picture that D's auxiliary classifier, if any, misnames."""
 
 
 LOSSES = {

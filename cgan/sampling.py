@@ -305,6 +305,7 @@ def load(path_or_run: str | Path, device: torch.device | str = "cpu") -> Sampler
             raise TypeError("classes is not a list")
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise FileError(f"{path} has a header that cannot be understood: {error}") from error
-    generator = build_networks(config.model, (channels, height, width), len(classes)).generator
+    with torch.random.fork_rng([]):  # the weights drawn here are thrown away
+        generator = build_networks(config.model, (channels, height, width), len(classes)).generator
     load_weights(generator, read_tensors(path), path)
     return Sampler(generator, header, path).to(device)

@@ -19,6 +19,9 @@ from cgan.runs import RUNS
 from cgan.sampling import Sampler
 from cgan.trainer import Run
 
+MOST_COLUMNS = 10
+"""A confusion matrix of more classes does not fit a terminal; the page has it."""
+
 results = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
@@ -81,19 +84,29 @@ def print_report(report: Report) -> None:
     results.print(f"{report.model}\ncontrol accuracy  {say_control(control)}")
     print_warnings(report)
     print_figures([report])
-    fits = len(control.classes) <= 12
-    table = Table(title="asked for (rows), seen by the judge (columns), % of the row")
-    table.add_column("class")
-    for heading in ("obeyed", "real", "FID", "real", "diversity"):
-        table.add_column(heading, justify="right")
-    for name in control.classes if fits else ():
-        table.add_column(name[:6], justify="right")
-    for one, row in zip(report.classes, control.confusion, strict=True):
-        shares = (100 * row / row.sum()).tolist() if fits else []
-        cells = [f"{share:.1f}" if share else "·" for share in shares]
+    by_class = Table(title="class by class")
+    by_class.add_column("class")
+    for heading in ("obeyed", "95 % interval", "real", "intra-class FID", "real", "diversity"):
+        by_class.add_column(heading, justify="right")
+    for one in report.classes:
+        interval = f"{100 * one.control_low:.1f}–{100 * one.control_high:.1f} %"
         real = "–" if one.control_real is None else say_share(one.control_real)
         numbers = [say_number(value) for value in (one.fid, one.fid_real, one.diversity)]
-        table.add_row(one.name, say_share(one.control), real, *numbers, *cells)
+        by_class.add_row(one.name, say_share(one.control), interval, real, *numbers)
+    results.print(by_class)
+    if len(control.classes) <= MOST_COLUMNS:
+        print_confusion(control)
+
+
+def print_confusion(control: Control) -> None:
+    """Row asked for, column seen; · is never."""
+    table = Table(title="asked for (rows), seen by the judge (columns), % of the row")
+    table.add_column("")
+    for name in control.classes:
+        table.add_column(name[:5], justify="right")
+    for name, row in zip(control.classes, control.confusion, strict=True):
+        shares = (100 * row / row.sum()).tolist()
+        table.add_row(name, *[f"{share:.1f}" if share else "·" for share in shares])
     results.print(table)
 
 
@@ -127,16 +140,13 @@ def print_figures(reports: Sequence[Report]) -> None:
         table.add_column(report.model if len(reports) > 1 else "generated", justify="right")
     table.add_column("real", justify="right")
     table.add_column("chance", justify="right")
-    table.add_column("meaning")
     by_key = [{figure.key: figure for figure in report.figures} for report in reports]
     for key in dict.fromkeys(key for figures in by_key for key in figures):
         known = [figures[key] for figures in by_key if key in figures]
         figure = known[0]
         title = figure.title if len(reports) == 1 else figure.title.partition(" (")[0]
         values = [say_figure(figures.get(key), "value") for figures in by_key]
-        table.add_row(
-            title, *values, say_figure(figure, "real"), say_figure(figure, "chance"), figure.meaning
-        )
+        table.add_row(title, *values, say_figure(figure, "real"), say_figure(figure, "chance"))
     results.print(table)
 
 

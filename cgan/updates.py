@@ -78,7 +78,7 @@ def alternating(
         real_logits = ask(D, real, labels)[0] if loss.compares else None
         fake_logits, misnamed = ask(D, G(draw_z(), labels), labels)
         loss_G = loss.generator(real=real_logits, fake=fake_logits).mean()
-        follow(loss_G + misnamed, G)
+        follow(loss_G + loss.auxiliary * misnamed, G)
         players.generator_optimizer.step()
 
     with frozen(G):
@@ -119,7 +119,7 @@ def shared(
     loss_G = loss.generator(real=real_logits, fake=fake_logits).mean()
     loss_D = loss.discriminator(real=real_logits, fake=fake_logits).mean()
     penalised = penalise(D_, real, fake, real_logits, fake_logits, labels, penalty)
-    follow(loss_G + fake_misnamed, G, retain_graph=True)
+    follow(loss_G + loss.auxiliary * fake_misnamed, G, retain_graph=True)
     follow(loss_D + real_misnamed + penalised, D)
     players.generator_optimizer.step()
     players.discriminator_optimizer.step()

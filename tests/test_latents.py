@@ -22,3 +22,12 @@ def test_moments() -> None:
     z = draw_latents(range(2_000), 64)
     assert abs(z.mean()) < 0.01
     assert abs(z.std() - 1) < 0.01
+
+
+def test_a_seed_has_a_sequence_of_its_own() -> None:
+    first, second, third = (draw_latents([7], 20, [k])[0] for k in range(3))
+    stream = torch.Generator().manual_seed(7)
+    for z in (first, second, third):
+        assert torch.equal(z, torch.empty(20).normal_(generator=stream))
+    assert torch.equal(draw_latents([3, 7], 20, [0, 2])[1], third)
+    assert not torch.equal(second, draw_latents([8], 20)[0])

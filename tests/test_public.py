@@ -32,6 +32,7 @@ FLOORS = """
     learner loggers runs interrupts watch
     trainer
     tables shell
+    page
     cli_measure
     cgan cli
     __main__

@@ -7,10 +7,10 @@ import torch
 
 import cgan
 from cgan.checkpoint import read_header, read_tensors, save_tensors
-from cgan.errors import ConfigError, FileError, UnknownName
+from cgan.errors import ConfigError, FileError, MeasureError, UnknownName
 from cgan.images import to_pixels
 from cgan.models import build_pair
-from cgan.sampling import PlainGan, Sampler
+from cgan.sampling import PlainGan, Sampler, Verifier
 
 
 @pytest.fixture(scope="module")
@@ -149,3 +149,50 @@ def test_cuda_draws_the_same_picture(small_run: cgan.Run) -> None:
     here = cgan.load(small_run.folder).sample("7", 4)
     there = cgan.load(small_run.folder, "cuda").sample("7", 4)
     torch.testing.assert_close(here, there, atol=1e-3, rtol=0)
+
+
+class Picky:
+    """Takes a picture for the class asked for only if it is bright enough; asked one class only."""
+
+    classes = tuple("0123456789")
+
+    def __init__(self, asked: int, threshold: float) -> None:
+        self.asked, self.threshold = asked, threshold
+
+    def classify(self, images: torch.Tensor) -> torch.Tensor:
+        bright = images.mean((1, 2, 3)) > self.threshold
+        return torch.where(bright, self.asked, (self.asked + 1) % 10)
+
+
+def test_verified_pictures_are_redrawn_from_their_own_sequence(sampler: Sampler) -> None:
+    raw = sampler.sample("7", n=80)
+    middle = float(raw.mean((1, 2, 3)).median())
+    verifier = Verifier(Picky(7, middle))
+    verified = sampler.sample("7", n=80, verify=verifier)
+    bright = raw.mean((1, 2, 3)) > middle
+    assert torch.equal(verified[bright], raw[bright])
+    assert verified.mean((1, 2, 3)).min() > middle
+    assert verifier.accepted == 80
+    assert 100 < verifier.drawn < 300
+    assert verifier.acceptance == 80 / verifier.drawn
+    # Alone or in company, a refused picture is redrawn as the same one.
+    dark = int((~bright).nonzero()[3])
+    alone = sampler.sample("7", n=1, seed=dark, verify=Picky(7, middle))
+    assert torch.equal(to_pixels(alone[0]), to_pixels(verified[dark]))
+
+
+def test_a_judge_that_never_agrees_is_an_error(sampler: Sampler) -> None:
+    with pytest.raises(MeasureError, match=r"none of 100 draws of seed 5 for '7'"):
+        sampler.sample("7", n=2, seed=5, verify=Picky(7, 2.0))
+
+
+def test_a_judge_of_other_classes_cannot_verify(sampler: Sampler) -> None:
+    judge = Picky(7, 0.0)
+    judge.classes = ("cat", "dog")  # type: ignore[assignment]
+    with pytest.raises(MeasureError, match="cat, dog"):
+        sampler.sample("7", verify=judge)
+
+
+def test_a_plain_gan_has_nothing_to_verify(plain_run: cgan.Run) -> None:
+    with pytest.raises(PlainGan, match="nothing to verify"):
+        cgan.load(plain_run.folder).sample(None, 4, verify=Picky(7, 0.0))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -11,7 +13,7 @@ from cgan.errors import UnknownName
 from cgan.losses import LOSSES, get_loss
 from cgan.models import build_pair
 from cgan.penalties import r1, r2
-from cgan.updates import UPDATES, Penalty, Players, follow, frozen, get_update
+from cgan.updates import UPDATES, Penalty, Players, ask, follow, frozen, get_update
 
 PENALTIES = [Penalty(), Penalty(r1=2.0), Penalty(r1=2.0, r2=0.5)]
 LABELS = torch.tensor([0, 1, 2, 1])
@@ -183,3 +185,50 @@ def test_names_are_those_of_the_config() -> None:
     assert tuple(UPDATES) == UpdateName.__args__
     with pytest.raises(UnknownName, match="did you mean 'shared'"):
         get_update("share")
+
+
+def test_auxiliary_classifier_by_hand() -> None:
+    """−log p(y|x) of logits (0, ln 3): ln 4 for class 0, ln 4/3 for class 1; the mean of both."""
+
+    class Fixed(nn.Module):
+        def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+            return torch.tensor([[7.0, 0.0, math.log(3)], [8.0, 0.0, math.log(3)]])
+
+    logits, misnamed = ask(Fixed(), torch.zeros(2, 1), torch.tensor([0, 1]))
+    assert logits.tolist() == [7.0, 8.0]
+    assert float(misnamed) == pytest.approx((math.log(4) + math.log(4 / 3)) / 2)
+
+
+def test_without_auxiliary_classifier_there_is_nothing_to_pay() -> None:
+    players, real, _ = make()
+    logits, misnamed = ask(players.discriminator, real, LABELS)
+    assert torch.equal(logits, players.discriminator(real, LABELS))
+    assert float(misnamed) == 0
+
+
+@pytest.mark.parametrize("scheme", UPDATES)
+def test_auxiliary_classifier_learns_from_real_pictures_and_teaches_g_with_fakes(
+    scheme: str,
+) -> None:
+    torch.manual_seed(0)
+    G, D = build_pair(
+        "mlp", image_shape=(1, 8, 8), num_classes=3, latent_dim=4, width=8,
+        discriminator_label="auxiliary",
+    )  # fmt: skip
+    players = Players(G, D, Recorder(G, 0.0), Recorder(D, 0.0))
+    real, z, loss = torch.randn(4, 1, 8, 8), torch.randn(4, 4), get_loss("nonsaturating")
+    get_update(scheme)(players, real, LABELS, lambda: z, loss, Penalty(r1=2.0))
+
+    fake = D(G(z, LABELS), LABELS)
+    loss_G = loss.generator(real=None, fake=fake[:, 0]).mean()
+    loss_G = loss_G + nn.functional.cross_entropy(fake[:, 1:], LABELS)
+    for seen, expected in zip(players.generator_optimizer.seen, grads(loss_G, G), strict=True):  # type: ignore[attr-defined]
+        torch.testing.assert_close(seen, expected)
+
+    real.requires_grad_()
+    fake, answer = D(G(z, LABELS).detach(), LABELS), D(real, LABELS)
+    loss_D = loss.discriminator(real=answer[:, 0], fake=fake[:, 0]).mean()
+    loss_D = loss_D + nn.functional.cross_entropy(answer[:, 1:], LABELS)
+    loss_D = loss_D + 2.0 * r1(answer[:, 0], real).mean()
+    for seen, expected in zip(players.discriminator_optimizer.seen, grads(loss_D, D), strict=True):  # type: ignore[attr-defined]
+        torch.testing.assert_close(seen, expected)

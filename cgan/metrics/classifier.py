@@ -144,7 +144,8 @@ class Judge:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise FileError(f"{path} has a header that cannot be understood: {error}") from error
-        network = Classifier(described.image_shape, len(described.classes))
+        with torch.random.fork_rng([]):  # the weights drawn here are thrown away
+            network = Classifier(described.image_shape, len(described.classes))
         load_weights(network, read_tensors(path), path)
         return cls(network, described)
 

@@ -207,22 +207,22 @@ class Sheet:
         self._add("kid", "KID", kid, real_kid, meaning="the same without a Gaussian; lower")
 
         chances = []
-        skipped: dict[str, list[str]] = {}
+        skipped: dict[str, int] = {}
         for label, name in enumerate(self.classes):
             here = [moments_of(seen.of(label)) for seen in (self.drawn, self.real, self.new)]
             mine, theirs, reference = here
             if mine is None or reference is None:
-                few = min(len(self.drawn.of(label)), len(self.new.of(label)))
-                skipped.setdefault(too_few(few, self.network.size), []).append(name)
+                skipped[name] = min(len(self.drawn.of(label)), len(self.new.of(label)))
                 continue
             self.fids[label] = frechet_distance(reference, mine)
             if theirs is not None:
                 self.real_fids[label] = frechet_distance(reference, theirs)
             if real is not None:
                 chances.append(frechet_distance(reference, real))
-        for reason, names in skipped.items():
-            shown = ", ".join(names[:10]) + ("…" if len(names) > 10 else "")
-            self.left_out.append(f"intra-class FID of {shown}: {reason}")
+        if skipped:
+            names = ", ".join(list(skipped)[:10]) + ("…" if len(skipped) > 10 else "")
+            few = too_few(min(skipped.values()), self.network.size)
+            self.left_out.append(f"intra-class FID of {names}: {few}")
         known = [(fid, name) for fid, name in zip(self.fids, self.classes, strict=True) if fid]
         real_known = [fid for fid in self.real_fids if fid is not None]
         worst = f" ({max(known)[1]})" if known else ""

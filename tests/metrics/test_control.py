@@ -8,18 +8,17 @@ from torch import Tensor
 
 import cgan
 from cgan.data import Pictures
-from cgan.errors import ConfigError, DataError, FileError
+from cgan.errors import DataError, FileError, MeasureError
 from cgan.metrics.classifier import (
     Classifier,
     Judge,
     JudgeHeader,
-    count_answers,
     find_judge,
     measure_accuracy,
     shift,
     train_judge,
 )
-from cgan.metrics.control import Control, measure_control
+from cgan.metrics.control import Control, confusion_matrix, measure_control
 
 
 def stripes(count: int, seed: int = 0) -> Pictures:
@@ -37,19 +36,10 @@ def judge() -> Judge:
     return train_judge(stripes(400), stripes(100, seed=1), "digest", images=6_400)
 
 
-class Echo:
-    """A judge that sees in each picture the class its first pixel names."""
-
-    classes = ("a", "b", "c")
-
-    def classify(self, images: Tensor) -> Tensor:
-        return images[:, 0, 0, 0].long()
-
-
 def test_confusion_by_hand() -> None:
-    seen = torch.tensor([0, 0, 1, 2, 2, 2]).view(-1, 1, 1, 1).float()
+    named = torch.tensor([0, 0, 1, 2, 2, 2])
     asked = torch.tensor([0, 0, 0, 2, 1, 2])
-    counts = count_answers(Echo(), [(seen[:4], asked[:4]), (seen[4:], asked[4:])], 3)  # type: ignore[arg-type]
+    counts = confusion_matrix(asked, named, 3)
     assert counts.tolist() == [[2, 1, 0], [0, 0, 1], [0, 0, 2]]
 
 
@@ -63,6 +53,8 @@ def test_figures_by_hand() -> None:
     figures = control.to_dict()
     assert figures["confusion"] == [[3, 1], [3, 3]]
     assert figures["pictures"] == 10
+    assert figures["interval"] == pytest.approx([0.3127, 0.8318], abs=1e-4)  # Wilson, 6 of 10
+    assert control.intervals[0] == pytest.approx((0.3006, 0.9544), abs=1e-4)  # 3 of 4
 
 
 def test_judge_learns_and_is_measured_on_held_out_pictures(judge: Judge) -> None:
@@ -180,5 +172,5 @@ def test_a_plain_gan_gets_chance_and_each_class_pictures_of_its_own(judge: Judge
 
 
 def test_judge_of_other_classes_is_refused(judge: Judge) -> None:
-    with pytest.raises(ConfigError, match="--data"):
+    with pytest.raises(MeasureError, match="--data"):
         measure_control(paint(True, classes=("cat", "dog")), judge, 10)

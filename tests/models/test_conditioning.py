@@ -8,7 +8,7 @@ from cgan.models.conditioning import BatchNorm, Head, LabelPlane, LatentLabel
 
 def test_head_by_hand() -> None:
     """w·h + b + e(y)·h with w = (1, 2), b = 3, e = (10, 0) or (0, 100)."""
-    head = Head(2, 2)
+    head = Head(2, 2, "projection")
     with torch.no_grad():
         head.linear.weight.copy_(torch.tensor([[1.0, 2.0]]))
         head.linear.bias.fill_(3.0)
@@ -18,9 +18,26 @@ def test_head_by_hand() -> None:
 
 
 def test_plain_head_is_linear() -> None:
-    head = Head(2, None)
+    head = Head(2, None, "projection")
     h = torch.randn(3, 2)
     assert torch.equal(head(h, None), head.linear(h).squeeze(1))
+
+
+def test_auxiliary_head_is_told_no_label_and_guesses_it() -> None:
+    """Beside w·h + b the classifier's logits V·h + c; a projection is added where asked."""
+    h = torch.tensor([[1.0, 1.0], [2.0, 5.0]])
+    for label, logits in (("auxiliary", [6.0, 15.0]), ("projection+auxiliary", [16.0, 515.0])):
+        head = Head(2, 2, label)
+        with torch.no_grad():
+            head.linear.weight.copy_(torch.tensor([[1.0, 2.0]]))
+            head.linear.bias.fill_(3.0)
+            head.classifier.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, -1.0]]))
+            head.classifier.bias.copy_(torch.tensor([0.5, 0.0]))
+            if head.embedding is not None:
+                head.embedding.weight.copy_(torch.tensor([[10.0, 0.0], [0.0, 100.0]]))
+        answer = head(h, torch.tensor([0, 1]))
+        assert answer.tolist() == [[logits[0], 1.5, -1.0], [logits[1], 2.5, -5.0]]
+    assert Head(2, None, "auxiliary").classifier is None
 
 
 @pytest.mark.parametrize("shape", [(6, 2), (6, 2, 3, 3)])

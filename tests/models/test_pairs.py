@@ -57,7 +57,22 @@ def test_label_changes_the_answer_and_every_weight_learns(
     drawn = G(same_z, torch.arange(3))
     assert not torch.allclose(drawn[0], drawn[1])
     judged = D(pictures[:1].expand(3, -1, -1, -1), torch.arange(3))
-    assert not torch.allclose(judged[0], judged[1])
+    if discriminator_label == "auxiliary":  # it must find the label, so it is not told
+        assert judged.shape == (3, 1 + 3)
+        assert torch.equal(judged[0], judged[1])
+    else:
+        assert not torch.allclose(judged[0], judged[1])
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_dropout_is_the_discriminators_and_only_while_it_learns(backbone: str) -> None:
+    torch.manual_seed(0)
+    G, D = build_pair(backbone, image_shape=(1, 8, 8), num_classes=3, width=8, dropout=0.5)
+    images, labels = torch.randn(2, 1, 8, 8), torch.tensor([0, 1])
+    assert not torch.equal(D(images, labels), D(images, labels))
+    D.eval()
+    assert torch.equal(D(images, labels), D(images, labels))
+    assert not any(isinstance(module, torch.nn.Dropout) for module in G.modules())
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

@@ -1,0 +1,277 @@
+"""The whole report, on generators with planted faults: each must be caught by its own figure."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cgan.config import load_config
+from cgan.data import Pictures
+from cgan.errors import MeasureError, UnknownName
+from cgan.metrics.classifier import Judge, train_judge
+from cgan.metrics.measure import measure
+from cgan.metrics.report import Figure, Report
+from cgan.sampling import Sampler
+
+CLASSES = ("top", "bottom", "left")
+PER_CLASS = 160
+
+
+def draw_bars(label: int, count: int, seed: int) -> Tensor:
+    """A bright bar at one side, of random brightness, place and noise; the last row has no ink."""
+    random = torch.Generator().manual_seed(1_000 * seed + label)
+    images = 40 * torch.rand(count, 1, 12, 12, generator=random)
+    for image in images:
+        at = int(torch.randint(0, 3, (), generator=random))
+        ink = 120 + 100 * torch.rand(12, generator=random)
+        if label == 2:
+            image[0, :, at] += ink
+        else:
+            image[0, at if label == 0 else 10 - at] += ink
+    images[:, :, 11] = 0
+    return images.round().clamp(0, 255).to(torch.uint8)
+
+
+def make_bars(count: int, seed: int) -> Pictures:
+    images = torch.cat([draw_bars(label, count, seed) for label in range(3)])
+    return Pictures("bars", images, torch.arange(3).repeat_interleave(count), CLASSES)
+
+
+TRAIN, TEST, NEVER_SEEN = make_bars(400, 1), make_bars(160, 2), make_bars(PER_CLASS, 3)
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    return train_judge(TRAIN, TEST, "bars", images=15_000)
+
+
+class Puppet(nn.Module):
+    """A generator whose pictures are given: (class asked for, how many it drew) to uint8."""
+
+    def __init__(self, draw: Callable[[int, int], Tensor]) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+        self.draw, self.drawn = draw, [0, 0, 0]
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        pictures = []
+        for label in labels.tolist():
+            pictures.append(self.draw(label, self.drawn[label]))
+            self.drawn[label] = (self.drawn[label] + 1) % PER_CLASS
+        return torch.stack(pictures).float() / 127.5 - 1
+
+
+def puppet(draw: Callable[[int, int], Tensor]) -> Sampler:
+    config = load_config("digits-mlp").model_dump(mode="json")
+    header = {
+        "config": config, "classes": list(CLASSES), "image_shape": [1, 12, 12], "data": "bars",
+        "images_seen": 1, "seconds": 1.0, "measured": {},
+    }  # fmt: skip
+    return Sampler(Puppet(draw), header, Path("puppet"))
+
+
+def of(pictures: Pictures, label: int, index: int) -> Tensor:
+    return pictures.images[pictures.labels == label][index]
+
+
+def honest(label: int, index: int) -> Tensor:
+    return of(NEVER_SEEN, label, index)
+
+
+def report_on(sampler: Sampler, judge: Judge, **options: object) -> Report:
+    def load(split: str) -> Pictures:
+        return TRAIN if split == "train" else TEST
+
+    return measure(sampler, judge, load, held_out="made up", per_class=PER_CLASS, **options)  # type: ignore[arg-type]
+
+
+def figures(report: Report) -> dict[str, Figure]:
+    return {figure.key: figure for figure in report.figures}
+
+
+def value(report: Report, key: str) -> float:
+    found = figures(report)[key].value
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def sound(judge: Judge) -> Report:
+    return report_on(puppet(honest), judge)
+
+
+def test_a_sound_generator_is_as_good_as_real(sound: Report) -> None:
+    assert sound.warnings == []
+    assert sound.left_out == []
+    assert next(iter(figures(sound))) == "control_accuracy"
+    for figure in sound.figures:
+        assert figure.value is not None
+        assert figure.real is not None
+    assert value(sound, "control_accuracy") > 0.98
+    for key in ("precision", "recall", "coverage"):
+        assert value(sound, key) == pytest.approx(figures(sound)[key].real or 0, abs=0.1)
+    assert value(sound, "diversity_least") == pytest.approx(1, abs=0.2)
+    assert value(sound, "copied_share") < 0.06
+    assert value(sound, "background_ink") == 0
+    assert figures(sound)["control_accuracy"].chance == pytest.approx(1 / 3)
+    chance = figures(sound)["intra_fid_mean"].chance
+    assert chance is not None
+    assert value(sound, "intra_fid_mean") < 0.2 * chance
+
+
+def test_one_that_ignores_its_label(judge: Judge, sound: Report) -> None:
+    seen = iter(range(10**6))
+
+    def deaf(label: int, index: int) -> Tensor:
+        step = next(seen)
+        return of(NEVER_SEEN, step % 3, step // 3 % PER_CLASS)
+
+    report = report_on(puppet(deaf), judge)
+    assert value(report, "control_accuracy") == pytest.approx(1 / 3, abs=0.08)
+    assert "does not listen" in report.warnings[0]
+    # Its pictures are as good as ever; only the figures by class know.
+    assert value(report, "fid") < 2 * value(sound, "fid") + 0.1
+    chance = figures(report)["intra_fid_mean"].chance
+    assert value(report, "intra_fid_mean") == pytest.approx(chance or 0, rel=0.3)
+
+
+def test_one_that_draws_a_single_picture_a_class(judge: Judge) -> None:
+    report = report_on(puppet(lambda label, index: of(NEVER_SEEN, label, 0)), judge)
+    assert value(report, "control_accuracy") == 1.0
+    assert value(report, "diversity_least") == 0.0
+    assert value(report, "recall") == 0.0
+    assert value(report, "coverage") < 0.3
+    (warning,) = [line for line in report.warnings if "same picture" in line]
+    assert all(name in warning for name in CLASSES)
+
+
+def test_one_class_that_collapsed_is_named(judge: Judge) -> None:
+    def draw(label: int, index: int) -> Tensor:
+        return honest(label, 0 if label == 1 else index)
+
+    report = report_on(puppet(draw), judge)
+    (warning,) = [line for line in report.warnings if "same picture" in line]
+    assert "bottom" in warning
+    assert "top" not in warning
+    assert "left" not in warning
+
+
+def test_one_that_copies_training_pictures(judge: Judge) -> None:
+    report = report_on(puppet(lambda label, index: of(TRAIN, label, index)), judge)
+    assert value(report, "control_accuracy") > 0.98
+    assert value(report, "copied_share") == 1.0
+    assert value(report, "nearest_training_picture") == 0.0
+    assert any("copying" in line for line in report.warnings)
+    assert report.pair_distances.eq(0).all()
+    assert report.pairs[:, 0].equal(report.pairs[:, 1])
+
+
+def test_noise_where_there_is_no_ink(judge: Judge) -> None:
+    def noisy(label: int, index: int) -> Tensor:
+        image = honest(label, index).clone()
+        image[:, 11] = 51  # 0.2 of 255; the last row is the only one without ink
+        return image
+
+    report = report_on(puppet(noisy), judge)
+    assert value(report, "background_ink") == pytest.approx(0.2, abs=1e-6)
+    assert any("noise" in line for line in report.warnings)
+
+
+def test_one_class_drawn_as_another(judge: Judge) -> None:
+    def confused(label: int, index: int) -> Tensor:
+        return honest(1 if label == 0 else label, index)
+
+    report = report_on(puppet(confused), judge)
+    assert value(report, "control_accuracy_worst_class") < 0.05
+    (warning,) = [line for line in report.warnings if "asked for" in line]
+    assert "asked for top it draws top only" in warning
+    assert "bottom" in warning
+
+
+def test_usefulness_of_good_and_of_mislabelled_pictures(judge: Judge) -> None:
+    good = report_on(puppet(honest), judge, cas=True)
+    assert value(good, "cas") > 0.95
+    wrong = report_on(puppet(lambda label, index: honest((label + 1) % 3, index)), judge, cas=True)
+    assert value(wrong, "cas") < 0.05
+    assert figures(wrong)["cas"].chance == pytest.approx(1 / 3)
+
+
+def test_pictures_that_are_no_numbers(judge: Judge) -> None:
+    class Diverged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+            return torch.full((len(z), 1, 12, 12), float("nan"))
+
+    sampler = puppet(honest)
+    sampler.generator = Diverged()
+    with pytest.raises(MeasureError, match="not numbers"):
+        report_on(sampler, judge)
+
+
+def test_another_judge_is_refused() -> None:
+    other = make_bars(20, 5)
+    renamed = Pictures("bars", other.images, other.labels, ("a", "b", "c"))
+    with pytest.raises(MeasureError, match="--data"):
+        report_on(puppet(honest), train_judge(renamed, renamed, "x", images=256))
+
+
+def test_too_few_held_out_leave_figures_out_and_say_why(judge: Judge) -> None:
+    few = Pictures("bars", TEST.images[::40], TEST.labels[::40], CLASSES)  # four of each
+    none = Pictures("bars", TEST.images[:0], TEST.labels[:0], CLASSES)
+
+    def report(test: Pictures) -> Report:
+        return measure(
+            puppet(honest), judge, lambda split: TRAIN if split == "train" else test,
+            held_out="few", per_class=PER_CLASS,
+        )  # fmt: skip
+
+    small = report(few)
+    assert value(small, "control_accuracy") > 0.98
+    assert figures(small)["fid"].value is None
+    assert any("FID: 12 pictures are too few for a covariance of 128" in x for x in small.left_out)
+    assert any("intra-class FID of top, bottom, left" in line for line in small.left_out)
+    bare = report(none)
+    assert figures(bare)["control_accuracy"].real is None
+    assert any("held out" in line for line in bare.left_out)
+    for whole in (small, bare):
+        json.dumps(whole.to_dict(), allow_nan=False)
+
+
+def test_every_pixel_inked_leaves_background_out(judge: Judge) -> None:
+    images = TRAIN.images.clamp(min=1)
+    inked = Pictures("bars", images, TRAIN.labels, CLASSES)
+    report = measure(
+        puppet(honest), judge, lambda split: inked if split == "train" else TEST,
+        held_out="", per_class=20,
+    )  # fmt: skip
+    assert any("background noise" in line for line in report.left_out)
+
+
+def test_json_holds_every_figure(sound: Report) -> None:
+    told = json.loads(json.dumps(sound.to_dict(), allow_nan=False))
+    assert told["control_accuracy"] == sound.control.accuracy
+    assert told["features"] == "judge of bars"
+    assert set(told["figures"]) == set(figures(sound))
+    assert [one["name"] for one in told["classes"]] == list(CLASSES)
+    assert sum(map(sum, told["confusion"])) == 3 * PER_CLASS
+    low, high = told["interval"]
+    assert low <= told["control_accuracy"] <= high
+
+
+def test_inception_without_its_package_or_weights(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
+    with pytest.raises(MeasureError, match="--features judge"):
+        report_on(puppet(honest), judge, features="inception")
+    with pytest.raises(UnknownName, match="did you mean 'inception'"):
+        report_on(puppet(honest), judge, features="inceptoin")

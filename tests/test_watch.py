@@ -1,0 +1,113 @@
+"""What the judge says while a run learns: the best generator is kept, and faults are told."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+import cgan
+from cgan.checkpoint import BEST_FILE, GENERATOR, GENERATOR_VERSION, JUDGE_FILE, read_header
+from cgan.config import load_config
+from cgan.data import load_pictures
+from cgan.loggers import read_metrics
+from cgan.metrics.classifier import Judge
+from cgan.metrics.control import Control
+from cgan.watch import Verdict, Watch
+
+OBEYS = torch.tensor([[99, 1], [1, 99]])
+
+
+def verdict(
+    confusion: torch.Tensor = OBEYS, fid: float | None = 1.0, diversity: float = 0.9
+) -> Verdict:
+    control = Control(("cat", "dog"), confusion, True, 0.99, 100)
+    return Verdict(control, fid, 0.5, diversity, "dog", "judge of pets")
+
+
+@pytest.fixture(scope="module")
+def watch(tmp_path_factory: pytest.TempPathFactory) -> Watch:
+    folder = tmp_path_factory.mktemp("watched")
+    return Watch(lambda split: load_pictures("digits", split), torch.device("cpu"), folder)
+
+
+@pytest.fixture
+def fresh(watch: Watch) -> Watch:
+    watch.best, watch.told = None, set()
+    return watch
+
+
+def test_shortfall_by_hand() -> None:
+    """Errors over those in real pictures (0.01 / 0.01) and FID over that of real ones (1 / 0.5)."""
+    assert verdict().shortfall == pytest.approx(3.0)
+    assert verdict(fid=None).shortfall == pytest.approx(1.0)
+
+
+def test_the_best_is_by_control_and_fid_together(fresh: Watch) -> None:
+    assert fresh.is_best(verdict())
+    assert not fresh.is_best(verdict(fid=1.1))
+    assert fresh.is_best(verdict(fid=0.9))
+    better_control = torch.tensor([[100, 0], [0, 100]])
+    assert fresh.is_best(verdict(better_control, fid=1.2))  # 2.4 beats 1 + 1.8
+    assert fresh.best is not None
+    assert fresh.best["control_accuracy"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        (verdict(torch.tensor([[80, 20], [20, 80]])), "control accuracy has fallen from 99.0% to"),
+        (verdict(fid=3.5), "FID has risen from 1 to 3.5"),
+        (verdict(diversity=0.1), "dog has collapsed"),
+        (verdict(torch.tensor([[50, 50], [50, 50]])), "does not listen"),
+    ],
+)
+def test_faults_are_told_once(
+    fresh: Watch, now: Verdict, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "cgan")
+    logging.getLogger("cgan").propagate = True
+    fresh.is_best(verdict())
+    fresh.warn(verdict(), Path("run"), 0.9)
+    assert caplog.text == ""
+    fresh.warn(now, Path("run"), 0.9)
+    fresh.warn(now, Path("run"), 0.9)
+    assert caplog.text.count(words) == 1
+
+
+def test_a_run_is_watched_and_its_best_generator_kept(tmp_path: Path) -> None:
+    config = load_config(
+        "digits-mlp",
+        {"images": "12800", "eval_every_images": 3_200, "control_per_class": 20, "device": "cpu"},
+    )
+    run = cgan.train(config, tmp_path / "run")
+    looks = [row for row in read_metrics(run.folder) if "fid" in row]
+    assert [row["images_seen"] for row in looks] == [3_200, 6_400, 9_600, 12_800, 12_800]
+    assert looks[-2]["control_accuracy"] > looks[0]["control_accuracy"]
+    assert {"control_accuracy_worst_class", "diversity_least"} < looks[0].keys()
+    best = read_header(run.folder / BEST_FILE, GENERATOR, GENERATOR_VERSION)
+    assert best["images_seen"] in (3_200, 6_400, 9_600, 12_800)
+    assert best["measured"]["shortfall"] > 0
+    assert cgan.load(run.folder / BEST_FILE).sample("7").shape == (1, 1, 8, 8)
+    last = read_header(run.generator, GENERATOR, GENERATOR_VERSION)["measured"]
+    assert last["pictures"] == 200
+    assert last["features"] == "judge of digits"
+    judge = Judge.load(run.folder / JUDGE_FILE)
+    assert cgan.load(run.folder).sample("7", n=4, verify=judge).shape == (4, 1, 8, 8)
+
+
+def test_looking_changes_nothing_that_is_learned(tmp_path: Path) -> None:
+    weights = []
+    for every in (0, 640):
+        config = load_config(
+            "digits-mlp",
+            {"images": 1_920, "eval_every_images": every, "control_per_class": 0, "device": "cpu"},
+        )
+        run = cgan.train(config, tmp_path / str(every))
+        weights.append(cgan.load(run.folder).generator.state_dict())
+    for name, weight in weights[0].items():
+        assert torch.equal(weight, weights[1][name]), name
+    assert not (tmp_path / "0" / BEST_FILE).exists()
+    assert (tmp_path / "640" / BEST_FILE).exists()
