@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -21,8 +21,10 @@ from cgan.shell import (
 )
 
 if TYPE_CHECKING:
+    from cgan.data import Split
     from cgan.metrics.report import Report
 
+SPLITS: tuple[Split, Split] = ("train", "test")
 PerClassOption = Annotated[int, typer.Option(min=1, help="Pictures a class.")]
 FeaturesOption = Annotated[str, typer.Option(help="judge, or inception (downloads its weights).")]
 HtmlOption = Annotated[
@@ -46,7 +48,7 @@ def evaluate(
     """Measure a generator against real pictures: control, quality, diversity, copying."""
     from cgan import tables
 
-    report = _measure(model, data, data_dir, per_class, features, device, cas)
+    (report,) = _measure([model], data, data_dir, per_class, features, device, cas)
     _write_page(html, [report])
     if as_json:
         typer.echo(json.dumps(report.to_dict(), ensure_ascii=False))
@@ -67,7 +69,7 @@ def compare(
     """Measure several generators and set them side by side."""
     from cgan import tables
 
-    reports = [_measure(model, data, data_dir, per_class, features, device) for model in models]
+    reports = _measure(list(models), data, data_dir, per_class, features, device)
     _write_page(html, reports)
     if as_json:
         typer.echo(json.dumps([report.to_dict() for report in reports], ensure_ascii=False))
@@ -76,15 +78,15 @@ def compare(
 
 
 def _measure(
-    model: str | None,
+    models: list[str | None],
     data: str | None,
     data_dir: str | None,
     per_class: int,
     features: str,
     device: str,
     cas: bool = False,
-) -> Report:
-    """Load model, data and judge, and measure."""
+) -> list[Report]:
+    """Load models, data and judges, and measure; the same data are looked at once."""
     from dataclasses import replace
 
     from cgan.data import load_split, say_held_out
@@ -92,29 +94,30 @@ def _measure(
     from cgan.loggers import read_curves
     from cgan.metrics.classifier import find_judge
     from cgan.metrics.measure import measure
+    from cgan.metrics.reference import Reference
 
     place = find_device(device)
-    sampler = load_model(model)
-    described = data_of(sampler, data, data_dir)
-    splits: dict[str, Any] = {}
-
-    def load(split: Any) -> Any:
-        if split not in splits:
-            splits[split] = load_split(described, split)
-        return splits[split]
-
-    judge = find_judge(load, place, beside=sampler.path.parent)
-    messages.print(f"measuring {place_of(sampler)}")
-    report = measure(
-        sampler.to(place),
-        judge,
-        load,
-        held_out=say_held_out(described.source),
-        per_class=per_class,
-        features=features,
-        cas=cas,
-    )
-    return replace(report, model=place_of(sampler), curves=read_curves(sampler.path.parent))
+    samplers = [load_model(model).to(place) for model in models]
+    references: dict[str, Reference] = {}
+    reports = []
+    for sampler in samplers:
+        described = data_of(sampler, data, data_dir)
+        key = described.model_dump_json()
+        if key not in references:
+            splits = {split: load_split(described, split) for split in SPLITS}
+            references[key] = Reference(
+                find_judge(splits.__getitem__, place, beside=sampler.path.parent),
+                splits.__getitem__,
+                held_out=say_held_out(described.source),
+                per_class=per_class,
+                features=features,
+                device=place,
+            )
+        messages.print(f"measuring {place_of(sampler)}")
+        report = measure(sampler, references[key], cas=cas)
+        curves = read_curves(sampler.path.parent)
+        reports.append(replace(report, model=place_of(sampler), curves=curves))
+    return reports
 
 
 def _write_page(html: str | None, reports: list[Report]) -> None:

@@ -19,7 +19,7 @@ from cgan.files import explain, write_atomically
 
 Figures = Mapping[str, float]
 METRICS_FILE = "metrics.jsonl"
-CURVES = {"loss_G", "loss_D", "penalty", "control_accuracy", "fid"}
+CURVES = {"loss_G", "loss_D", "penalty", "control_accuracy", "fid", "background_ink"}
 """What is worth a picture over images seen."""
 PLAIN_LINE_EVERY_SECONDS = 5.0
 

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cgan.checkpoint import BEST_FILE, GENERATOR, GENERATOR_VERSION, JUDGE_FILE, read_header
-from cgan.data import PictureFolder, Pictures, Split
 from cgan.errors import FileError
 from cgan.metrics.classifier import find_judge
 from cgan.metrics.control import Control, check_judge
-from cgan.metrics.distances import Moments, diversity_ratio, frechet_distance, moments
-from cgan.metrics.features import FeatureNetwork, find_features
-from cgan.metrics.gather import Seen, choose, draw_by_class, look_through, read_by_class
+from cgan.metrics.gather import draw_by_class
+from cgan.metrics.reference import Load, Reference
 from cgan.sampling import Sampler
 
 LOOK_PICTURES = 2_000
@@ -45,6 +41,7 @@ class Verdict:
         diversity: spread of each class over its real spread, the least of all; None of one picture.
         least_diverse: the class it belongs to.
         features: the feature network's name.
+        background: mean ink, of 1, where training pictures have none; None where all have some.
     """
 
     control: Control
@@ -53,6 +50,7 @@ class Verdict:
     diversity: float | None
     least_diverse: str
     features: str
+    background: float | None = None
 
     @property
     def shortfall(self) -> float:
@@ -70,6 +68,7 @@ class Verdict:
             "control_accuracy_worst_class": self.control.per_class[self.control.worst],
             "fid": self.fid,
             "diversity_least": self.diversity,
+            "background_ink": self.background,
         }
         return {name: value for name, value in found.items() if value is not None}
 
@@ -80,6 +79,7 @@ class Verdict:
             "fid": self.fid,
             "fid_real": self.fid_real,
             "diversity_least": self.diversity,
+            "background_ink": self.background,
             "features": self.features,
             "shortfall": self.shortfall,
         }
@@ -88,49 +88,38 @@ class Verdict:
 class Watch:
     """One judge for one run, with what it must know of the real pictures."""
 
-    def __init__(
-        self,
-        load: Callable[[Split], Pictures | PictureFolder],
-        device: torch.device,
-        folder: Path,
-    ) -> None:
-        self.train, test = load("train"), load("test")
-        self.judge = find_judge(load, device, beside=folder)
-        self.judge.save(folder / JUDGE_FILE)  # so that a run can be verified without its data
-        self.network: FeatureNetwork = find_features("judge", self.judge)
-        self.reference = self._moments(self._see(test, torch.arange(len(test))))
+    def __init__(self, load: Load, device: torch.device, folder: Path) -> None:
+        judge = find_judge(load, device, beside=folder)
+        judge.save(folder / JUDGE_FILE)  # so that a run can be verified without its data
+        self.per_class = max(LOOK_PICTURES // len(judge.classes), 2)
+        self.load, self.device, self.judge = load, device, judge
+        self.reference = Reference(judge, load, per_class=self.per_class, device=device)
         self.best = _read_best(folder)
         self.told: set[str] = set()
-        self.real: dict[int, Seen] = {}
-
-    @property
-    def per_class(self) -> int:
-        """Pictures of each class for one look."""
-        return max(LOOK_PICTURES // len(self.judge.classes), 2)
 
     def look(self, sampler: Sampler, per_class: int | None = None) -> Verdict:
         """Draw pictures of each class and see what they are worth."""
         check_judge(sampler, self.judge)
-        per_class = per_class or self.per_class
-        drawn = look_through(draw_by_class(sampler, per_class), self.judge, self.network)
-        if per_class not in self.real:
-            self.real[per_class] = self._see(self.train, choose(self.train, per_class))
-        real = self.real[per_class]
-        fid, fid_real = self._fid(drawn), self._fid(real)
+        reference = self.reference
+        if per_class not in (None, reference.per_class):
+            reference = Reference(self.judge, self.load, per_class=per_class, device=self.device)
+        count = reference.per_class * len(sampler.classes)
+        drawn = reference.look(draw_by_class(sampler, reference.per_class), count)
+        labels = range(len(sampler.classes))
         spreads = [
-            (ratio, name)
-            for label, name in enumerate(sampler.classes)
-            if min(len(drawn.of(label)), len(real.of(label))) >= 2
-            and isfinite(ratio := diversity_ratio(real.of(label), drawn.of(label)))
+            (spread, name)
+            for label, name in zip(labels, sampler.classes, strict=True)
+            if (spread := reference.diversity_of(drawn.of(label), label)) is not None
         ]
         diversity, least_diverse = min(spreads, default=(None, ""))
         return Verdict(
-            Control.of(sampler, self.judge, drawn.asked, drawn.named),
-            fid,
-            fid_real,
+            Control.of(self.judge, drawn.asked, drawn.named, sampler.conditional),
+            reference.fid_of(drawn.features),
+            reference.fid,
             diversity,
             least_diverse,
-            self.network.name,
+            reference.network.name,
+            float(drawn.ink.mean()) if reference.blank.any() else None,
         )
 
     def is_best(self, verdict: Verdict) -> bool:
@@ -170,18 +159,6 @@ class Watch:
         if kind not in self.told:
             self.told.add(kind)
             logger.warning("%s", sentence)
-
-    def _see(self, pictures: Pictures | PictureFolder, indices: torch.Tensor) -> Seen:
-        return look_through(read_by_class(pictures, indices), self.judge, self.network)
-
-    def _fid(self, seen: Seen) -> float | None:
-        mine = self._moments(seen)
-        if self.reference is None or mine is None:
-            return None
-        return frechet_distance(self.reference, mine)
-
-    def _moments(self, seen: Seen) -> Moments | None:
-        return moments(seen.features) if len(seen) > self.network.size else None
 
 
 def _read_best(folder: Path) -> dict[str, Any] | None:

@@ -1,11 +1,12 @@
 """Three ways to update G and D, on the bundled digits: two that learn and one that cannot.
 
-Method one of the project's first notes: both losses backward, then both steps. D's loss reaches G
-and takes back what G's own loss gave. Run it:  python examples/update_schemes.py
+Method one of the notes this began with: both losses backward, then both steps. D's loss reaches G
+and takes back what G's own gave. Run it:  python examples/update_schemes.py
 """
 
 import sys
 
+import matplotlib.pyplot as plt
 import torch
 from torch.nn.utils import parameters_to_vector as flat
 
@@ -16,45 +17,44 @@ from cgan.metrics.classifier import find_judge
 from cgan.updates import UPDATES, Players
 
 IMAGES, LOSS = int((sys.argv[1:] or ["60000"])[0]), get_loss("nonsaturating")
+ASKED = torch.arange(10).repeat(100)
 
 
 def method_one(players, real, labels, draw_z, loss):
-    """Both gradients at once: what reaches G is the sum of both losses' gradients."""
+    """What reaches G is the sum of both losses' gradients."""
     G, D = players.generator, players.discriminator
     fake_logits = D(G(draw_z(), labels), labels)
     loss_G = loss.generator(real=None, fake=fake_logits).mean()
     loss_D = loss.discriminator(real=D(real, labels), fake=fake_logits).mean()
     own = flat(torch.autograd.grad(loss_G, list(G.parameters()), retain_graph=True))
     G.zero_grad(), D.zero_grad()
-    loss_G.backward(retain_graph=True)
-    loss_D.backward()
-    players.generator_optimizer.step()
-    players.discriminator_optimizer.step()
+    loss_G.backward(retain_graph=True), loss_D.backward()
+    players.generator_optimizer.step(), players.discriminator_optimizer.step()
     both = flat(weight.grad for weight in G.parameters())
     return {"left": both.norm() / own.norm(), "cosine": torch.cosine_similarity(own, both - own, 0)}
 
 
 def learn(update, judge):
-    """Train for a while; control accuracy at five moments, and the last figures."""
+    """Train for a while; control accuracy at ten moments, and the last figures."""
     torch.manual_seed(0)
     G, D = cgan.build_pair("mlp", image_shape=(1, 8, 8), generator_label="concat")
     players = Players(G, D, *(torch.optim.Adam(n.parameters(), 1e-3, (0.0, 0.99)) for n in (G, D)))
-    batches, curve = Loader(load_pictures("digits"), batch_size=64).batches(), []
-    steps = max(IMAGES // 64, 5)
+    batches, curve, steps = Loader(load_pictures("digits"), 64).batches(), [], max(IMAGES // 64, 10)
     for step, (real, labels) in zip(range(1, steps + 1), batches, strict=False):
         figures = update(players, real, labels, lambda: torch.randn(64, 64), LOSS)
-        if step % (steps // 5) == 0:
-            asked = torch.arange(10).repeat(100)
+        if step % (steps // 10) == 0:
             with torch.no_grad():
-                shown = (G.eval()(torch.randn(1000, 64), asked) + 1) / 2
-            share = (judge.classify(shown) == asked).double().mean()
-            curve.append(f"{100 * share:5.1f} %")
+                shown = (G.eval()(torch.randn(1000, 64), ASKED) + 1) / 2
+            curve.append((64 * step, float((judge.classify(shown) == ASKED).double().mean())))
             G.train()
-    return "  ".join(curve), figures
+    return curve, figures
 
 
 judge = find_judge(lambda split: load_pictures("digits", split))
 for name, update in {**UPDATES, "method one": method_one}.items():
     curve, figures = learn(update, judge)
-    print(f"{name:12} control accuracy  {curve}")
+    print(f"{name:12} control accuracy {' '.join(f'{share:.1%}' for _, share in curve[1::2])}")
+    plt.plot(*zip(*curve, strict=True), label=name)
 print("method one leaves {left:.1%} of G's gradient; D's has cosine {cosine:.3f}".format(**figures))
+plt.xlabel("images"), plt.ylabel("control accuracy"), plt.legend()
+plt.savefig("update_schemes.png", dpi=110)

@@ -36,7 +36,7 @@ def refused(result: Result, *words: str) -> None:
         assert word in line, line
 
 
-@pytest.mark.parametrize("command", ["train", "generate", "evaluate", "info"])
+@pytest.mark.parametrize("command", ["train", "generate", "evaluate", "compare", "info"])
 def test_help_has_examples(command: str, shell: Shell) -> None:
     result = shell(command, "--help")
     assert result.exit_code == 0
@@ -68,10 +68,46 @@ def test_train_generate_info_evaluate(shell: Shell, tmp_path: Path) -> None:
     judged = json.loads(shell("evaluate", "--json", "--per-class", 50).stdout)
     assert judged["control_accuracy"] == figures["measured"]["control_accuracy"]
     assert sum(map(sum, judged["confusion"])) == 500
-    table = shell("evaluate", "runs/digits-mlp", "--per-class", 50)
+    assert judged["figures"]["fid"]["value"] == pytest.approx(figures["measured"]["fid"])
+    table = shell("evaluate", "runs/digits-mlp", "--per-class", 50, "--html", "page.html")
     assert table.exit_code == 0
-    assert "control accuracy" in table.stdout
-    assert "asked for (rows)" in table.stdout
+    first, second = table.stdout.splitlines()[:2]
+    assert first == "runs/digits-mlp"
+    assert second.startswith("control accuracy")
+    for words in ("asked for (rows)", "95 % interval", "features: judge of digits", "diversity"):
+        assert words in table.stdout
+    page = (tmp_path / "page.html").read_text()
+    assert f"{100 * judged['control_accuracy']:.2f}" in page
+    assert page.count("<svg") >= 3  # the curves of the run
+
+    # The judge lies in the run's folder, so verifying needs no data.
+    checked = shell("generate", "--verify", "--out", "verified", "-n", 20)
+    assert checked.exit_code == 0, checked.output
+    accepted, drawn_ = re.findall(r"took (\d+) of (\d+) draws", checked.stderr)[0]
+    assert int(accepted) == 200 < int(drawn_)
+    assert len(list(Path("verified").rglob("*.png"))) == 200
+
+
+def test_compare_sets_plain_beside_conditional(
+    shell: Shell, small_run: cgan.Run, plain_run: cgan.Run
+) -> None:
+    words = ("compare", small_run.folder, plain_run.folder, "--per-class", 20)
+    both = json.loads(shell(*words, "--json").stdout)
+    assert [one["conditional"] for one in both] == [True, False]
+    assert both[0]["control_accuracy"] > 0.6
+    assert abs(both[1]["control_accuracy"] - 0.1) < 0.1
+    table = shell(*words, "--html", "compare.html")
+    assert table.exit_code == 0, table.output
+    assert "told no class" in table.stdout
+    assert Path("compare.html").read_text().count("data:image/png") >= 2
+
+
+def test_evaluate_refuses_what_it_cannot_do(
+    shell: Shell, small_run: cgan.Run, plain_run: cgan.Run
+) -> None:
+    refused(shell("evaluate", small_run.folder, "--features", "jugde"), "did you mean 'judge'")
+    refused(shell("compare", small_run.folder, "runs/none"), "no run or generator file runs/none")
+    refused(shell("generate", plain_run.folder, "--verify"), "nothing to verify")
 
 
 def draw(shell: Shell, run: cgan.Run, *words: object) -> Path:

@@ -1,5 +1,6 @@
 """The examples run as they stand, here for fewer steps."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,8 @@ SHORT = {
     "update_schemes.py": ("6400", "method one"),
     "own_loop.py": ("20", "own_loop.png"),
     "train_and_sample.py": ("6400", "the same picture: True"),
+    "batch_sizes.py": ("0.34", "batch_sizes.png"),
+    "noise_outside.py": ("0.01", "noise_outside.png"),
 }
 
 
@@ -20,11 +23,20 @@ def test_every_example_is_tried_and_short() -> None:
         assert len(path.read_text().splitlines()) <= 60
 
 
-@pytest.mark.parametrize("name", SHORT)
+NEED_MNIST = {"batch_sizes.py", "noise_outside.py"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.mnist) if n in NEED_MNIST else n for n in SHORT]
+)
 def test_example(name: str, tmp_path: Path) -> None:
     count, words = SHORT[name]
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / name), count], capture_output=True, text=True, cwd=tmp_path
+        [sys.executable, str(EXAMPLES / name), count],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "MPLBACKEND": "agg"},
     )
     assert done.returncode == 0, done.stderr
     assert words in done.stdout

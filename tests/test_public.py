@@ -27,7 +27,7 @@ FLOORS = """
     metrics.features
     metrics.gather
     metrics.control
-    metrics.report
+    metrics.report metrics.reference
     metrics.measure
     learner loggers runs interrupts watch
     trainer

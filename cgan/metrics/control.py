@@ -66,12 +66,12 @@ class Control:
         return [wilson_interval(r, n) for r, n in zip(right, drawn, strict=True)]
 
     @classmethod
-    def of(cls, sampler: Sampler, judge: Judge, asked: Tensor, named: Tensor) -> Control:
+    def of(cls, judge: Judge, asked: Tensor, named: Tensor, conditional: bool = True) -> Control:
         """From the class asked for and the class the judge sees, int64 (N,) each."""
         return cls(
-            sampler.classes,
-            confusion_matrix(asked, named, len(sampler.classes)),
-            sampler.conditional,
+            judge.classes,
+            confusion_matrix(asked, named, len(judge.classes)),
+            conditional,
             judge.header.held_out_accuracy,
             judge.header.held_out_pictures,
         )
@@ -120,7 +120,7 @@ def measure_control(sampler: Sampler, judge: Judge, per_class: int = 1_000) -> C
     for pictures, labels in draw_by_class(sampler, per_class):
         asked.append(labels)
         named.append(judge.classify(pictures).cpu())
-    return Control.of(sampler, judge, torch.cat(asked), torch.cat(named))
+    return Control.of(judge, torch.cat(asked), torch.cat(named), sampler.conditional)
 
 
 def confusion_matrix(asked: Tensor, named: Tensor, num_classes: int) -> Tensor:

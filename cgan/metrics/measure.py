@@ -1,50 +1,21 @@
-"""Measure one generator against held-out real pictures: class by class and as a whole.
-
-Three sets go through judge and feature network: what the generator draws, the real pictures held
-out (the reference), and as many real pictures of the training part (what "real" gets).
-"""
+"""Measure one generator: control first, then quality, diversity, copying, noise, usefulness."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Iterable
-from math import isfinite
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from cgan.data import PictureFolder, Pictures, Split
+from cgan.data import Pictures
 from cgan.errors import MeasureError
 from cgan.images import to_pixels
-from cgan.metrics.classifier import Judge, train_judge
+from cgan.metrics.classifier import train_judge
 from cgan.metrics.control import Control, check_judge
-from cgan.metrics.distances import (
-    NEIGHBOURS,
-    Moments,
-    copied_share,
-    diversity_ratio,
-    frechet_distance,
-    kernel_distance,
-    manifold_scores,
-    moments,
-)
-from cgan.metrics.features import FeatureNetwork, find_features
-from cgan.metrics.gather import (
-    Labelled,
-    Seen,
-    choose,
-    draw_by_class,
-    evenly,
-    look_through,
-    nearest_picture,
-    never_inked,
-    read_by_class,
-)
+from cgan.metrics.distances import NEIGHBOURS, copied_share
+from cgan.metrics.gather import Seen, draw_by_class, nearest_picture
+from cgan.metrics.reference import Reference
 from cgan.metrics.report import ClassFigures, Figure, Report
 from cgan.sampling import Sampler
-
-MEMORY_QUERIES = 2_000
-"""Pictures whose nearest training picture is looked for."""
 
 GRID_COLUMNS = 10
 PAIRS = 20
@@ -57,71 +28,44 @@ TOO_CLOSE = 0.2
 TOO_NOISY = 0.01
 """More ink than this, of 1, where real pictures have none is warned of."""
 
-Load = Callable[[Split], Pictures | PictureFolder]
 
-
-def measure(
-    sampler: Sampler,
-    judge: Judge,
-    load: Load,
-    *,
-    held_out: str,
-    per_class: int = 1_000,
-    features: str = "judge",
-    cas: bool = False,
-) -> Report:
+def measure(sampler: Sampler, reference: Reference, *, cas: bool = False) -> Report:
     """Measure everything about one generator.
 
     Args:
-        sampler: the generator; seeds 0 to ``per_class`` − 1 of each class are drawn.
-        judge: a classifier of the same data.
-        load: gives the split ``"train"`` or ``"test"`` of the data.
-        held_out: in words, what the split ``"test"`` is.
-        per_class: pictures to draw of each class.
-        features: ``"judge"``, or ``"inception"`` where its weights can be had.
+        sampler: the generator; seeds 0 to ``reference.per_class`` − 1 of each class are drawn.
+        reference: the real pictures that it learned to draw.
         cas: also train a classifier on generated pictures alone; takes as long as a judge.
 
     Raises:
-        MeasureError: the judge knows other classes, the generator draws no numbers, or the features
-            cannot be had. A figure that can't be had is left out, and the report says why.
+        MeasureError: the judge knows other classes, or the generator draws no numbers. A figure
+            that can't be had is left out, and the report says why.
     """
-    check_judge(sampler, judge)
-    train, test = load("train"), load("test")
-    network = find_features(features, judge, sampler.device)
-    blank = never_inked(train)
-    classes = len(sampler.classes)
-
-    def look(batches: Iterable[Labelled], count: int) -> Seen:
-        return look_through(batches, judge, network, blank, evenly(count, MEMORY_QUERIES))
-
-    count = classes * per_class
-    drawn = look(draw_by_class(sampler, per_class), count)
+    check_judge(sampler, reference.judge)
+    count = len(sampler.classes) * reference.per_class
+    drawn = reference.look(draw_by_class(sampler, reference.per_class), count)
     if not drawn.features.isfinite().all():
         raise MeasureError(
             f"{sampler.path} draws pictures that are not numbers (NaN): its training diverged; "
             "train it again with a lower --lr"
         )
-    chosen = choose(train, per_class)
-    real = look(read_by_class(train, chosen), len(chosen))
-    new = look(read_by_class(test, torch.arange(len(test))), len(test))
-
-    control = Control.of(sampler, judge, drawn.asked, drawn.named)
-    sheet = Sheet(drawn, real, new, network, sampler, train)
-    sheet.control(control, judge)
+    control = Control.of(reference.judge, drawn.asked, drawn.named, sampler.conditional)
+    sheet = Sheet(sampler, drawn, reference)
+    sheet.control(control)
     sheet.quality()
     sheet.manifold()
     sheet.diversity()
     pairs, distances = sheet.memory()
     sheet.background()
     if cas:
-        sheet.usefulness(judge, test)
+        sheet.usefulness()
     return Report(
         model=str(sampler.path),
         data=sampler.header["data"],
         conditional=sampler.conditional,
-        features=network.name,
+        features=reference.network.name,
         pictures=count,
-        held_out=f"{len(test):,} pictures: {held_out}",
+        held_out=f"{len(reference.test):,} pictures: {reference.held_out}",
         images_seen=sampler.header["images_seen"],
         seconds=sampler.header["seconds"],
         control=control,
@@ -138,38 +82,25 @@ def measure(
 class Sheet:
     """The figures of one generator, as they are filled in."""
 
-    def __init__(
-        self,
-        drawn: Seen,
-        real: Seen,
-        new: Seen,
-        network: FeatureNetwork,
-        sampler: Sampler,
-        train: Pictures | PictureFolder,
-    ) -> None:
-        self.drawn, self.real, self.new, self.network = drawn, real, new, network
-        self.sampler, self.train, self.classes = sampler, train, sampler.classes
+    def __init__(self, sampler: Sampler, drawn: Seen, reference: Reference) -> None:
+        self.sampler, self.drawn, self.reference = sampler, drawn, reference
+        self.classes = sampler.classes
         self.figures: list[Figure] = []
         self.warnings: list[str] = []
         self.left_out: list[str] = []
-        none: list[float | None] = [None] * len(self.classes)
-        self.fids, self.real_fids, self.spreads = [*none], [*none], [*none]
 
-    def control(self, control: Control, judge: Judge) -> None:
+    def control(self, control: Control) -> None:
         """Whether it draws what it is asked for."""
-        real = Control.of(self.sampler, judge, self.new.asked, self.new.named)
-        known, chance = len(self.new) > 0, control.chance
-        self.real_control = list(real.per_class.values()) if known else [None] * len(self.classes)
+        real, chance = self.reference.control, control.chance
         self._add(
             "control_accuracy", "control accuracy", control.accuracy,
-            real.accuracy if known else None, chance, share=True,
+            real.accuracy if real else None, chance, share=True,
             meaning="share of pictures that show the class asked for; higher is better",
         )  # fmt: skip
         self._add(
             "control_accuracy_worst_class", f"worst class ({control.worst})",
-            control.per_class[control.worst],
-            real.per_class[real.worst] if known else None, chance, share=True,
-            meaning="the same of the class that is obeyed least",
+            control.per_class[control.worst], real.per_class[real.worst] if real else None,
+            chance, share=True, meaning="the same of the class that is obeyed least",
         )  # fmt: skip
         if not self.sampler.conditional:
             self.warnings.append(
@@ -192,105 +123,86 @@ class Sheet:
 
     def quality(self) -> None:
         """Distance of the distributions: FID, KID, and FID within each class."""
-        drawn, real, new = (moments_of(seen.features) for seen in (self.drawn, self.real, self.new))
-        fid = real_fid = kid = real_kid = None
-        if drawn is None or new is None:
-            few = min(len(self.drawn), len(self.new))
-            self.left_out.append(f"FID: {too_few(few, self.network.size)}")
-        else:
-            fid = frechet_distance(new, drawn)
-            real_fid = frechet_distance(new, real) if real is not None else None
-        if min(map(len, (self.drawn, self.real, self.new))) >= 2:
-            kid = kernel_distance(self.new.features, self.drawn.features)
-            real_kid = kernel_distance(self.new.features, self.real.features)
-        self._add("fid", "FID", fid, real_fid, meaning="distance of the feature sets; lower")
-        self._add("kid", "KID", kid, real_kid, meaning="the same without a Gaussian; lower")
+        drawn, reference = self.drawn, self.reference
+        size = reference.network.size
+        fid = reference.fid_of(drawn.features)
+        if fid is None:
+            self.left_out.append(f"FID: {too_few(min(len(drawn), len(reference.new)), size)}")
+        kid = reference.kid_of(drawn.features)
+        self._add("fid", "FID", fid, reference.fid, meaning="distance of the feature sets; lower")
+        self._add("kid", "KID", kid, reference.kid, meaning="the same without a Gaussian; lower")
 
-        chances = []
-        skipped: dict[str, int] = {}
-        for label, name in enumerate(self.classes):
-            here = [moments_of(seen.of(label)) for seen in (self.drawn, self.real, self.new)]
-            mine, theirs, reference = here
-            if mine is None or reference is None:
-                skipped[name] = min(len(self.drawn.of(label)), len(self.new.of(label)))
-                continue
-            self.fids[label] = frechet_distance(reference, mine)
-            if theirs is not None:
-                self.real_fids[label] = frechet_distance(reference, theirs)
-            if real is not None:
-                chances.append(frechet_distance(reference, real))
-        if skipped:
-            names = ", ".join(list(skipped)[:10]) + ("…" if len(skipped) > 10 else "")
-            few = too_few(min(skipped.values()), self.network.size)
-            self.left_out.append(f"intra-class FID of {names}: {few}")
-        known = [(fid, name) for fid, name in zip(self.fids, self.classes, strict=True) if fid]
-        real_known = [fid for fid in self.real_fids if fid is not None]
-        worst = f" ({max(known)[1]})" if known else ""
+        labels = range(len(self.classes))
+        self.fids = [reference.fid_of(drawn.of(label), label) for label in labels]
+        without = [label for label in labels if self.fids[label] is None]
+        if without:
+            names = ", ".join(self.classes[label] for label in without[:10])
+            few = min(min(len(drawn.of(k)), len(reference.new.of(k))) for k in without)
+            more = "…" if len(without) > 10 else ""
+            self.left_out.append(f"intra-class FID of {names}{more}: {too_few(few, size)}")
+        mine, real, chance = map(known, (self.fids, reference.class_fids, reference.chance_fids))
         self._add(
-            "intra_fid_mean", "intra-class FID, mean", mean([fid for fid, _ in known]),
-            mean(real_known), mean(chances), meaning="FID within each class; lower",
+            "intra_fid_mean", "intra-class FID, mean", mean(mine), mean(real), mean(chance),
+            meaning="FID within each class; lower",
         )  # fmt: skip
+        worst = f" ({self.classes[self.fids.index(max(mine))]})" if mine else ""
         self._add(
-            "intra_fid_worst", f"intra-class FID, worst{worst}",
-            max(known)[0] if known else None, max(real_known, default=None),
-            max(chances, default=None), meaning="of the class furthest from real; lower",
+            "intra_fid_worst", f"intra-class FID, worst{worst}", max(mine, default=None),
+            max(real, default=None), max(chance, default=None),
+            meaning="of the class furthest from real; lower",
         )  # fmt: skip
 
     def manifold(self) -> None:
         """Fidelity and diversity, apart."""
-        sizes = [len(self.drawn), len(self.real), len(self.new)]
-        if min(sizes) <= NEIGHBOURS:
+        mine, real = self.reference.manifold_of(self.drawn.features), self.reference.manifold
+        if mine is None:
+            few = min(len(self.drawn), len(self.reference.new))
             self.left_out.append(
-                f"precision, recall, density, coverage: {min(sizes)} pictures are too few for "
+                f"precision, recall, density, coverage: {few} pictures are too few for "
                 f"{NEIGHBOURS} neighbours"
             )
             return
-        mine = manifold_scores(self.new.features, self.drawn.features)
-        real = manifold_scores(self.new.features, self.real.features)
         for key, share, meaning in (
             ("precision", True, "generated pictures that look like real ones; higher"),
             ("recall", True, "real pictures that the generator could draw; higher"),
             ("density", False, "how close generated ones lie to real ones; near real"),
             ("coverage", True, "real pictures with a generated one beside them; higher"),
         ):
-            value, ceiling = getattr(mine, key), getattr(real, key)
-            self._add(key, key, value, ceiling, share=share, meaning=meaning)
+            ceiling = getattr(real, key) if real else None
+            self._add(key, key, getattr(mine, key), ceiling, share=share, meaning=meaning)
 
     def diversity(self) -> None:
         """Spread of each class beside the real spread."""
-        real_spreads = []
-        for label in range(len(self.classes)):
-            mine, theirs, new = (s.of(label) for s in (self.drawn, self.real, self.new))
-            if min(len(mine), len(theirs)) >= 2 and isfinite(r := diversity_ratio(theirs, mine)):
-                self.spreads[label] = r
-                if len(new) >= 2:
-                    real_spreads.append(diversity_ratio(theirs, new))
-        known = [(r, n) for r, n in zip(self.spreads, self.classes, strict=True) if r is not None]
-        if not known:
+        labels = range(len(self.classes))
+        self.spreads = [self.reference.diversity_of(self.drawn.of(k), k) for k in labels]
+        mine, real = known(self.spreads), known(self.reference.diversity)
+        if not mine:
             self.left_out.append("diversity: no class has two real pictures that differ")
             return
+        least = self.classes[self.spreads.index(min(mine))]
         self._add(
-            "diversity_least", f"diversity, least ({min(known)[1]})", min(known)[0],
-            min(real_spreads, default=None),
+            "diversity_least", f"diversity, least ({least})", min(mine), min(real, default=None),
             meaning="spread of a class over its real spread; near 1",
         )  # fmt: skip
-        uniform = [name for ratio, name in known if ratio < TOO_UNIFORM]
+        spreads = zip(self.classes, self.spreads, strict=True)
+        uniform = [name for name, ratio in spreads if ratio is not None and ratio < TOO_UNIFORM]
         if uniform:
             self.warnings.append(
                 "it draws nearly the same picture, whatever the seed, when asked for "
-                f"{', '.join(uniform)}: its spread is {min(known)[0]:.2f} of the real one"
+                f"{', '.join(uniform)}: its spread is {min(mine):.2f} of the real one"
             )
 
     def memory(self) -> tuple[Tensor, Tensor]:
         """How near to training pictures: the closest pairs (uint8) and their distances."""
-        mine = nearest_picture(self.drawn.kept, self.train)
-        drawn = mine.distance
-        if len(self.new):
-            new = nearest_picture(self.new.kept, self.train).distance
-            share = copied_share(drawn, new)
+        train = self.reference.train
+        mine = nearest_picture(self.drawn.kept, train)
+        if len(self.reference.new):
+            new = self.reference.distance
+            share = copied_share(mine.distance, new)
             self._add(
-                "nearest_training_picture", "nearest training picture", float(drawn.median()),
-                float(new.median()), meaning="Euclidean, pixels in [0, 1], median; near real",
+                "nearest_training_picture", "nearest training picture",
+                float(mine.distance.median()), float(new.median()),
+                meaning="Euclidean, pixels in [0, 1], median; near real",
             )  # fmt: skip
             self._add(
                 "copied_share", "closer than 99 % of new ones", share, 0.01, share=True,
@@ -303,36 +215,36 @@ class Sheet:
                 )
         else:
             self.left_out.append("memorisation: no real pictures are held out to compare with")
-        order = drawn.argsort()[:PAIRS]
-        pairs = torch.stack([self.drawn.kept[order], self.train.take(mine.index[order])], dim=1)
-        return pairs, drawn[order]
+        order = mine.distance.argsort()[:PAIRS]
+        pairs = torch.stack([self.drawn.kept[order], train.take(mine.index[order])], dim=1)
+        return pairs, mine.distance[order]
 
     def background(self) -> None:
         """Ink where real pictures never have any."""
-        if self.drawn.ink.isnan().any():
+        if not self.reference.blank.any():
             self.left_out.append("background noise: every pixel has ink in some real picture")
             return
-        ink = float(self.drawn.ink.mean())
+        ink, new = float(self.drawn.ink.mean()), self.reference.new.ink
         self._add(
-            "background_ink", "background noise", ink,
-            float(self.new.ink.mean()) if len(self.new) else None,
+            "background_ink", "background noise", ink, float(new.mean()) if len(new) else None,
             meaning="mean ink, of 1, where training pictures never have any; near 0",
         )  # fmt: skip
         if ink > TOO_NOISY:
             self.warnings.append(f"there is noise where real pictures have no ink: {ink:.3f} of 1")
 
-    def usefulness(self, judge: Judge, test: Pictures | PictureFolder) -> None:
+    def usefulness(self) -> None:
         """CAS: how a classifier of generated pictures names real ones. Ravuri and Vinyals 2019."""
+        judge, train, test = self.reference.judge, self.reference.train, self.reference.test
         if not self.sampler.conditional:
             self.left_out.append("CAS: a plain GAN's pictures have no class to learn")
             return
         if not len(test):
             self.left_out.append("CAS: no real pictures are held out to be named")
             return
-        per_class = max(min(len(self.train), CAS_PICTURES) // len(self.classes), 1)
+        per_class = max(min(len(train), CAS_PICTURES) // len(self.classes), 1)
         batches = list(draw_by_class(self.sampler, per_class))
         generated = Pictures(
-            f"generated pictures ({self.train.name})",
+            f"generated pictures ({train.name})",
             torch.cat([to_pixels(images).cpu() for images, _ in batches]),
             torch.cat([asked for _, asked in batches]),
             self.classes,
@@ -346,13 +258,15 @@ class Sheet:
 
     def by_class(self, control: Control) -> list[ClassFigures]:
         """The same, class by class."""
+        real = self.reference.control
+        real_control = list(real.per_class.values()) if real else [None] * len(self.classes)
         rows = zip(
-            self.classes, control.per_class.values(), control.intervals, self.real_control,
-            self.fids, self.real_fids, self.spreads, strict=True,
+            self.classes, control.per_class.values(), control.intervals, real_control,
+            self.fids, self.reference.class_fids, self.spreads, strict=True,
         )  # fmt: skip
         return [
-            ClassFigures(name, share, interval.low, interval.high, real, fid, real_fid, spread)
-            for name, share, interval, real, fid, real_fid, spread in rows
+            ClassFigures(name, share, interval.low, interval.high, seen, fid, real_fid, spread)
+            for name, share, interval, seen, fid, real_fid, spread in rows
         ]
 
     def _add(
@@ -376,11 +290,6 @@ def draw_grid(sampler: Sampler) -> Tensor:
     return rearrange(pixels, "(k n) c h w -> k n c h w", n=GRID_COLUMNS)
 
 
-def moments_of(features: Tensor) -> Moments | None:
-    """Mean and covariance; None where there are too few for a covariance of full rank."""
-    return moments(features) if len(features) > features.shape[1] else None
-
-
 def too_few(count: int, size: int) -> str:
     """Why there are no moments."""
     return f"{count:,} pictures are too few for a covariance of {size:,} features"
@@ -389,3 +298,8 @@ def too_few(count: int, size: int) -> str:
 def mean(values: list[float]) -> float | None:
     """The mean; None of nothing."""
     return sum(values) / len(values) if values else None
+
+
+def known(values: list[float | None]) -> list[float]:
+    """Those that are not None."""
+    return [value for value in values if value is not None]

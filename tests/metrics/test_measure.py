@@ -16,6 +16,7 @@ from cgan.data import Pictures
 from cgan.errors import MeasureError, UnknownName
 from cgan.metrics.classifier import Judge, train_judge
 from cgan.metrics.measure import measure
+from cgan.metrics.reference import Reference
 from cgan.metrics.report import Figure, Report
 from cgan.sampling import Sampler
 
@@ -88,7 +89,9 @@ def report_on(sampler: Sampler, judge: Judge, **options: object) -> Report:
     def load(split: str) -> Pictures:
         return TRAIN if split == "train" else TEST
 
-    return measure(sampler, judge, load, held_out="made up", per_class=PER_CLASS, **options)  # type: ignore[arg-type]
+    features = str(options.pop("features", "judge"))
+    reference = Reference(judge, load, held_out="made up", per_class=PER_CLASS, features=features)
+    return measure(sampler, reference, **options)  # type: ignore[arg-type]
 
 
 def figures(report: Report) -> dict[str, Figure]:
@@ -229,10 +232,8 @@ def test_too_few_held_out_leave_figures_out_and_say_why(judge: Judge) -> None:
     none = Pictures("bars", TEST.images[:0], TEST.labels[:0], CLASSES)
 
     def report(test: Pictures) -> Report:
-        return measure(
-            puppet(honest), judge, lambda split: TRAIN if split == "train" else test,
-            held_out="few", per_class=PER_CLASS,
-        )  # fmt: skip
+        load = {"train": TRAIN, "test": test}.__getitem__
+        return measure(puppet(honest), Reference(judge, load, per_class=PER_CLASS))
 
     small = report(few)
     assert value(small, "control_accuracy") > 0.98
@@ -249,10 +250,8 @@ def test_too_few_held_out_leave_figures_out_and_say_why(judge: Judge) -> None:
 def test_every_pixel_inked_leaves_background_out(judge: Judge) -> None:
     images = TRAIN.images.clamp(min=1)
     inked = Pictures("bars", images, TRAIN.labels, CLASSES)
-    report = measure(
-        puppet(honest), judge, lambda split: inked if split == "train" else TEST,
-        held_out="", per_class=20,
-    )  # fmt: skip
+    load = {"train": inked, "test": TEST}.__getitem__
+    report = measure(puppet(honest), Reference(judge, load, per_class=20))
     assert any("background noise" in line for line in report.left_out)
 
 

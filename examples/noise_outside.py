@@ -1,0 +1,35 @@
+"""Is there noise outside the digits without convolutions? Ink where real MNIST never has any.
+
+The notes this project began with saw noise, black and white, around the digits of an MLP.
+Real MNIST ($CGAN_DATA). Run it:  python examples/noise_outside.py
+"""
+
+import sys
+
+import matplotlib.pyplot as plt
+
+import cgan
+from cgan.loggers import read_curves
+
+SHARE = float((sys.argv[1:] or ["1"])[0])  # of the pictures that about a minute and a half allows
+IMAGES = {"mnist-mlp": 400_000 * SHARE, "mnist-dcgan": 100_000 * SHARE}
+
+fig, (left, *grids) = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
+for axis, (name, images) in zip(grids, IMAGES.items(), strict=True):
+    settings = {
+        "images": int(images),
+        "eval_every_images": max(int(images) // 12, 1),
+        "control_per_class": 0,
+    }
+    run = cgan.train(cgan.load_config(name, settings), f"runs/noise-{name}")
+    curve = read_curves(run.folder)["background_ink"]
+    print(f"{name}: ink outside {curve[0][1]:.4f} at first, {curve[-1][1]:.5f} at last, of 1")
+    left.plot([seen / images for seen, _ in curve], [ink for _, ink in curve], label=name)
+    drawn = cgan.load(run.folder).sample(None, n=5)[:, 0]  # five of each class
+    shown = drawn.view(10, 5, 28, 28)[:8].permute(1, 2, 0, 3).reshape(5 * 28, 8 * 28)
+    axis.imshow(shown.sqrt(), cmap="gray")  # the root makes faint ink plain
+    axis.set(title=f"{name} (√ of the ink)", xticks=[], yticks=[])
+left.set(xlabel="share of the training", ylabel="ink where real digits have none", yscale="log")
+left.legend()
+plt.savefig("noise_outside.png", dpi=110)
+print("noise_outside.png")
