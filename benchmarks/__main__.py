@@ -1,4 +1,7 @@
-"""``python -m benchmarks start | step | table``: one measurement each, as Markdown on stdout."""
+"""``python -m benchmarks start | step | table | recipes | evaluation | pack``: one thing each.
+
+They print Markdown to stdout, with the machine they ran on.
+"""
 
 from __future__ import annotations
 
@@ -125,31 +128,129 @@ def table(
     ] = 2.0,
     out: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/table"),
 ) -> None:
-    """The README's table: each config, conditional and plain, with both update schemes."""
-    rows = []
+    """The README's table: each config, conditional and plain, and the generator in the package."""
+    folders: dict[str, str] = {}
     for name in configs:
         for kind in ("conditional", "plain"):
-            for update in ("alternating", "shared"):
-                folder = out / f"{name}-{kind}-{update}"
-                if not folder.exists():
-                    words = ["cgan", "train", name, f"--{kind}", "--update", update]
-                    spent = minutes if kind == "conditional" else plain_minutes
-                    words += ["--minutes", str(spent), "--out", str(folder)]
-                    subprocess.run(words, check=True)
-                info = subprocess.run(
-                    ["cgan", "info", str(folder), "--json"], check=True, capture_output=True
-                )
-                rows.append((name, kind, update, json.loads(info.stdout)))
-    print(f"{machine()}\n")
-    print("| config | | update | control accuracy | worst class | images | images/s | minutes |")
-    print("|---|---|---|---|---|---|---|---|")
-    for name, kind, update, header in rows:
-        measured, seen, spent = header["measured"], header["images_seen"], header["seconds"]
-        worst = measured["per_class"][measured["worst_class"]]
-        print(
-            f"| {name} | {kind} | {update} | {100 * measured['control_accuracy']:.2f} % "
-            f"| {100 * worst:.1f} % | {seen:,} | {seen / spent:,.0f} | {spent / 60:.1f} |"
-        )
+            folder = out / f"{name}-{kind}"
+            folders[f"{name}, {kind}"] = str(folder)
+            if not folder.exists():
+                words = ["cgan", "train", name, f"--{kind}", "--out", str(folder)]
+                spent = minutes if kind == "conditional" else plain_minutes
+                subprocess.run([*words, "--minutes", str(spent)], check=True)
+    print_reports({**folders, "mnist, in the package": "mnist"})
+
+
+@app.command()
+def recipes(
+    names: Annotated[list[str] | None, typer.Argument(help="Some of them; default all.")] = None,
+    out: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/recipes"),
+    measure_only: Annotated[bool, typer.Option(help="Only runs that are there.")] = False,
+) -> None:
+    """The table of docs/recipes.md: each recipe trained, one after another, and measured."""
+    from benchmarks.recipes import BASE, RECIPES
+
+    folders: dict[str, str] = {}
+    for name in names or RECIPES:
+        config, changes = RECIPES[name]
+        folder = out / name
+        if not folder.exists() and not measure_only:
+            settings = {**BASE[config], "eval_every_images": 0, "control_per_class": 0, **changes}
+            words = [w for key, value in settings.items() for w in ("--set", f"{key}={value}")]
+            subprocess.run(["cgan", "train", config, *words, "--out", str(folder)], check=True)
+        if folder.exists():
+            folders[name] = str(folder)
+    print_reports(folders)
+
+
+def print_reports(models: dict[str, str]) -> None:
+    """Measure each and print a row of Markdown for it, under one of real pictures."""
+    import cgan
+    from cgan.data import load_split
+    from cgan.metrics.classifier import find_judge
+    from cgan.metrics.measure import measure
+    from cgan.metrics.reference import Reference
+
+    data = cgan.load_config("mnist-dcgan").data
+    splits = {split: load_split(data, split) for split in ("train", "test")}
+    reference = Reference(find_judge(splits.__getitem__), splits.__getitem__)
+    keys = {
+        "control_accuracy": "control accuracy",
+        "control_accuracy_worst_class": "worst class",
+        "fid": "FID",
+        "intra_fid_worst": "intra-class FID, worst",
+        "recall": "recall",
+        "coverage": "coverage",
+        "diversity_least": "diversity, least",
+    }
+    print(f"{machine()}; features: {reference.network.name}\n")
+    print("| | " + " | ".join(keys.values()) + " | images | minutes |")
+    print("|---" * (len(keys) + 3) + "|")
+    for number, (name, path) in enumerate(models.items()):
+        sampler = cgan.load(path)
+        figures = {figure.key: figure for figure in measure(sampler, reference).figures}
+        if number == 0:
+            real = [say(figures[key].real, figures[key].share) for key in keys]
+            print(f"| real pictures | {' | '.join(real)} | | |")
+        values = [say(figures[key].value, figures[key].share) for key in keys]
+        seen, spent = sampler.header["images_seen"], sampler.header["seconds"] / 60
+        print(f"| {name} | {' | '.join(values)} | {seen:,} | {spent:.1f} |", flush=True)
+
+
+def say(value: float | None, share: bool) -> str:
+    """A share as %, another number to three digits."""
+    if value is None:
+        return "–"
+    return f"{100 * value:.2f} %" if share else f"{value:.3g}"
+
+
+@app.command()
+def evaluation(model: Annotated[str, typer.Argument()] = "mnist", per_class: int = 1_000) -> None:
+    """Seconds of `cgan evaluate`, a whole process, with its judge at hand."""
+    words = ("cgan", "evaluate", model, "--per-class", str(per_class), "--json")
+    seconds(*words)  # trains the judge, if there is none yet
+    times = [seconds(*words) for _ in range(3)]
+    print(f"{machine()}; median of 3: {statistics.median(times):.0f} s")
+    print(f"(least {min(times):.0f}, most {max(times):.0f})")
+
+
+@app.command()
+def pack(
+    run: Annotated[Path, typer.Argument(help="A run of configs/mnist.yaml.")],
+    machine_said: Annotated[str, typer.Option("--machine", help="What it was trained on.")],
+) -> None:
+    """Put a run's generator and judge into the package, with a model card, and write its report."""
+    import cgan
+    from cgan.checkpoint import GENERATOR_FILE, JUDGE_FILE, PACKAGED, read_tensors, save_tensors
+    from cgan.metrics.classifier import Judge
+
+    sampler = cgan.load(run)
+    described = subprocess.run(
+        ["cgan", "evaluate", str(run), "--json", "--cas", "--html", "docs/mnist.html"],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    report = json.loads(described.stdout)
+    card = {
+        "what": "Draws handwritten digits of 28×28, grey, each class by name.",
+        "command": "cgan train mnist",
+        "machine": machine_said,
+        "data": "the 60,000 training pictures of MNIST, by Yann LeCun and Corinna Cortes",
+        "data_licence": "CC BY-SA 3.0",
+        "licence": "MIT, like the code",
+        "limits": "It draws digits as MNIST has them, and nothing else. It is rarely wrong, but "
+        "can be: cgan generate --verify redraws what its judge takes for another digit.",
+        "pictures": report["pictures"],
+        "features": report["features"],
+        "figures": report["figures"],
+    }
+    folder = PACKAGED / sampler.config.name
+    header = {**sampler.header, "card": card}
+    save_tensors(folder / GENERATOR_FILE, read_tensors(sampler.path), header)
+    Judge.load(run / JUDGE_FILE).save(folder / JUDGE_FILE)
+    for path in sorted(folder.iterdir()):
+        print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cgan.config import Config, load_config
     from cgan.data import load_pictures
     from cgan.errors import CganError
+    from cgan.evaluation import compare, evaluate
     from cgan.models import build_pair
     from cgan.sampling import Sampler, load
     from cgan.trainer import Run, train
@@ -27,6 +28,8 @@ _HOMES = {
     "Run": "cgan.trainer",
     "Sampler": "cgan.sampling",
     "build_pair": "cgan.models",
+    "compare": "cgan.evaluation",
+    "evaluate": "cgan.evaluation",
     "load": "cgan.sampling",
     "load_config": "cgan.config",
     "load_pictures": "cgan.data",
@@ -40,6 +43,8 @@ __all__ = [
     "Run",
     "Sampler",
     "build_pair",
+    "compare",
+    "evaluate",
     "load",
     "load_config",
     "load_pictures",

@@ -25,6 +25,7 @@ GENERATOR_VERSION = 1
 STATE_VERSION = 1
 
 GENERATOR_FILE = "generator.safetensors"
+CONFIG_FILE = "config.yaml"
 BEST_FILE = "best.safetensors"
 JUDGE_FILE = "judge.safetensors"
 PACKAGED = Path(__file__).parent / "packaged"

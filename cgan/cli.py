@@ -19,12 +19,9 @@ from cgan.shell import (
     DeviceOption,
     JsonOption,
     ModelArgument,
-    data_of,
     file_name,
     load_model,
     messages,
-    place_of,
-    source_of,
 )
 
 # torch, pydantic and all that imports them wait inside the commands: `cgan --help` answers at once.
@@ -128,6 +125,7 @@ def train(
 ) -> None:
     """Train a GAN, conditional or plain."""
     from cgan.config import parse_assignment
+    from cgan.evaluation import source_of
 
     asked = {
         "model.conditional": conditional,
@@ -208,7 +206,7 @@ def generate(
     labels = [*map(str, digit or []), *(classes or [])] or None
     if digit and not sampler.has_digits:
         raise ConfigError(
-            f"the classes of {place_of(sampler)} are not digits: choose with --class from "
+            f"the classes of {sampler.name} are not digits: choose with --class from "
             f"{', '.join(sampler.classes)}"
         )
     request = sampler.request(labels, n, seed)
@@ -237,7 +235,7 @@ def generate(
     if sampler.conditional and measured:
         share = f"{100 * measured['control_accuracy']:.2f} %"
         proof = f", which draws what it is asked for {share} of the time"
-    messages.print(f"drawn by {place_of(sampler)}{proof}")
+    messages.print(f"drawn by {sampler.name}{proof}")
     if verifier is not None:
         messages.print(
             f"verified: the judge took {verifier.accepted:,} of {verifier.drawn:,} draws for the "
@@ -281,7 +279,8 @@ def _resolve(
     from cgan.config import default_config_name, load_config
 
     if resume and config is None:
-        from cgan.runs import CONFIG_FILE, newest_state
+        from cgan.checkpoint import CONFIG_FILE
+        from cgan.runs import newest_state
 
         folder = Path(out) if out else newest_state()
         return load_config(folder / CONFIG_FILE, overrides), folder
@@ -295,6 +294,7 @@ def _verifier(sampler: Sampler, data: str | None, data_dir: str | None) -> Verif
     """With the judge that lies beside the generator, or else one of its data."""
     from cgan.checkpoint import JUDGE_FILE
     from cgan.data import load_split
+    from cgan.evaluation import data_of
     from cgan.metrics.classifier import Judge, find_judge
     from cgan.sampling import Verifier
 
@@ -307,7 +307,7 @@ def _verifier(sampler: Sampler, data: str | None, data_dir: str | None) -> Verif
 
 def _default_out(sampler: Sampler, labels: list[str] | None, n: int, seed: int) -> Path:
     """A name that says what is drawn, in the run's folder or, for a file alone, in this one."""
-    from cgan.runs import CONFIG_FILE
+    from cgan.checkpoint import CONFIG_FILE
 
     what = "-".join(map(file_name, labels)) if labels else "all"
     run = sampler.path.parent

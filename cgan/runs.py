@@ -15,7 +15,6 @@ from cgan.errors import FileError, RunError
 from cgan.files import explain, remove_leftovers
 
 RUNS = Path("runs")
-CONFIG_FILE = "config.yaml"
 LOCK_FILE = ".lock"
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cgan.checkpoint import (
+    CONFIG_FILE,
     GENERATOR,
     GENERATOR_FILE,
     GENERATOR_VERSION,
@@ -115,6 +116,15 @@ class Sampler:
     def conditional(self) -> bool:
         """Whether it can be told a class."""
         return self.config.model.conditional
+
+    @property
+    def name(self) -> str:
+        """What it is called: by its name in the package, its run's folder, or its file."""
+        path = self.path
+        if path.parent.parent == PACKAGED:
+            return f"{path.parent.name} (in the package)"
+        in_run = path.name == GENERATOR_FILE and (path.parent / CONFIG_FILE).exists()
+        return str(path.parent if in_run else path)
 
     @property
     def has_digits(self) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from rich.console import Console
@@ -18,6 +19,9 @@ from cgan.models import build_networks, count_parameters
 from cgan.runs import RUNS
 from cgan.sampling import Sampler
 from cgan.trainer import Run
+
+CARD = ("what", "command", "machine", "data", "data_licence", "licence", "limits")
+"""What a model card says in words."""
 
 MOST_COLUMNS = 10
 """A confusion matrix of more classes does not fit a terminal; the page has it."""
@@ -75,7 +79,23 @@ def print_file(sampler: Sampler) -> None:
             "written by": versions,
         }
     )
+    if card := header.get("card"):
+        print_card(card)
     results.print("\n" + yaml.safe_dump(header["config"], sort_keys=False).rstrip())
+
+
+def print_card(card: Mapping[str, Any]) -> None:
+    """The model card of a generator that comes with the package."""
+    results.print()
+    print_rows({key.replace("_", " "): text for key, text in card.items() if key in CARD})
+    table = Table(title=f"{card['pictures']:,} pictures; features: {card['features']}")
+    table.add_column("figure")
+    for heading in ("generated", "real", "chance"):
+        table.add_column(heading, justify="right")
+    for key, row in card["figures"].items():
+        numbers = [say_number(row[column]) for column in ("value", "real", "chance")]
+        table.add_row(key.replace("_", " "), *numbers)
+    results.print(table)
 
 
 def print_report(report: Report) -> None:
@@ -169,7 +189,7 @@ def say_control(control: Control) -> str:
 
 
 def say_figure(figure: Figure | None, column: str) -> str:
-    """One cell: a share as %, another number to three digits, – where there is none."""
+    """One cell: a share as %, another number to four digits, – where there is none."""
     value = None if figure is None else getattr(figure, column)
     if figure is None or value is None:
         return "–"
@@ -177,8 +197,8 @@ def say_figure(figure: Figure | None, column: str) -> str:
 
 
 def say_number(value: float | None) -> str:
-    """To three digits; – for none."""
-    return "–" if value is None else f"{value:.3g}"
+    """To four digits; – for none."""
+    return "–" if value is None else f"{value:.4g}"
 
 
 def say_share(share: float) -> str:

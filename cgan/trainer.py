@@ -13,7 +13,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cgan.checkpoint import BEST_FILE, GENERATOR, GENERATOR_FILE, GENERATOR_VERSION, read_header
+from cgan.checkpoint import (
+    BEST_FILE,
+    CONFIG_FILE,
+    GENERATOR,
+    GENERATOR_FILE,
+    GENERATOR_VERSION,
+    read_header,
+)
 from cgan.config import FEWEST_UPDATES, Config, load_config, to_yaml
 from cgan.data import Loader, PictureFolder, Pictures, Split, check_classes, load_split
 from cgan.device import find_device, set_arithmetic
@@ -24,7 +31,7 @@ from cgan.interrupts import signals
 from cgan.learner import Counters, Learner
 from cgan.loggers import Loggers
 from cgan.metrics.control import Control
-from cgan.runs import CONFIG_FILE, check_same_run, lock, new_run, run_to_resume
+from cgan.runs import check_same_run, lock, new_run, run_to_resume
 from cgan.updates import Losses
 from cgan.watch import Watch
 

@@ -30,7 +30,7 @@ FLOORS = """
     metrics.report metrics.reference
     metrics.measure
     learner loggers runs interrupts watch
-    trainer
+    trainer evaluation
     tables shell
     page
     cli_measure

@@ -12,8 +12,8 @@ from cgan.images import to_pixels
 from cgan.metrics.classifier import train_judge
 from cgan.metrics.control import Control, check_judge
 from cgan.metrics.distances import NEIGHBOURS, copied_share
-from cgan.metrics.gather import Seen, draw_by_class, nearest_picture
-from cgan.metrics.reference import Reference
+from cgan.metrics.gather import Seen, draw_by_class, evenly, nearest_picture
+from cgan.metrics.reference import MEMORY_QUERIES, Reference
 from cgan.metrics.report import ClassFigures, Figure, Report
 from cgan.sampling import Sampler
 
@@ -215,7 +215,12 @@ class Sheet:
                 )
         else:
             self.left_out.append("memorisation: no real pictures are held out to compare with")
-        order = mine.distance.argsort()[:PAIRS]
+        # The closest of each class: of all, they would be ones, which are alike anyway.
+        asked = self.drawn.asked[evenly(len(self.drawn), MEMORY_QUERIES)]
+        closest = mine.distance.argsort()
+        labels = range(len(self.classes))
+        each = max(PAIRS // len(self.classes), 1)
+        order = torch.cat([closest[asked[closest] == label][:each] for label in labels])[:PAIRS]
         pairs = torch.stack([self.drawn.kept[order], train.take(mine.index[order])], dim=1)
         return pairs, mine.distance[order]
 

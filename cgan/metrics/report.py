@@ -72,7 +72,7 @@ class Report:
         left_out: in words, which figures could not be had and why.
         grid: uint8 (K, columns, C, H, W), a row a class; of a plain GAN what each class got.
         pairs: uint8 (N, 2, C, H, W): generated pictures with the nearest training picture of each,
-            the closest first.
+            the closest of each class.
         pair_distances: Euclidean over pixels in [0, 1], (N,).
         curves: of the run, by name: (images seen, value) pairs; empty where there is no run.
     """
