@@ -168,40 +168,46 @@ def print_reports(models: dict[str, str]) -> None:
     import cgan
     from cgan.data import load_split
     from cgan.metrics.classifier import find_judge
-    from cgan.metrics.measure import measure
+    from cgan.metrics.control import Control
+    from cgan.metrics.gather import draw_by_class
+    from cgan.metrics.measure import known
     from cgan.metrics.reference import Reference
 
     data = cgan.load_config("mnist-dcgan").data
     splits = {split: load_split(data, split) for split in ("train", "test")}
     reference = Reference(find_judge(splits.__getitem__), splits.__getitem__)
-    keys = {
-        "control_accuracy": "control accuracy",
-        "control_accuracy_worst_class": "worst class",
-        "fid": "FID",
-        "intra_fid_worst": "intra-class FID, worst",
-        "recall": "recall",
-        "coverage": "coverage",
-        "diversity_least": "diversity, least",
-    }
-    print(f"{machine()}; features: {reference.network.name}\n")
-    print("| | " + " | ".join(keys.values()) + " | images | minutes |")
-    print("|---" * (len(keys) + 3) + "|")
-    for number, (name, path) in enumerate(models.items()):
+    print(f"{machine()}; 10,000 pictures each; features: {reference.network.name}\n")
+    headings = ["", "control accuracy", "worst class", "FID", "worst intra-class FID", "recall"]
+    headings += ["coverage", "least diversity", "images", "minutes"]
+    print(f"| {' | '.join(headings)} |")
+    print("|---" * 10 + "|")
+
+    def row(name: str, control: Control, fids: list, manifold, diversity: list, last: str) -> None:
+        fid, *class_fids = fids
+        print(
+            f"| {name} | {100 * control.accuracy:.2f} % "
+            f"| {100 * control.per_class[control.worst]:.1f} % | {fid:.3f} "
+            f"| {max(known(class_fids)):.2f} | {100 * manifold.recall:.1f} % "
+            f"| {100 * manifold.coverage:.1f} % | {min(known(diversity)):.2f} | {last} |",
+            flush=True,
+        )
+
+    real = reference
+    real_fids = [real.fid, *real.class_fids]
+    row("real pictures", real.control, real_fids, real.manifold, real.diversity, " | ")
+    labels = range(10)
+    for name, path in models.items():
         sampler = cgan.load(path)
-        figures = {figure.key: figure for figure in measure(sampler, reference).figures}
-        if number == 0:
-            real = [say(figures[key].real, figures[key].share) for key in keys]
-            print(f"| real pictures | {' | '.join(real)} | | |")
-        values = [say(figures[key].value, figures[key].share) for key in keys]
-        seen, spent = sampler.header["images_seen"], sampler.header["seconds"] / 60
-        print(f"| {name} | {' | '.join(values)} | {seen:,} | {spent:.1f} |", flush=True)
-
-
-def say(value: float | None, share: bool) -> str:
-    """A share as %, another number to three digits."""
-    if value is None:
-        return "–"
-    return f"{100 * value:.2f} %" if share else f"{value:.3g}"
+        drawn = reference.look(draw_by_class(sampler, reference.per_class), 10_000)
+        header = sampler.header
+        row(
+            name,
+            Control.of(reference.judge, drawn.asked, drawn.named, sampler.conditional),
+            [real.fid_of(drawn), *(real.fid_of(drawn, k) for k in labels)],
+            real.manifold_of(drawn),
+            [real.diversity_of(drawn, k) for k in labels],
+            f"{header['images_seen']:,} | {header['seconds'] / 60:.1f}",
+        )
 
 
 @app.command()

@@ -20,6 +20,7 @@ from cgan.shell import (
     JsonOption,
     ModelArgument,
     file_name,
+    file_names,
     load_model,
     messages,
 )
@@ -222,12 +223,12 @@ def generate(
         enlarge = scale or ceil(LEAST_SIDE / max(sampler.image_shape[1:]))
         save_png(make_grid(pixels, n if several else ceil(sqrt(n)), enlarge), target)
     else:
-        index = 0
+        index, folders = 0, file_names(sampler.classes)
         for pictures, _ in sampler.batches(request, verifier):
             for picture in to_pixels(pictures):
                 name = f"seed-{request.seeds[index]:06d}.png"
                 if request.labels is not None:
-                    name = f"{file_name(sampler.classes[request.labels[index]])}/{name}"
+                    name = f"{folders[request.labels[index]]}/{name}"
                 save_png(make_grid(picture[None], 1, scale or 1), target / name)
                 index += 1
     measured = sampler.header["measured"]
@@ -299,7 +300,7 @@ def _verifier(sampler: Sampler, data: str | None, data_dir: str | None) -> Verif
     from cgan.sampling import Verifier
 
     beside = sampler.path.with_name(JUDGE_FILE)
-    if beside.exists():
+    if beside.exists() and data is None:
         return Verifier(Judge.load(beside).to(sampler.device))
     described = data_of(sampler, data, data_dir)
     return Verifier(find_judge(lambda split: load_split(described, split), sampler.device))

@@ -49,11 +49,11 @@ def evaluate(
         load_model(model), data=data, data_dir=data_dir, per_class=per_class, features=features,
         cas=cas, device=device,
     )  # fmt: skip
-    _write_page(html, [report])
     if as_json:
-        typer.echo(json.dumps(report.to_dict(), ensure_ascii=False))
+        typer.echo(json.dumps(report.to_dict(), ensure_ascii=False, allow_nan=False))
     else:
         tables.print_report(report)
+    _write_page(html, [report])
 
 
 def compare(
@@ -73,11 +73,12 @@ def compare(
     reports = compare_models(
         models, data=data, data_dir=data_dir, per_class=per_class, features=features, device=device
     )
-    _write_page(html, reports)
     if as_json:
-        typer.echo(json.dumps([report.to_dict() for report in reports], ensure_ascii=False))
+        told = [report.to_dict() for report in reports]
+        typer.echo(json.dumps(told, ensure_ascii=False, allow_nan=False))
     else:
         tables.print_comparison(reports)
+    _write_page(html, reports)
 
 
 def _write_page(html: str | None, reports: list[Report]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from cgan.checkpoint import CONFIG_FILE
-from cgan.config import DATA_NAMES, DataConfig, load_config
+from cgan.config import DATA_NAMES, Config, DataConfig, load_config
 from cgan.data import Split, load_split, say_held_out
 from cgan.device import find_device
 from cgan.errors import ConfigError
@@ -80,7 +80,7 @@ def compare(
             references[key] = _reference(config, sampler, per_class, features, place)
         logger.info("measuring %s", sampler.name)
         report = measure(sampler.to(place), references[key], cas=cas)
-        curves = read_curves(sampler.path.parent)
+        curves = read_curves(sampler.path.parent) if _config_beside(sampler) else {}
         reports.append(replace(report, model=sampler.name, curves=curves))
     return reports
 
@@ -107,8 +107,7 @@ def data_of(
     Raises:
         ConfigError: they are not there.
     """
-    beside = sampler.path.parent / CONFIG_FILE
-    described = (load_config(beside) if beside.exists() else sampler.config).data
+    described = (_config_beside(sampler) or sampler.config).data
     changes: dict[str, object] = {}
     if data is not None:
         changes["source"] = source_of(data)
@@ -123,6 +122,16 @@ def data_of(
             "say where it is with --data"
         )
     return described
+
+
+def _config_beside(sampler: Sampler) -> Config | None:
+    """The config of the run that a generator lies in; None where it lies elsewhere."""
+    beside = sampler.path.parent / CONFIG_FILE
+    try:
+        config = load_config(beside)
+    except ConfigError:  # none, or another program's
+        return None
+    return config if config.name == sampler.config.name else None
 
 
 def source_of(data: str) -> str:

@@ -46,8 +46,8 @@ def explain(error: OSError, path: Path) -> str:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"the disk is full: {path} was not written; free some space and run it again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"no permission to write {path}; choose another place with --out"
-    return f"cannot write {path} ({error.strerror or error}); choose another place with --out"
+        return f"no permission to write {path}; choose another place"
+    return f"cannot write {path} ({error.strerror or error}); choose another place"
 
 
 def _umask() -> int:

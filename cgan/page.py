@@ -14,8 +14,6 @@ from torch import Tensor
 
 from cgan.images import encode_png, make_grid
 from cgan.learner import package_version
-from cgan.metrics.control import Control
-from cgan.metrics.distances import Interval, wilson_interval
 from cgan.metrics.report import Report
 from cgan.tables import say_share
 
@@ -66,9 +64,7 @@ def render_page(reports: Sequence[Report]) -> str:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(
-        say=say, interval=say_interval, reach=_reach, grid=_grid, pair=_pair, heat=_heat
-    )
+    environment.filters.update(say=say, interval=say_interval, grid=_grid, pair=_pair, heat=_heat)
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         reports=reports,
         rows=_rows(reports),
@@ -94,11 +90,6 @@ def say_interval(interval: Sequence[float]) -> str:
     """``98.51–98.97 %``."""
     low, high = interval
     return f"{100 * low:.2f}–{say_share(high)}"
-
-
-def _reach(control: Control) -> Interval:
-    """Where control accuracy lies with 95 % confidence."""
-    return wilson_interval(int(control.confusion.trace()), int(control.confusion.sum()))
 
 
 def _picture(pixels: Tensor, width: int) -> Picture:
@@ -134,7 +125,9 @@ def _rows(reports: Sequence[Report]) -> list[Row]:
             [say(getattr(figure, column, None), one.share) for figure in told]
             for column in ("value", "real", "chance")
         )
-        rows.append(Row(one.title, one.meaning, values, _once(real), _once(chance)))
+        # Which class is the worst differs from report to report.
+        title = one.title if len(reports) == 1 else one.title.partition(" (")[0]
+        rows.append(Row(title, one.meaning, values, _once(real), _once(chance)))
     return rows
 
 

@@ -79,7 +79,7 @@ class Verifier:
 
     A picture that is refused gets the next z of its own seed's sequence, so that it stays a
     function of model, class, seed and judge. What it lets through says nothing of the generator's
-    own control; ``acceptance`` does.
+    own control, and ``acceptance`` little: classes that it obeys less are drawn more often.
     """
 
     judge: Names
@@ -236,7 +236,8 @@ class Sampler:
             if attempt:
                 again = [seeds[index] for index in waiting]
                 pictures[waiting] = self._draw(again, labels[waiting], [attempt] * len(waiting))
-            agreed = (verify.judge.classify(pictures[waiting]) == labels[waiting]).tolist()
+            named = verify.judge.classify(pictures[waiting]).to(labels.device)
+            agreed = (named == labels[waiting]).tolist()
             verify.drawn += len(waiting)
             verify.accepted += sum(agreed)
             waiting = [index for index, yes in zip(waiting, agreed, strict=True) if not yes]
@@ -286,6 +287,11 @@ class Sampler:
         return [str(index) for index in range(len(self.classes))]
 
 
+def packaged_names() -> list[str]:
+    """The generators that come with the package."""
+    return sorted(path.parent.name for path in PACKAGED.glob(f"*/{GENERATOR_FILE}"))
+
+
 def load(path_or_run: str | Path, device: torch.device | str = "cpu") -> Sampler:
     """Load a generator.
 
@@ -297,7 +303,7 @@ def load(path_or_run: str | Path, device: torch.device | str = "cpu") -> Sampler
         FileError: there is none, or the file is not a generator.
     """
     path = Path(path_or_run)
-    if not path.exists() and (PACKAGED / path.name / GENERATOR_FILE).exists():
+    if not path.exists() and str(path) in packaged_names():
         path = PACKAGED / path.name
     if path.is_dir():
         path = path / GENERATOR_FILE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -42,3 +43,10 @@ def load_model(model: str | None) -> Sampler:
 def file_name(text: str) -> str:
     """A class name as a file may be called."""
     return "".join(c if c.isalnum() or c in "-_. " else "_" for c in text)
+
+
+def file_names(names: Sequence[str]) -> list[str]:
+    """The same for all classes, each another: "c#" and "c+" must not share a folder."""
+    found = [file_name(name) for name in names]
+    twice = {name.lower() for name in found if [f.lower() for f in found].count(name.lower()) > 1}
+    return [f"{n}-{k}" if n.lower() in twice else n for k, n in enumerate(found)]

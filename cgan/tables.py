@@ -165,8 +165,13 @@ def print_figures(reports: Sequence[Report]) -> None:
         known = [figures[key] for figures in by_key if key in figures]
         figure = known[0]
         title = figure.title if len(reports) == 1 else figure.title.partition(" (")[0]
-        values = [say_figure(figures.get(key), "value") for figures in by_key]
-        table.add_row(title, *values, say_figure(figure, "real"), say_figure(figure, "chance"))
+        told = [figures.get(key) for figures in by_key]
+        values = [say_figure(one, "value") for one in told]
+        real, chance = (
+            " / ".join(dict.fromkeys(say_figure(one, column) for one in told))
+            for column in ("real", "chance")
+        )
+        table.add_row(title, *values, real, chance)
     results.print(table)
 
 

@@ -200,6 +200,9 @@ class Trainer:
         if counters.steps == 0:
             self.learner.save(self.folder)
         saved = time.monotonic()
+        looks = config.eval_every_images and len(self.pictures.classes) > 1
+        if looks and self.watch is None:  # now, while a missing test part or Ctrl-C costs nothing
+            self.watch = Watch(self.split, self.device, self.folder)
 
         def due(every_images: int) -> bool:
             seen = counters.images_seen
@@ -217,7 +220,7 @@ class Trainer:
                     self.report()
                 if due(config.sample_every_images):
                     self.draw_grid()
-                if config.eval_every_images and due(config.eval_every_images):
+                if looks and due(config.eval_every_images):
                     self.look()
                     clock = time.perf_counter()
                 if time.monotonic() - saved > config.save_every_seconds:
@@ -301,9 +304,9 @@ class Trainer:
 
     def look(self) -> None:
         """Let the judge look: figures to the loggers, alarms, and the best generator kept."""
+        self.means()  # a run that has diverged is not worth a look
+        assert self.watch is not None
         self.looked_at = images_seen = self.learner.counters.images_seen
-        if self.watch is None:
-            self.watch = Watch(self.split, self.device, self.folder)
         verdict = self.watch.look(self.learner.sampler(self.folder))
         self.loggers.log({"images_seen": images_seen, **verdict.figures()})
         if self.watch.is_best(verdict):
@@ -312,19 +315,31 @@ class Trainer:
 
     def measure(self) -> Control:
         """Ask the judge at length, and write its answer into the generator's file."""
-        if self.looked_at != self.learner.counters.images_seen:
+        images_seen = self.learner.counters.images_seen
+        if self.watch is None:
+            self.watch = Watch(self.split, self.device, self.folder)
+        elif self.looked_at != images_seen:
             self.look()
-        assert self.watch is not None
-        sampler, images_seen = self.learner.sampler(self.folder), self.learner.counters.images_seen
-        verdict = self.watch.look(sampler, self.config.control_per_class)
+        per_class = self.config.control_per_class
+        verdict = self.watch.look(self.learner.sampler(self.folder), per_class)
         self.learner.save_generator(self.folder / GENERATOR_FILE, verdict.to_dict())
-        self.loggers.log({"images_seen": images_seen, **verdict.figures()})
-        best_at = read_header(self.folder / BEST_FILE, GENERATOR, GENERATOR_VERSION)["images_seen"]
-        if best_at != images_seen:
-            logger.info(
-                "by control accuracy and FID together the generator after %s images was the best: "
-                "it is kept in %s",
-                f"{best_at:,}",
-                self.folder / BEST_FILE,
-            )
-        return verdict.control
+        # Not its FID, which would be no point of that curve: FID falls with the number of pictures.
+        control = verdict.control
+        self.loggers.log(
+            {
+                "images_seen": images_seen,
+                "control_accuracy": control.accuracy,
+                "control_accuracy_worst_class": control.per_class[control.worst],
+            }
+        )
+        best = self.folder / BEST_FILE
+        if best.exists():
+            best_at = read_header(best, GENERATOR, GENERATOR_VERSION)["images_seen"]
+            if best_at != images_seen:
+                logger.info(
+                    "the generator after %s images was the best, by control accuracy and FID "
+                    "together: it is kept in %s",
+                    f"{best_at:,}",
+                    best,
+                )
+        return control

@@ -25,7 +25,9 @@ FALLEN = 0.1
 FURTHER = 3.0
 """and so is an FID this many times the best so far,"""
 COLLAPSED = 0.3
-"""and a class with less than this of its real spread."""
+"""and a class with less than this of its real spread,"""
+FEWEST_TO_COLLAPSE = 20
+"""if so many pictures of each were drawn."""
 
 logger = logging.getLogger("cgan")
 
@@ -55,8 +57,11 @@ class Verdict:
     @property
     def shortfall(self) -> float:
         """Errors and FID, each over what real pictures get, added: 2 is as good as real."""
-        ceiling = 1 - (self.control.judge_accuracy or 0.99)
+        known = self.control.judge_accuracy
+        ceiling = 0.01 if known is None else 1 - known
         missed = (1 - self.control.accuracy) / max(ceiling, 1e-3)
+        if not self.control.conditional:
+            missed = 0.0  # chance, whatever it learns
         if self.fid is None or self.fid_real is None:
             return missed
         return missed + self.fid / max(self.fid_real, 1e-6)
@@ -109,12 +114,12 @@ class Watch:
         spreads = [
             (spread, name)
             for label, name in zip(labels, sampler.classes, strict=True)
-            if (spread := reference.diversity_of(drawn.of(label), label)) is not None
+            if (spread := reference.diversity_of(drawn, label)) is not None
         ]
         diversity, least_diverse = min(spreads, default=(None, ""))
         return Verdict(
             Control.of(self.judge, drawn.asked, drawn.named, sampler.conditional),
-            reference.fid_of(drawn.features),
+            reference.fid_of(drawn),
             reference.fid,
             diversity,
             least_diverse,
@@ -141,14 +146,14 @@ class Watch:
             )
         if verdict.fid is not None and best["fid"] and verdict.fid > FURTHER * best["fid"]:
             self._tell("fid", f"FID has risen from {best['fid']:.3g} to {verdict.fid:.3g}: {kept}")
-        if verdict.diversity is not None and verdict.diversity < COLLAPSED:
+        enough = self.per_class >= FEWEST_TO_COLLAPSE
+        if enough and verdict.diversity is not None and verdict.diversity < COLLAPSED:
             self._tell(
                 "collapse",
                 f"{verdict.least_diverse} has collapsed: its pictures have only "
                 f"{verdict.diversity:.0%} of the real spread, whatever the seed",
             )
-        deaf = control.accuracy < 1.5 * control.chance
-        if control.conditional and share >= 0.5 and deaf:
+        if share >= 0.5 and control.deaf:
             self._tell(
                 "deaf",
                 f"it does not listen: after {share:.0%} of the budget control accuracy is "

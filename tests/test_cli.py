@@ -19,6 +19,7 @@ from typer.testing import Result
 import cgan
 from cgan.checkpoint import read_header, read_tensors, save_tensors
 from cgan.config import load_config
+from cgan.shell import file_names
 from tests.conftest import make_pets
 
 Shell = Callable[..., Result]
@@ -234,7 +235,6 @@ def test_bad_folders(shell: Shell, tmp_path: Path, pets: Path) -> None:
 def test_bad_generator_files(shell: Shell, small_run: cgan.Run, tmp_path: Path) -> None:
     path = tmp_path / "g.safetensors"
     refused(shell("generate", path), "no run or generator file")
-    refused(shell("generate"), "cgan train --conditional")
     refused(shell("info", tmp_path), "is it the folder of a run?")
     path.write_bytes(b"")
     refused(shell("generate", path), "is empty")
@@ -326,3 +326,8 @@ def test_for_real_in_a_pipe(tmp_path: Path, small_run: cgan.Run) -> None:
     assert wrong.returncode == 2
     assert wrong.stdout == ""
     assert len(wrong.stderr.splitlines()) == 1
+
+
+def test_class_names_that_would_share_a_folder_do_not() -> None:
+    assert file_names(["c#", "c+", "d"]) == ["c_-0", "c_-1", "d"]
+    assert file_names(["Cat", "cat"]) == ["Cat-0", "cat-1"]  # some disks know no capitals

@@ -35,6 +35,7 @@ def make_report(**changes: object) -> Report:
         features="judge-of-shapes",
         pictures=12_345,
         held_out="1,500 pictures of the test part",
+        compared=10_000,
         images_seen=640_000,
         seconds=90.0,
         control=Control(CLASSES, CONFUSION, True, 0.9875, 1_500),

@@ -196,3 +196,8 @@ def test_a_judge_of_other_classes_cannot_verify(sampler: Sampler) -> None:
 def test_a_plain_gan_has_nothing_to_verify(plain_run: cgan.Run) -> None:
     with pytest.raises(PlainGan, match="nothing to verify"):
         cgan.load(plain_run.folder).sample(None, 4, verify=Picky(7, 0.0))
+
+
+def test_only_a_bare_name_means_the_generator_in_the_package() -> None:
+    with pytest.raises(FileError, match="no run or generator file runs/mnist"):
+        cgan.load("runs/mnist")

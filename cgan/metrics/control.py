@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isnan
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from cgan.metrics.classifier import Judge
 from cgan.metrics.distances import Interval, wilson_interval
 from cgan.metrics.gather import draw_by_class
 from cgan.sampling import Sampler
+
+DEAF = 0.15
+"""Less than this share of the way from chance to perfect is not listening."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +49,20 @@ class Control:
 
     @property
     def per_class(self) -> dict[str, float]:
-        """The same share by class."""
+        """The same share by class; nan of a class of which there is no picture."""
         shares = self.confusion.diagonal().double() / self.confusion.sum(1)
         return dict(zip(self.classes, shares.tolist(), strict=True))
 
     @property
     def worst(self) -> str:
         """The class that is obeyed least."""
-        return min(self.per_class, key=lambda name: self.per_class[name])
+        shares = {name: share for name, share in self.per_class.items() if not isnan(share)}
+        return min(shares, key=lambda name: shares[name])
+
+    @property
+    def deaf(self) -> bool:
+        """Whether it was told classes and does not listen: hardly better than chance."""
+        return self.conditional and self.interval.high < self.chance + DEAF * (1 - self.chance)
 
     @property
     def interval(self) -> Interval:
@@ -63,7 +73,7 @@ class Control:
     def intervals(self) -> list[Interval]:
         """The same by class."""
         right, drawn = self.confusion.diagonal().tolist(), self.confusion.sum(1).tolist()
-        return [wilson_interval(r, n) for r, n in zip(right, drawn, strict=True)]
+        return [wilson_interval(r, max(n, 1)) for r, n in zip(right, drawn, strict=True)]
 
     @classmethod
     def of(cls, judge: Judge, asked: Tensor, named: Tensor, conditional: bool = True) -> Control:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
 
 from cgan.data import PictureFolder, Pictures
+from cgan.errors import MeasureError
 from cgan.images import to_pixels
 from cgan.metrics.classifier import Judge
 from cgan.metrics.distances import Nearest, nearest
 from cgan.metrics.features import FeatureNetwork
 from cgan.sampling import Request, Sampler
 
-CHUNK = 5_000
-"""Real pictures that are floats at once where all are gone through."""
+CHUNK_VALUES = 4_000_000
+"""Pixel values of real pictures that are floats at once where all are gone through."""
 
 Labelled = tuple[Tensor, Tensor]
 """Pictures (B, C, H, W) in [0, 1] and the class of each, int64 (B,)."""
@@ -53,6 +55,9 @@ def draw_by_class(sampler: Sampler, per_class: int) -> Iterator[Labelled]:
 
     A plain GAN can't be asked: its pictures, all of different seeds, are handed out as if each
     class had been.
+
+    Raises:
+        MeasureError: a picture is not made of numbers.
     """
     classes = len(sampler.classes)
     if sampler.conditional:
@@ -62,14 +67,24 @@ def draw_by_class(sampler: Sampler, per_class: int) -> Iterator[Labelled]:
     asked = torch.arange(classes).repeat_interleave(per_class)
     start = 0
     for pictures, _ in sampler.batches(request):
+        if not pictures.isfinite().all():
+            raise MeasureError(
+                f"{sampler.name} draws pictures that are not numbers (NaN), so its training "
+                "diverged: train it again with a lower --lr"
+            )
         yield pictures, asked[start : start + len(pictures)]
         start += len(pictures)
 
 
 def read_by_class(pictures: Pictures | PictureFolder, indices: Tensor) -> Iterator[Labelled]:
     """Real pictures of these indices and their classes."""
-    for part in indices.split(500):
+    for part in indices.split(min(500, chunk_of(pictures))):
         yield pictures.take(part) / 255, pictures.labels[part]
+
+
+def chunk_of(pictures: Pictures | PictureFolder) -> int:
+    """How many pictures are gone through at once."""
+    return max(CHUNK_VALUES // prod(pictures.image_shape), 1)
 
 
 def choose(pictures: Pictures | PictureFolder, per_class: int) -> Tensor:
@@ -120,8 +135,6 @@ def look_through(
             ink = images[:, blank.to(images.device)].mean(1)  # nan without such pixels
         parts.append((labels.cpu(), named.cpu(), features.cpu(), ink.cpu(), kept.cpu()))
         start += len(images)
-    if not parts:
-        return Seen(nowhere, nowhere, torch.empty(0, network.size), torch.empty(0), nowhere.byte())
     return Seen(*map(torch.cat, zip(*parts, strict=True)))
 
 
@@ -129,7 +142,7 @@ def nearest_picture(queries: Tensor, train: Pictures | PictureFolder) -> Nearest
     """The nearest training picture of each uint8 picture; distances over pixels in [0, 1]."""
     flat = queries.flatten(1).float() / 255
     best: Nearest | None = None
-    for indices in torch.arange(len(train)).split(CHUNK):
+    for indices in torch.arange(len(train)).split(chunk_of(train)):
         here = nearest(flat, train.take(indices).flatten(1).float() / 255)
         here = Nearest(here.distance, indices[here.index])
         if best is None:
@@ -146,6 +159,6 @@ def nearest_picture(queries: Tensor, train: Pictures | PictureFolder) -> Nearest
 def never_inked(train: Pictures | PictureFolder) -> Tensor:
     """Mask (C, H, W) of the pixels that are 0 in every training picture."""
     brightest = torch.zeros(train.image_shape, dtype=torch.uint8)
-    for indices in torch.arange(len(train)).split(CHUNK):
+    for indices in torch.arange(len(train)).split(chunk_of(train)):
         brightest = torch.maximum(brightest, train.take(indices).amax(0))
     return brightest == 0

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from math import isnan
+
 import torch
 from einops import rearrange
 from torch import Tensor
 
 from cgan.data import Pictures
-from cgan.errors import MeasureError
 from cgan.images import to_pixels
 from cgan.metrics.classifier import train_judge
 from cgan.metrics.control import Control, check_judge
@@ -21,6 +22,9 @@ GRID_COLUMNS = 10
 PAIRS = 20
 CAS_PICTURES = 60_000
 
+FAR_BELOW = 0.8
+"""Control below this share of what real pictures get is warned of."""
+MOST_WARNED = 10
 TOO_UNIFORM = 0.5
 """A class less spread than this beside the real one is warned of."""
 TOO_CLOSE = 0.2
@@ -44,11 +48,6 @@ def measure(sampler: Sampler, reference: Reference, *, cas: bool = False) -> Rep
     check_judge(sampler, reference.judge)
     count = len(sampler.classes) * reference.per_class
     drawn = reference.look(draw_by_class(sampler, reference.per_class), count)
-    if not drawn.features.isfinite().all():
-        raise MeasureError(
-            f"{sampler.path} draws pictures that are not numbers (NaN): its training diverged; "
-            "train it again with a lower --lr"
-        )
     control = Control.of(reference.judge, drawn.asked, drawn.named, sampler.conditional)
     sheet = Sheet(sampler, drawn, reference)
     sheet.control(control)
@@ -65,7 +64,8 @@ def measure(sampler: Sampler, reference: Reference, *, cas: bool = False) -> Rep
         conditional=sampler.conditional,
         features=reference.network.name,
         pictures=count,
-        held_out=f"{len(reference.test):,} pictures: {reference.held_out}",
+        held_out=say_held_out(reference),
+        compared=len(reference.real),
         images_seen=sampler.header["images_seen"],
         seconds=sampler.header["seconds"],
         control=control,
@@ -106,38 +106,57 @@ class Sheet:
             self.warnings.append(
                 "a plain GAN is told no class: what a requested class gets from it is chance"
             )
-        elif control.interval.high < 2 * chance and len(self.classes) > 2:
+        elif control.deaf:
             self.warnings.append(
                 f"it does not listen: control accuracy {control.accuracy:.1%} is about chance "
                 f"({chance:.1%}), however good its pictures look"
             )
         else:
-            for name, share in control.per_class.items():
-                row = control.confusion[self.classes.index(name)]
-                other = self.classes[int(row.argmax())]
-                if share < 0.5:
-                    self.warnings.append(
-                        f"asked for {name} it draws {name} only {share:.0%} of the time, "
-                        f"and {other} {int(row.max()) / int(row.sum()):.0%}"
-                    )
+            if real and control.interval.high < FAR_BELOW * real.accuracy:
+                self.warnings.append(
+                    f"it obeys far less often than real pictures show their class: "
+                    f"{control.accuracy:.1%} against {real.accuracy:.1%}"
+                )
+            self._warn_of_classes(control)
+        unseen = [k for k in self.classes if real and isnan(real.per_class[k])]
+        if unseen:
+            self.left_out.append(f"what real {', '.join(unseen[:10])} get: none is held out")
+
+    def _warn_of_classes(self, control: Control) -> None:
+        """The classes that are mostly drawn as others, the worst first."""
+        low = sorted((share, name) for name, share in control.per_class.items() if share < 0.5)
+        for share, name in low[:MOST_WARNED]:
+            row = control.confusion[self.classes.index(name)]
+            other = self.classes[int(row.argmax())]
+            self.warnings.append(
+                f"asked for {name} it draws {name} only {share:.0%} of the time, "
+                f"and {other} {int(row.max()) / int(row.sum()):.0%}"
+            )
+        if len(low) > MOST_WARNED:
+            self.warnings.append(f"and so for {len(low) - MOST_WARNED} more classes")
 
     def quality(self) -> None:
         """Distance of the distributions: FID, KID, and FID within each class."""
         drawn, reference = self.drawn, self.reference
         size = reference.network.size
-        fid = reference.fid_of(drawn.features)
+        fid = reference.fid_of(drawn)
         if fid is None:
-            self.left_out.append(f"FID: {too_few(min(len(drawn), len(reference.new)), size)}")
-        kid = reference.kid_of(drawn.features)
+            few = min(len(reference.matched(drawn)), len(reference.new))
+            self.left_out.append(f"FID: {too_few(few, size)}")
+        kid = reference.kid_of(drawn)
+        if kid is None:
+            self.left_out.append("KID: it needs two pictures drawn and two held out")
         self._add("fid", "FID", fid, reference.fid, meaning="distance of the feature sets; lower")
         self._add("kid", "KID", kid, reference.kid, meaning="the same without a Gaussian; lower")
 
         labels = range(len(self.classes))
-        self.fids = [reference.fid_of(drawn.of(label), label) for label in labels]
+        self.fids = [reference.fid_of(drawn, label) for label in labels]
         without = [label for label in labels if self.fids[label] is None]
         if without:
             names = ", ".join(self.classes[label] for label in without[:10])
-            few = min(min(len(drawn.of(k)), len(reference.new.of(k))) for k in without)
+            few = min(
+                min(len(reference.matched(drawn, k)), len(reference.new.of(k))) for k in without
+            )
             more = "…" if len(without) > 10 else ""
             self.left_out.append(f"intra-class FID of {names}{more}: {too_few(few, size)}")
         mine, real, chance = map(known, (self.fids, reference.class_fids, reference.chance_fids))
@@ -154,9 +173,9 @@ class Sheet:
 
     def manifold(self) -> None:
         """Fidelity and diversity, apart."""
-        mine, real = self.reference.manifold_of(self.drawn.features), self.reference.manifold
+        mine, real = self.reference.manifold_of(self.drawn), self.reference.manifold
         if mine is None:
-            few = min(len(self.drawn), len(self.reference.new))
+            few = min(len(self.reference.matched(self.drawn)), len(self.reference.new))
             self.left_out.append(
                 f"precision, recall, density, coverage: {few} pictures are too few for "
                 f"{NEIGHBOURS} neighbours"
@@ -174,10 +193,10 @@ class Sheet:
     def diversity(self) -> None:
         """Spread of each class beside the real spread."""
         labels = range(len(self.classes))
-        self.spreads = [self.reference.diversity_of(self.drawn.of(k), k) for k in labels]
+        self.spreads = [self.reference.diversity_of(self.drawn, k) for k in labels]
         mine, real = known(self.spreads), known(self.reference.diversity)
         if not mine:
-            self.left_out.append("diversity: no class has two real pictures that differ")
+            self.left_out.append("diversity: it needs two pictures of a class, drawn and real")
             return
         least = self.classes[self.spreads.index(min(mine))]
         self._add(
@@ -206,7 +225,7 @@ class Sheet:
             )  # fmt: skip
             self._add(
                 "copied_share", "closer than 99 % of new ones", share, 0.01, share=True,
-                meaning="generated pictures nearer to a training picture than that; near 1 %",
+                meaning="generated pictures nearer to a training picture; 1 % by definition if new",
             )  # fmt: skip
             if share > TOO_CLOSE:
                 self.warnings.append(
@@ -247,10 +266,11 @@ class Sheet:
             self.left_out.append("CAS: no real pictures are held out to be named")
             return
         per_class = max(min(len(train), CAS_PICTURES) // len(self.classes), 1)
-        batches = list(draw_by_class(self.sampler, per_class))
+        drawn = draw_by_class(self.sampler, per_class)
+        batches = [(to_pixels(images).cpu(), asked) for images, asked in drawn]
         generated = Pictures(
             f"generated pictures ({train.name})",
-            torch.cat([to_pixels(images).cpu() for images, _ in batches]),
+            torch.cat([images for images, _ in batches]),
             torch.cat([asked for _, asked in batches]),
             self.classes,
         )
@@ -264,7 +284,8 @@ class Sheet:
     def by_class(self, control: Control) -> list[ClassFigures]:
         """The same, class by class."""
         real = self.reference.control
-        real_control = list(real.per_class.values()) if real else [None] * len(self.classes)
+        shares = real.per_class.values() if real else [None] * len(self.classes)
+        real_control = [None if share is None or isnan(share) else share for share in shares]
         rows = zip(
             self.classes, control.per_class.values(), control.intervals, real_control,
             self.fids, self.reference.class_fids, self.spreads, strict=True,
@@ -286,6 +307,12 @@ class Sheet:
         meaning: str = "",
     ) -> None:
         self.figures.append(Figure(key, title, value, real, chance, share, meaning))
+
+
+def say_held_out(reference: Reference) -> str:
+    """In words, what the reference is."""
+    count = len(reference.test)
+    return f"{count:,} pictures: {reference.held_out}" if count else "nothing (too few pictures)"
 
 
 def draw_grid(sampler: Sampler) -> Tensor:

@@ -63,6 +63,8 @@ class Report:
         features: the feature network's name; figures of different ones are never to be compared.
         pictures: how many were drawn.
         held_out: in words, what the reference is.
+        compared: how many training pictures stand beside it as "real", and at most so many drawn
+            ones were compared in FID and its like, which depend on the number.
         images_seen: real pictures that the generator's training has shown.
         seconds: that its training took.
         control: control accuracy with its confusion matrix.
@@ -83,6 +85,7 @@ class Report:
     features: str
     pictures: int
     held_out: str
+    compared: int
     images_seen: int
     seconds: float
     control: Control
@@ -102,6 +105,7 @@ class Report:
             "data": self.data,
             "features": self.features,
             "held_out": self.held_out,
+            "compared": self.compared,
             "images_seen": self.images_seen,
             "seconds": self.seconds,
             **self.control.to_dict(),

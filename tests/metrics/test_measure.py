@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from cgan.config import load_config
 from cgan.data import Pictures
 from cgan.errors import MeasureError, UnknownName
 from cgan.metrics.classifier import Judge, train_judge
+from cgan.metrics.control import Control
+from cgan.metrics.features import find_features
 from cgan.metrics.measure import measure
 from cgan.metrics.reference import Reference
 from cgan.metrics.report import Figure, Report
@@ -220,6 +223,53 @@ def test_pictures_that_are_no_numbers(judge: Judge) -> None:
         report_on(sampler, judge)
 
 
+def test_listening_is_told_from_chance_with_few_classes() -> None:
+    for confusion, deaf in (
+        ([[505, 495], [490, 510]], True),
+        ([[740, 260], [260, 740]], False),
+        ([[400, 300, 300], [300, 400, 300], [300, 300, 400]], True),
+        ([[600, 200, 200], [200, 600, 200], [200, 200, 600]], False),
+    ):
+        classes = CLASSES[: len(confusion)]
+        assert Control(classes, torch.tensor(confusion), True, 0.99, 100).deaf == deaf, confusion
+    plain = Control(CLASSES[:2], torch.tensor([[1, 1], [1, 1]]), False, 0.99, 100)
+    assert not plain.deaf
+
+
+def test_one_that_obeys_half_heartedly(judge: Judge) -> None:
+    def draw(label: int, index: int) -> Tensor:
+        return honest(label if index % 10 < 7 else (label + 1) % 3, index)
+
+    report = report_on(puppet(draw), judge)
+    assert value(report, "control_accuracy") == pytest.approx(0.7, abs=0.03)
+    assert any("far less often than real" in line for line in report.warnings)
+
+
+def test_a_class_without_held_out_pictures(judge: Judge) -> None:
+    without = TEST.labels != 0
+    test = Pictures("bars", TEST.images[without], TEST.labels[without], CLASSES)
+    load = {"train": TRAIN, "test": test}.__getitem__
+    report = measure(puppet(honest), Reference(judge, load, per_class=PER_CLASS))
+    assert "what real top get: none is held out" in report.left_out
+    assert report.classes[0].control_real is None
+    assert report.classes[1].control_real is not None
+    assert figures(report)["control_accuracy_worst_class"].real is not None
+    json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_no_more_are_compared_than_there_are_real_ones(judge: Judge) -> None:
+    """FID falls with the number of pictures: a small data set must not make it look better."""
+    some = torch.cat([torch.arange(400 * k, 400 * k + 60) for k in range(3)])
+    small = Pictures("bars", TRAIN.images[some], TRAIN.labels[some], CLASSES)
+    load = {"train": small, "test": TEST}.__getitem__
+    report = measure(puppet(honest), Reference(judge, load, per_class=PER_CLASS))
+    assert report.pictures == 3 * PER_CLASS
+    assert report.compared == 180
+    fewer = measure(puppet(honest), Reference(judge, load, per_class=60))
+    assert value(report, "fid") == pytest.approx(value(fewer, "fid"), rel=1e-9)
+    assert value(report, "recall") == value(fewer, "recall")
+
+
 def test_another_judge_is_refused() -> None:
     other = make_bars(20, 5)
     renamed = Pictures("bars", other.images, other.labels, ("a", "b", "c"))
@@ -266,11 +316,44 @@ def test_json_holds_every_figure(sound: Report) -> None:
     assert low <= told["control_accuracy"] <= high
 
 
+def fake_fidelity(monkeypatch: pytest.MonkeyPatch, network: Callable[..., object]) -> None:
+    module = types.ModuleType("torch_fidelity.feature_extractor_inceptionv3")
+    module.FeatureExtractorInceptionV3 = network  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch_fidelity", types.ModuleType("torch_fidelity"))
+    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", module)
+
+
 def test_inception_without_its_package_or_weights(
     judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
-    with pytest.raises(MeasureError, match="--features judge"):
-        report_on(puppet(honest), judge, features="inception")
+    with pytest.raises(MeasureError, match="pip install.*--features judge"):
+        find_features("inception", judge)
+
+    def no_network(*arguments: object) -> object:
+        raise OSError("<urlopen error [Errno -2] Name or service not known>")
+
+    fake_fidelity(monkeypatch, no_network)
+    with pytest.raises(MeasureError, match="could not be downloaded .*Name or service not known"):
+        find_features("inception", judge)
     with pytest.raises(UnknownName, match="did you mean 'inception'"):
-        report_on(puppet(honest), judge, features="inceptoin")
+        find_features("inceptoin", judge)
+
+
+def test_inception_sees_colour_bytes(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Network(nn.Module):
+        def __init__(self, name: str, layers: list[str]) -> None:
+            super().__init__()
+            assert layers == ["2048"]
+
+        def forward(self, pixels: Tensor) -> tuple[Tensor]:
+            assert pixels.dtype == torch.uint8
+            return (pixels.flatten(1)[:, :1].float().expand(-1, 2048) + pixels.shape[1],)
+
+    fake_fidelity(monkeypatch, Network)
+    network = find_features("inception", judge)
+    assert "Inception" in network.name
+    assert network.extract is not None
+    features = network.extract(torch.full((2, 1, 12, 12), 0.2))  # grey: 51 of 255, 3 channels
+    assert features.shape == (2, network.size)
+    assert features[0, 0] == 51 + 3
