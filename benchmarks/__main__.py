@@ -5,7 +5,6 @@ They print Markdown to stdout, with the machine they ran on.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import resource
@@ -226,18 +225,23 @@ def pack(
     machine_said: Annotated[str, typer.Option("--machine", help="What it was trained on.")],
 ) -> None:
     """Put a run's generator and judge into the package, with a model card, and write its report."""
+    from dataclasses import replace
+
     import cgan
     from cgan.checkpoint import GENERATOR_FILE, JUDGE_FILE, PACKAGED, read_tensors, save_tensors
+    from cgan.loggers import read_curves
     from cgan.metrics.classifier import Judge
+    from cgan.page import render_page
 
     sampler = cgan.load(run)
-    described = subprocess.run(
-        ["cgan", "evaluate", str(run), "--json", "--cas", "--html", "docs/mnist.html"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    report = json.loads(described.stdout)
+    folder = PACKAGED / sampler.config.name
+    tensors = read_tensors(sampler.path)
+    save_tensors(folder / GENERATOR_FILE, tensors, sampler.header)
+    Judge.load(run / JUDGE_FILE).save(folder / JUDGE_FILE)
+    measured = cgan.evaluate(sampler.config.name, cas=True)
+    page = render_page([replace(measured, curves=read_curves(run))])
+    Path("docs", f"{sampler.config.name}.html").write_text(page, encoding="utf-8")
+    report = measured.to_dict()
     card = {
         "what": "Draws handwritten digits of 28×28, grey, each class by name.",
         "command": "cgan train mnist",
@@ -251,10 +255,7 @@ def pack(
         "features": report["features"],
         "figures": report["figures"],
     }
-    folder = PACKAGED / sampler.config.name
-    header = {**sampler.header, "card": card}
-    save_tensors(folder / GENERATOR_FILE, read_tensors(sampler.path), header)
-    Judge.load(run / JUDGE_FILE).save(folder / JUDGE_FILE)
+    save_tensors(folder / GENERATOR_FILE, tensors, {**sampler.header, "card": card})
     for path in sorted(folder.iterdir()):
         print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 

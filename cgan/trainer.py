@@ -310,7 +310,7 @@ class Trainer:
         verdict = self.watch.look(self.learner.sampler(self.folder))
         self.loggers.log({"images_seen": images_seen, **verdict.figures()})
         if self.watch.is_best(verdict):
-            self.learner.save_generator(self.folder / BEST_FILE, verdict.to_dict())
+            self.learner.save_generator(self.folder / BEST_FILE, self.watch.best)
         self.watch.warn(verdict, self.folder, self.learner.counters.share(self.config))
 
     def measure(self) -> Control:

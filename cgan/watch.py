@@ -20,6 +20,9 @@ from cgan.sampling import Sampler
 LOOK_PICTURES = 2_000
 """Pictures drawn for one look, all classes together."""
 
+NOISE = 1.1
+"""One look finds a shortfall up to a tenth off."""
+
 FALLEN = 0.1
 """Control accuracy this far below the best so far is an alarm,"""
 FURTHER = 3.0
@@ -128,10 +131,14 @@ class Watch:
         )
 
     def is_best(self, verdict: Verdict) -> bool:
-        """Whether this one is better than all before it, which is then remembered."""
-        if self.best is not None and self.best["shortfall"] <= verdict.shortfall:
+        """Whether this one is to be kept: no worse than the best so far, as far as a look can tell.
+
+        Of those that one look can't tell apart the latest is kept: it has learned at smaller steps.
+        """
+        least = min(verdict.shortfall, self.best["least_shortfall"] if self.best else float("inf"))
+        if verdict.shortfall > NOISE * least:
             return False
-        self.best = verdict.to_dict()
+        self.best = {**verdict.to_dict(), "least_shortfall": least}
         return True
 
     def warn(self, verdict: Verdict, folder: Path, share: float) -> None:
@@ -174,4 +181,4 @@ def _read_best(folder: Path) -> dict[str, Any] | None:
         ]
     except (FileError, KeyError):
         return None
-    return measured if "shortfall" in measured else None
+    return measured if "least_shortfall" in measured else None

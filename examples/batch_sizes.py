@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import cgan
 from cgan.loggers import read_curves
 
-EPOCHS, PICTURES = float((sys.argv[1:] or ["5"])[0]), 60_000
+EPOCHS, PICTURES = float((sys.argv[1:] or ["3"])[0]), 60_000
 
 fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.2), layout="constrained")
 for batch, lr in ((64, 1e-3), (10_000, 1e-3), (10_000, 4e-3)):

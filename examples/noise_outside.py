@@ -11,8 +11,8 @@ import matplotlib.pyplot as plt
 import cgan
 from cgan.loggers import read_curves
 
-SHARE = float((sys.argv[1:] or ["1"])[0])  # of the pictures that about a minute and a half allows
-IMAGES = {"mnist-mlp": 400_000 * SHARE, "mnist-dcgan": 100_000 * SHARE}
+SHARE = float((sys.argv[1:] or ["1"])[0])  # of the images below
+IMAGES = {"mnist-mlp": 200_000 * SHARE, "mnist-dcgan": 60_000 * SHARE}
 
 fig, (left, *grids) = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
 for axis, (name, images) in zip(grids, IMAGES.items(), strict=True):
