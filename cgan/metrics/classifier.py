@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy, pad
 
 from cgan.checkpoint import (
     JUDGE_FILE,
+    PACKAGED,
     load_weights,
     read_header,
     read_tensors,
@@ -155,7 +156,7 @@ def find_judge(
     device: torch.device | str = "cpu",
     beside: Path | None = None,
 ) -> Judge:
-    """The judge of a data set: one at hand, one from the cache, or one trained now and kept there.
+    """The judge of a data set: from the cache, at hand, in the package, or trained now and kept.
 
     Args:
         load: gives the split ``"train"`` or ``"test"`` of the data.
@@ -170,7 +171,8 @@ def find_judge(
         raise DataError(f"{pictures.name} has one class only: there is nothing to judge")
     digest = pictures.digest()
     path = cache_folder() / "judges" / f"{pictures.name}-{digest[:16]}.safetensors"
-    for place in (path, *([beside / JUDGE_FILE] if beside is not None else [])):
+    at_hand = [] if beside is None else [beside / JUDGE_FILE]
+    for place in (path, *at_hand, *PACKAGED.glob(f"*/{JUDGE_FILE}")):
         if place.exists():
             try:
                 judge = Judge.load(place)
