@@ -87,12 +87,13 @@ def print_file(sampler: Sampler) -> None:
 def print_card(card: Mapping[str, Any]) -> None:
     """The model card of a generator that comes with the package."""
     results.print()
-    print_rows({key.replace("_", " "): text for key, text in card.items() if key in CARD})
+    print_rows({key.replace("_", " "): card[key] for key in CARD if key in card})
     table = Table(title=f"{card['pictures']:,} pictures; features: {card['features']}")
     table.add_column("figure")
     for heading in ("generated", "real", "chance"):
         table.add_column(heading, justify="right")
-    for key, row in card["figures"].items():
+    first = sorted(card["figures"].items(), key=lambda row: not row[0].startswith("control"))
+    for key, row in first:
         numbers = [say_number(row[column]) for column in ("value", "real", "chance")]
         table.add_row(key.replace("_", " "), *numbers)
     results.print(table)
