@@ -153,8 +153,9 @@ class Watch:
             )
         if verdict.fid is not None and best["fid"] and verdict.fid > FURTHER * best["fid"]:
             self._tell("fid", f"FID has risen from {best['fid']:.3g} to {verdict.fid:.3g}: {kept}")
-        enough = self.per_class >= FEWEST_TO_COLLAPSE
-        if enough and verdict.diversity is not None and verdict.diversity < COLLAPSED:
+        # At first every generator draws a class's mean.
+        late = share >= 0.25 and self.per_class >= FEWEST_TO_COLLAPSE
+        if late and verdict.diversity is not None and verdict.diversity < COLLAPSED:
             self._tell(
                 "collapse",
                 f"{verdict.least_diverse} has collapsed: its pictures have only "
