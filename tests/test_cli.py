@@ -252,8 +252,8 @@ def test_bad_generator_files(shell: Shell, small_run: cgan.Run, tmp_path: Path) 
 
 def test_unwritable_places(shell: Shell, small_run: cgan.Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    refused(shell("generate", small_run.folder, "--out", "file/x.png"), "cannot write", "choose another place")
-    refused(shell("train", *QUICK, "--out", "file/run"), "cannot write", "choose another place")
+    refused(shell("generate", small_run.folder, "--out", "file/x.png"), "another place")
+    refused(shell("train", *QUICK, "--out", "file/run"), "another place")
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
