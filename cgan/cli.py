@@ -78,7 +78,8 @@ def train(
     config: Annotated[
         str | None,
         typer.Argument(
-            help="digits-mlp, mnist-mlp, mnist-dcgan, fashion-dcgan, folder-dcgan, or a YAML file; "
+            help="digits-mlp, mnist-mlp, mnist-dcgan, mnist (the one in the package), fashion-dcgan, "
+            "folder-dcgan, or a YAML file; "
             "without it, what suits --data, or digits-mlp."
         ),
     ] = None,

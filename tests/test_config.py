@@ -20,7 +20,7 @@ from cgan.config import (
 from cgan.data import SOURCES
 from cgan.errors import ConfigError
 
-PACKAGED = ["digits-mlp", "fashion-dcgan", "folder-dcgan", "mnist-dcgan", "mnist-mlp"]
+PACKAGED = ["digits-mlp", "fashion-dcgan", "folder-dcgan", "mnist", "mnist-dcgan", "mnist-mlp"]
 
 
 def test_packaged_configs() -> None:
