@@ -78,7 +78,7 @@ def train(
     config: Annotated[
         str | None,
         typer.Argument(
-            help="digits-mlp, mnist-mlp, mnist-dcgan, mnist (the one in the package), fashion-dcgan, "
+            help="digits-mlp, mnist-mlp, mnist-dcgan, mnist (the packaged one), fashion-dcgan, "
             "folder-dcgan, or a YAML file; "
             "without it, what suits --data, or digits-mlp."
         ),
