@@ -200,7 +200,8 @@ class Trainer:
         if counters.steps == 0:
             self.learner.save(self.folder)
         saved = time.monotonic()
-        looks = config.eval_every_images and len(self.pictures.classes) > 1
+        reached = config.images is None or config.images >= config.eval_every_images
+        looks = config.eval_every_images and reached and len(self.pictures.classes) > 1
         if looks and self.watch is None:  # now, while a missing test part or Ctrl-C costs nothing
             self.watch = Watch(self.split, self.device, self.folder)
 
