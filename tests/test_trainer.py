@@ -317,7 +317,7 @@ def test_every_loss_with_every_penalty_trains(loss: str, tmp_path: Path) -> None
 def test_control_is_measured_and_written_into_the_generator(
     tmp_path: Path, digits_judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cgan.trainer.find_judge", lambda *_: digits_judge)
+    monkeypatch.setattr("cgan.watch.find_judge", lambda *_, **__: digits_judge)
     run = cgan.train(quick(control_per_class=20), tmp_path / "run")
     assert run.control is not None
     assert run.control.confusion.sum() == 200
