@@ -33,7 +33,7 @@ FLOORS = """
     trainer evaluation
     tables shell
     page
-    cli_measure
+    cli_generate cli_measure
     cgan cli
     __main__
 """

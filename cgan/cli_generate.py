@@ -1,0 +1,124 @@
+"""``cgan generate``."""
+
+from __future__ import annotations
+
+from math import ceil, sqrt
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cgan.errors import ConfigError
+from cgan.shell import (
+    DataDirOption,
+    DataOption,
+    DeviceOption,
+    ModelArgument,
+    file_name,
+    file_names,
+    load_model,
+    messages,
+)
+
+if TYPE_CHECKING:
+    from cgan.sampling import Sampler, Verifier
+
+LEAST_SIDE = 56
+"""Without --scale, pictures in a grid are enlarged to at least this side in pixels."""
+
+
+def generate(
+    model: ModelArgument = None,
+    digit: Annotated[
+        list[int] | None, typer.Option(help="--class for classes that are digits.")
+    ] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="A class by name; may be repeated; without it, every class."),
+    ] = None,
+    n: Annotated[int, typer.Option("-n", help="Pictures a class.")] = 16,
+    seed: Annotated[int, typer.Option(help="Of the first picture; the next has the next.")] = 0,
+    out: Annotated[
+        str | None,
+        typer.Option(help="A .png for one grid, or a folder for one PNG a picture."),
+    ] = None,
+    scale: Annotated[
+        int | None,
+        typer.Option(min=1, max=64, help="Enlarge so many times [grid: to 56 pixels or more]."),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Redraw what the judge takes for another class.")
+    ] = False,
+    data: DataOption = None,
+    data_dir: DataDirOption = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Draw pictures of the classes you name; prints where they are."""
+    from cgan.device import find_device
+    from cgan.images import make_grid, save_png, to_pixels
+
+    sampler = load_model(model)
+    labels = [*map(str, digit or []), *(classes or [])] or None
+    if digit and not sampler.has_digits:
+        raise ConfigError(
+            f"the classes of {sampler.name} are not digits: choose with --class from "
+            f"{', '.join(sampler.classes)}"
+        )
+    request = sampler.request(labels, n, seed)
+    target = Path(out) if out else _default_out(sampler, labels, n, seed)
+    if target.suffix and target.suffix != ".png" and not target.is_dir():
+        raise ConfigError(f"--out takes a .png or a folder, not {out}")
+    sampler.to(find_device(device))
+    verifier = _verifier(sampler, data, data_dir) if verify else None
+
+    if target.suffix == ".png":
+        pixels = to_pixels(sampler.sample(labels, n, seed, verifier))
+        several = len(pixels) > n
+        enlarge = scale or ceil(LEAST_SIDE / max(sampler.image_shape[1:]))
+        save_png(make_grid(pixels, n if several else ceil(sqrt(n)), enlarge), target)
+    else:
+        index, folders = 0, file_names(sampler.classes)
+        for pictures, _ in sampler.batches(request, verifier):
+            for picture in to_pixels(pictures):
+                name = f"seed-{request.seeds[index]:06d}.png"
+                if request.labels is not None:
+                    name = f"{folders[request.labels[index]]}/{name}"
+                save_png(make_grid(picture[None], 1, scale or 1), target / name)
+                index += 1
+    measured = sampler.header["measured"]
+    proof = ""
+    if sampler.conditional and measured:
+        share = f"{100 * measured['control_accuracy']:.2f} %"
+        proof = f", which draws what it is asked for {share} of the time"
+    messages.print(f"drawn by {sampler.name}{proof}")
+    if verifier is not None:
+        messages.print(
+            f"verified: the judge took {verifier.accepted:,} of {verifier.drawn:,} draws for the "
+            f"class asked for ({100 * verifier.acceptance:.2f} %); the others were drawn again"
+        )
+    typer.echo(str(target))
+
+
+def _verifier(sampler: Sampler, data: str | None, data_dir: str | None) -> Verifier:
+    """With the judge that lies beside the generator, or else one of its data."""
+    from cgan.checkpoint import JUDGE_FILE
+    from cgan.data import load_split
+    from cgan.evaluation import data_of
+    from cgan.metrics.classifier import Judge, find_judge
+    from cgan.sampling import Verifier
+
+    beside = sampler.path.with_name(JUDGE_FILE)
+    if beside.exists() and data is None:
+        return Verifier(Judge.load(beside).to(sampler.device))
+    described = data_of(sampler, data, data_dir)
+    return Verifier(find_judge(lambda split: load_split(described, split), sampler.device))
+
+
+def _default_out(sampler: Sampler, labels: list[str] | None, n: int, seed: int) -> Path:
+    """A name that says what is drawn, in the run's folder or, for a file alone, in this one."""
+    from cgan.checkpoint import CONFIG_FILE
+
+    what = "-".join(map(file_name, labels)) if labels else "all"
+    run = sampler.path.parent
+    folder = run if (run / CONFIG_FILE).exists() else Path()
+    return folder / "generated" / f"{what[:80]}-n{n}-seed{seed}.png"
