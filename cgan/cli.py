@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,13 +32,15 @@ class Group(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
         logger = logging.getLogger("cgan")
-        logger.setLevel(logging.INFO)
+        rank = os.environ.get("RANK", "0")  # of several processes that torchrun started
+        logger.setLevel(logging.INFO if rank == "0" else logging.ERROR)
         logger.propagate = False
         logger.handlers = [_Messages()]
         try:
             return super().invoke(ctx)
         except CganError as error:
-            messages.print(f"cgan: {error}", style="red")
+            who = "cgan" if rank == "0" else f"cgan (process {rank})"
+            messages.print(f"{who}: {error}", style="red")
             raise typer.Exit(2) from error
 
 
@@ -151,6 +154,8 @@ def train(
     from cgan.trainer import train as train_run
 
     run = train_run(resolved, folder or out, resume=resume, progress=True)
+    if not run.written_here:
+        raise typer.Exit(128 + run.stopped_by if run.stopped_by else 0)
     if run.stopped_by is not None:
         messages.print(
             f"stopped after {run.images_seen:,} images; go on with: "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 WARM_UP = 0.05
 """The half-life never exceeds this share of the images seen so far, so that the random weights of
@@ -24,8 +24,8 @@ def decay_after(batch_images: int, half_life_images: float, images_seen: int) ->
 
 
 @torch.no_grad()
-def update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    """average ← decay · average + (1 − decay) · network.
+def update_average(average: nn.Module, network: nn.Module, decay: float | Tensor) -> None:
+    """average ← decay · average + (1 − decay) · network; ``decay`` may be a tensor on the device.
 
     Buffers of floating point (batch norm's running statistics) are averaged like the weights, so
     that the statistics belong to the averaged weights; counters are copied.
@@ -33,7 +33,13 @@ def update_average(average: nn.Module, network: nn.Module, decay: float) -> None
     old = [*average.parameters(), *average.buffers()]
     new = [*network.parameters(), *network.buffers()]
     blended = [(o, n) for o, n in zip(old, new, strict=True) if o.is_floating_point()]
-    torch._foreach_lerp_([o for o, _ in blended], [n for _, n in blended], 1 - decay)
+    kept, fresh = [o for o, _ in blended], [n for _, n in blended]
+    if isinstance(decay, Tensor):
+        steps = torch._foreach_sub(fresh, kept)
+        torch._foreach_mul_(steps, 1 - decay)
+        torch._foreach_add_(kept, steps)
+    else:
+        torch._foreach_lerp_(kept, fresh, 1 - decay)
     for o, n in zip(old, new, strict=True):
         if not o.is_floating_point():
             o.copy_(n)

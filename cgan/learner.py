@@ -23,10 +23,13 @@ from cgan.checkpoint import (
 )
 from cgan.config import Config
 from cgan.data import PictureFolder, Pictures
+from cgan.distributed import ALONE, World
 from cgan.ema import copy_frozen, decay_after, update_average
 from cgan.errors import Diverged
 from cgan.losses import get_loss
 from cgan.models import build_networks
+from cgan.models.conditioning import share_moments
+from cgan.recorded import Record, RecordedStep, Step, record_cuda_graph
 from cgan.sampling import Sampler
 from cgan.updates import NO_PENALTY, Losses, Penalty, Players, get_update
 
@@ -53,21 +56,36 @@ class Learner:
     """
 
     def __init__(
-        self, config: Config, pictures: Pictures | PictureFolder, device: torch.device
+        self,
+        config: Config,
+        pictures: Pictures | PictureFolder,
+        device: torch.device,
+        world: World = ALONE,
+        record: Record | None = None,
     ) -> None:
         self.config, self.device, self.counters = config, device, Counters()
+        self.world = world
+        if record is None and device.type == "cuda" and world.size == 1 and not config.compile:
+            record = record_cuda_graph
         self.classes, self.image_shape = pictures.classes, pictures.image_shape
         self.data_name = pictures.name
         pair = build_networks(config.model, pictures.image_shape, len(pictures.classes))
         self.generator = to_device(pair.generator, device)
         self.discriminator = to_device(pair.discriminator, device)
         self.average = copy_frozen(self.generator)
+        # What a recorded step reads anew each time must be a tensor.
+        self.lr = torch.tensor(config.lr, device=device) if record else config.lr
+        self.decay: Tensor | float = torch.zeros((), device=device) if record else 0.0
         self.players = Players(
             fast(self.generator, config, device),
             fast(self.discriminator, config, device),
-            make_optimizer(self.generator, config),
-            make_optimizer(self.discriminator, config),
+            make_optimizer(self.generator, config, self.lr),
+            make_optimizer(self.discriminator, config, self.lr),
         )
+        if world.size > 1:
+            share_moments(self.generator, world.mean, world.size)
+            for optimizer in self.optimizers.values():
+                optimizer.register_step_pre_hook(world.average_gradients)
         self.update = get_update(config.update)
         self.loss = get_loss(config.loss)._replace(auxiliary=config.auxiliary)
         often = config.penalty.every_steps
@@ -76,30 +94,42 @@ class Learner:
             r2=often * config.penalty.r2,
             gradient_penalty=often * config.penalty.gradient_penalty,
         )
+        self.run: Step = RecordedStep(self.learn, record) if record else self.learn
 
     def step(self, real: Tensor, labels: Tensor) -> Losses:
-        """Learn from one batch: pictures (B, C, H, W) in [-1, 1] and labels (B,)."""
+        """Learn from one batch: pictures (B, C, H, W) in [-1, 1] and labels (B,).
+
+        One of several processes is given its part of the batch. The losses are to be read before
+        the next step: it may overwrite them.
+        """
         config, counters = self.config, self.counters
-        for optimizer in self.optimizers.values():
-            optimizer.param_groups[0]["lr"] = self.learning_rate
-        losses = self.update(
-            self.players,
-            real,
-            labels if config.model.conditional else None,
-            self.draw_z,
-            self.loss,
-            self.penalty if counters.steps % config.penalty.every_steps == 0 else NO_PENALTY,
-        )
+        due = counters.steps % config.penalty.every_steps == 0
+        lr = self.learning_rate
         counters.steps += 1
-        counters.images_seen += len(real)
-        decay = decay_after(len(real), config.ema_half_life_images, counters.images_seen)
-        update_average(self.average, self.generator, decay)
+        counters.images_seen += config.batch_size
+        decay = decay_after(config.batch_size, config.ema_half_life_images, counters.images_seen)
+        if isinstance(self.lr, Tensor) and isinstance(self.decay, Tensor):
+            self.lr.fill_(lr)
+            self.decay.fill_(decay)
+        else:
+            self.decay = decay
+            for optimizer in self.optimizers.values():
+                optimizer.param_groups[0]["lr"] = lr
+        return self.run(real, labels, self.penalty if due else NO_PENALTY)
+
+    def learn(self, real: Tensor, labels: Tensor, penalty: Penalty) -> Losses:
+        """What a step does to the networks; nothing in it waits for a result."""
+        conditional = self.config.model.conditional
+        losses = self.update(
+            self.players, real, labels if conditional else None, self.draw_z, self.loss, penalty
+        )
+        update_average(self.average, self.generator, self.decay)
         return losses
 
     def draw_z(self) -> Tensor:
-        """Fresh z ~ N(0, 1) for a batch."""
+        """Fresh z ~ N(0, 1) for a batch, or for this process's part of it."""
         shape = (self.config.batch_size, self.config.model.latent_dim)
-        return torch.randn(shape, device=self.device)
+        return self.world.part(torch.randn(shape, device=self.device))
 
     @property
     def learning_rate(self) -> float:
@@ -147,6 +177,17 @@ class Learner:
         self.counters = Counters(header["images_seen"], header["steps"], header["seconds"])
         return problems
 
+    def agree(self) -> None:
+        """Take over everything that the first of several processes knows."""
+        if self.world.size == 1:
+            return
+        counted = list(asdict(self.counters).values())
+        state = pack_state(self.networks, self.optimizers, self.device)
+        state = self.world.share({**state, "counters": torch.tensor(counted, dtype=torch.float64)})
+        images_seen, steps, seconds = state.pop("counters").tolist()
+        self.counters = Counters(int(images_seen), int(steps), seconds)
+        unpack_state(state, self.networks, self.optimizers, self.device, Path("the first process"))
+
     def describe(self, measured: dict[str, Any] | None = None) -> dict[str, Any]:
         """The header of the generator's file. It names the data but not where they lay."""
         config = self.config.model_dump(mode="json")
@@ -180,7 +221,7 @@ def fast(network: nn.Module, config: Config, device: torch.device) -> nn.Module:
         plain = network.forward
 
         def forward(*inputs: Tensor | None) -> Tensor:
-            with torch.autocast("cuda", torch.bfloat16):
+            with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
                 output: Tensor = plain(*inputs)
             return output.float()  # losses and penalties are counted in full precision
 
@@ -194,9 +235,14 @@ def fast(network: nn.Module, config: Config, device: torch.device) -> nn.Module:
     return network
 
 
-def make_optimizer(network: nn.Module, config: Config) -> torch.optim.Optimizer:
-    """Adam (Kingma and Ba 2015), all weights in one pass of fused code."""
-    return torch.optim.Adam(network.parameters(), config.lr, config.betas, fused=True)
+def make_optimizer(network: nn.Module, config: Config, lr: float | Tensor) -> torch.optim.Optimizer:
+    """Adam (Kingma and Ba 2015), all weights in one pass of fused code.
+
+    A rate that is a tensor is read anew at each step, also by a step that was recorded.
+    """
+    recordable = isinstance(lr, Tensor) and lr.is_cuda
+    weights = network.parameters()
+    return torch.optim.Adam(weights, lr, config.betas, fused=True, capturable=recordable)
 
 
 def package_version() -> str:

@@ -44,20 +44,23 @@ def new_run(config: Config, out: str | Path | None = None) -> Path:
         raise FileError(explain(error, base)) from error
 
 
-def run_to_resume(config: Config, out: str | Path | None = None) -> Path:
+def run_to_resume(config: Config, out: str | Path | None = None, *, numbered: bool = False) -> Path:
     """The run to go on with: ``out``, or the newest of ``runs/<name>``.
+
+    With ``numbered``, ``out`` too is looked for under the numbers that :func:`new_run` adds.
 
     Raises:
         RunError: there is none.
     """
-    if out is not None:
+    if out is not None and not numbered:
         if not has_state(Path(out)):
             raise RunError(f"{out} holds no state of a run: leave out --resume to start one")
         return Path(out)
-    pattern = re.compile(re.escape(config.name) + r"(-\d+)?")
-    runs = [run for run in _runs_by_age(STATE_FILES) if pattern.fullmatch(run.name)]
+    base = RUNS / config.name if out is None else Path(out)
+    pattern = re.compile(re.escape(base.name) + r"(-\d+)?")
+    runs = [run for run in _runs_by_age(STATE_FILES, base.parent) if pattern.fullmatch(run.name)]
     if not runs:
-        raise RunError(f"there is no run {RUNS / config.name} to resume: leave out --resume")
+        raise RunError(f"there is no run {base} to resume: leave out --resume")
     return runs[-1]
 
 
@@ -121,10 +124,10 @@ def lock(folder: Path) -> Iterator[None]:
         held.release()
 
 
-def _runs_by_age(files: tuple[str, ...]) -> list[Path]:
-    """Folders under ``runs/`` that hold one of these files, the one written last at the end."""
+def _runs_by_age(files: tuple[str, ...], base: Path = RUNS) -> list[Path]:
+    """Folders under ``base`` that hold one of these files, the one written last at the end."""
     ages: dict[Path, int] = {}
-    for folder in RUNS.iterdir() if RUNS.is_dir() else ():
+    for folder in base.iterdir() if base.is_dir() else ():
         times = [path.stat().st_mtime_ns for name in files if (path := folder / name).exists()]
         if times:
             ages[folder] = max(times)

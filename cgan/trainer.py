@@ -6,7 +6,7 @@ import logging
 import math
 import shutil
 import time
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,12 +24,14 @@ from cgan.checkpoint import (
 from cgan.config import FEWEST_UPDATES, Config, load_config, to_yaml
 from cgan.data import Loader, PictureFolder, Pictures, Split, check_classes, load_split
 from cgan.device import find_device, set_arithmetic
-from cgan.errors import CganError, DataError, DeviceError, Diverged, RunError
+from cgan.distributed import World, is_restart, join, local_rank
+from cgan.errors import CganError, ConfigError, DataError, DeviceError, Diverged, RunError
 from cgan.files import write_atomically
 from cgan.images import make_grid, save_png, to_pixels
 from cgan.interrupts import signals
 from cgan.learner import Counters, Learner
-from cgan.loggers import Loggers
+from cgan.loggers import Figures, Loggers
+from cgan.memory import check_batch_fits
 from cgan.metrics.control import Control
 from cgan.runs import check_same_run, lock, new_run, run_to_resume
 from cgan.updates import Losses
@@ -52,6 +54,7 @@ class Run:
         seconds: spent on training, all sittings together.
         control: what the judge said; None where it was not asked.
         stopped_by: the number of the signal that stopped it before its budget was spent, or None.
+        written_here: False in all but the first of several processes.
     """
 
     folder: Path
@@ -60,6 +63,7 @@ class Run:
     seconds: float
     control: Control | None = None
     stopped_by: int | None = None
+    written_here: bool = True
 
     @property
     def generator(self) -> Path:
@@ -91,61 +95,83 @@ def train(
     Raises:
         CganError: the config, data, device or folder cannot be used; nothing was written.
         Diverged: a loss stopped being a number; the last good state is kept.
+
+    One of several processes that ``torchrun`` started trains together with the others.
     """
     config = config if isinstance(config, Config) else load_config(config)
-    device = find_device(config.device)
+    with join() as world:
+        return train_in(world, config, out, resume, progress)
+
+
+def train_in(
+    world: World, config: Config, out: str | Path | None, resume: bool, progress: bool
+) -> Run:
+    """:func:`train`, as one of several processes or alone. The first of them alone writes."""
+    check_parts(config, world)
+    device = find_device(config.device, local_rank())
     if config.bf16 and device.type == "cpu":
         raise DeviceError("bf16 needs a CUDA device, and this is a cpu: leave it off")
     set_arithmetic(device)
-    folder = run_to_resume(config, out) if resume else None
-    if folder is not None:
-        check_same_run(config, load_config(folder / CONFIG_FILE), folder)
+    folder = None
+    if world.leads:
+        folder = run_to_resume(config, out) if resume else run_of_restart(config, out)
+        if folder is not None:
+            check_same_run(config, load_config(folder / CONFIG_FILE), folder)
+    else:
+        world.wait()  # until the first process has downloaded what must be downloaded
     pictures = load_split(config.data, "train")
     check_trainable(config, pictures)
 
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng([device] if device.type == "cuda" else []))
         torch.manual_seed(config.seed)
-        learner = Learner(config, pictures, device)
-        folder = folder or new_run(config, out)
-        stack.enter_context(lock(folder))
-        if resume:
-            for problem in learner.restore(folder):
-                logger.warning("%s; going on from the state before it", problem)
-            logger.info("going on after %s images", f"{learner.counters.images_seen:,}")
-            if learner.counters.share(config) >= 1:
-                logger.info("its budget is spent: a larger --images or --minutes goes on")
-        write_atomically(folder / CONFIG_FILE, to_yaml(config).encode())
-        logger.info(
-            "%s GAN (%s) on %s: %d pictures of %d classes, on %s, in %s",
-            "conditional" if config.model.conditional else "plain",
-            config.model.backbone,
-            pictures.name,
-            len(pictures),
-            len(pictures.classes),
-            device,
-            folder,
-        )
-        images_seen = learner.counters.images_seen
-        try:
-            opened = Loggers(config, folder, images_seen, progress)
-        except CganError:
-            if not resume:  # the folder was made a moment ago, for a run that cannot start
-                shutil.rmtree(folder, ignore_errors=True)
-            raise
-        with closing(opened) as loggers:
-            trainer = Trainer(learner, pictures, folder, loggers)
+        learner = Learner(config, pictures, device, world)
+        check_batch_fits(learner)
+        loggers: Loggers | None = None
+        if world.leads:
+            resumed = folder is not None
+            folder = folder or new_run(config, out)
+            stack.enter_context(lock(folder))
+            if resumed:
+                for problem in learner.restore(folder):
+                    logger.warning("%s; going on from the state before it", problem)
+                logger.info("going on after %s images", f"{learner.counters.images_seen:,}")
+                if learner.counters.share(config) >= 1:
+                    logger.info("its budget is spent: a larger --images or --minutes goes on")
+            write_atomically(folder / CONFIG_FILE, to_yaml(config).encode())
+            logger.info(
+                "%s GAN (%s) on %s: %d pictures of %d classes, on %s%s, in %s",
+                "conditional" if config.model.conditional else "plain",
+                config.model.backbone,
+                pictures.name,
+                len(pictures),
+                len(pictures.classes),
+                device,
+                f" in {world.size} processes" if world.size > 1 else "",
+                folder,
+            )
             try:
-                stopped_by = trainer.run()
-            except torch.OutOfMemoryError as error:
-                raise RunError(
-                    f"a batch of {config.batch_size} does not fit the memory of {device}: "
-                    f"lower --batch-size; the last state is kept in {folder}"
-                ) from error
-            control = None
-            if stopped_by is None and config.control_per_class and len(pictures.classes) > 1:
-                loggers.leave_terminal()
-                control = trainer.measure()
+                loggers = Loggers(config, folder, learner.counters.images_seen, progress)
+            except CganError:
+                if not resumed:  # the folder was made a moment ago, for a run that cannot start
+                    shutil.rmtree(folder, ignore_errors=True)
+                raise
+            stack.enter_context(closing(loggers))
+            world.wait()
+        learner.agree()
+        folder = Path(world.share_text(str(folder)))
+        trainer = Trainer(learner, pictures, folder, loggers)
+        try:
+            stopped_by = trainer.run()
+        except torch.OutOfMemoryError as error:
+            raise RunError(
+                f"a batch of {config.batch_size} does not fit the memory of {device} "
+                f"({str(error).partition('. See')[0]}): lower --batch-size; "
+                f"the last state is kept in {folder}"
+            ) from error
+        control = None
+        if stopped_by is None and config.control_per_class and len(pictures.classes) > 1:
+            control = trainer.measure()
     return Run(
         folder,
         config,
@@ -153,7 +179,32 @@ def train(
         learner.counters.seconds,
         control=control,
         stopped_by=stopped_by,
+        written_here=world.leads,
     )
+
+
+def check_parts(config: Config, world: World) -> None:
+    """Refuse a batch that can't be split evenly.
+
+    Raises:
+        ConfigError: naming batches that can.
+    """
+    batch, size = config.batch_size, world.size
+    if batch % size or batch // size < 2:
+        below, above = batch // size * size, -(-batch // size) * size
+        near = " or ".join(str(b) for b in sorted({below, above}) if b >= 2 * size) or 2 * size
+        raise ConfigError(
+            f"a batch of {batch} can't be split evenly over {size} processes, two pictures or "
+            f"more for each: choose --batch-size {near}, or another number of processes"
+        )
+
+
+def run_of_restart(config: Config, out: str | Path | None) -> Path | None:
+    """What torchrun has started again goes on where it was, if it had come so far."""
+    if is_restart():
+        with suppress(RunError):
+            return run_to_resume(config, out, numbered=True)
+    return None
 
 
 def check_trainable(config: Config, pictures: Pictures | PictureFolder) -> None:
@@ -184,10 +235,15 @@ class Trainer:
     """The loop of one run, between its learner, its folder and its loggers."""
 
     def __init__(
-        self, learner: Learner, pictures: Pictures | PictureFolder, folder: Path, loggers: Loggers
+        self,
+        learner: Learner,
+        pictures: Pictures | PictureFolder,
+        folder: Path,
+        loggers: Loggers | None,
     ) -> None:
         self.learner, self.pictures, self.folder, self.loggers = learner, pictures, folder, loggers
-        self.config, self.device = learner.config, learner.device
+        self.config, self.device, self.world = learner.config, learner.device, learner.world
+        self.stop = 0
         self.watch: Watch | None = None
         self.looked_at = -1
         self.forget()
@@ -196,12 +252,14 @@ class Trainer:
         """Learn until the budget is spent (None) or a signal comes (its number)."""
         config, counters = self.config, self.learner.counters
         batch = config.batch_size
-        loader = Loader(self.pictures, batch, self.device, config.seed, config.data.balanced)
-        if counters.steps == 0:
+        seed, balanced = config.seed, config.data.balanced
+        loader = Loader(self.pictures, batch, self.device, seed, balanced, world=self.world)
+        leads = self.world.leads
+        if leads and counters.steps == 0:
             self.learner.save(self.folder)
         saved = time.monotonic()
         reached = config.images is None or config.images >= config.eval_every_images
-        looks = config.eval_every_images and reached and len(self.pictures.classes) > 1
+        looks = leads and config.eval_every_images and reached and len(self.pictures.classes) > 1
         if looks and self.watch is None:  # now, while a missing test part or Ctrl-C costs nothing
             self.watch = Watch(self.split, self.device, self.folder)
 
@@ -212,30 +270,39 @@ class Trainer:
         batches = loader.batches(counters.images_seen)
         with signals() as caught, closing(batches):
             clock = time.perf_counter()
-            while counters.share(config) < 1 and not caught:
+            while not self.ended(caught):
                 real, labels = next(batches)
                 self.remember(self.learner.step(real, labels))
                 counters.seconds += time.perf_counter() - clock
                 clock = time.perf_counter()
                 if due(config.log_every_images):
                     self.report()
-                if due(config.sample_every_images):
+                if leads and due(config.sample_every_images):
                     self.draw_grid()
                 if looks and due(config.eval_every_images):
                     self.look()
                     clock = time.perf_counter()
-                if time.monotonic() - saved > config.save_every_seconds:
+                if leads and time.monotonic() - saved > config.save_every_seconds:
                     self.save()
                     saved = time.monotonic()
             self.report()
-            self.save()
-        self.draw_grid()
-        return caught[0] if counters.share(config) < 1 else None
+            if leads:
+                self.save()
+        if leads:
+            self.draw_grid()
+        return self.stop if counters.share(config) < 1 else None
+
+    def ended(self, caught: list[int]) -> bool:
+        """Whether the budget is spent or a signal has come; all processes agree on both."""
+        counters = self.learner.counters
+        counters.seconds, stop = self.world.most(counters.seconds, caught[0] if caught else 0)
+        self.stop = int(stop)
+        return counters.share(self.config) >= 1 or bool(self.stop)
 
     def remember(self, losses: Losses) -> None:
         """Add up losses where they are: reading them would make a GPU wait."""
         for name, value in losses.items():
-            self.totals[name] = self.totals[name] + value if name in self.totals else value
+            self.totals[name] = self.totals.get(name, 0) + value
 
     def forget(self) -> None:
         """Begin new means."""
@@ -266,9 +333,10 @@ class Trainer:
         counters, since = self.learner.counters, self.since
         if counters.steps == since.steps:
             return
+        self.world.mean_(list(self.totals.values()))
         share, means = counters.share(self.config), self.means()
         images, seconds = counters.images_seen - since.images_seen, counters.seconds - since.seconds
-        self.loggers.log(
+        self.log(
             {
                 "images_seen": counters.images_seen,
                 "steps": counters.steps,
@@ -281,6 +349,11 @@ class Trainer:
             }
         )
         self.forget()
+
+    def log(self, figures: Figures) -> None:
+        """Tell the loggers, where there are any: the first process has them."""
+        if self.loggers is not None:
+            self.loggers.log(figures)
 
     def save(self) -> None:
         """Write state and generator, after a look at the losses that led to them."""
@@ -297,7 +370,8 @@ class Trainer:
         images_seen = self.learner.counters.images_seen
         path = self.folder / "samples" / f"{images_seen:09d}.png"
         save_png(make_grid(to_pixels(shown), GRID_COLUMNS), path)
-        self.loggers.picture(path, images_seen)
+        if self.loggers is not None:
+            self.loggers.picture(path, images_seen)
 
     def split(self, split: Split) -> Pictures | PictureFolder:
         """The pictures that are learned from, which are there, or those held out."""
@@ -309,13 +383,16 @@ class Trainer:
         assert self.watch is not None
         self.looked_at = images_seen = self.learner.counters.images_seen
         verdict = self.watch.look(self.learner.sampler(self.folder))
-        self.loggers.log({"images_seen": images_seen, **verdict.figures()})
+        self.log({"images_seen": images_seen, **verdict.figures()})
         if self.watch.is_best(verdict):
             self.learner.save_generator(self.folder / BEST_FILE, self.watch.best)
         self.watch.warn(verdict, self.folder, self.learner.counters.share(self.config))
 
-    def measure(self) -> Control:
+    def measure(self) -> Control | None:
         """Ask the judge at length, and write its answer into the generator's file."""
+        if self.loggers is None:  # the first process does
+            return None
+        self.loggers.leave_terminal()
         images_seen = self.learner.counters.images_seen
         if self.watch is None:
             self.watch = Watch(self.split, self.device, self.folder)
@@ -326,7 +403,7 @@ class Trainer:
         self.learner.save_generator(self.folder / GENERATOR_FILE, verdict.to_dict())
         # Not its FID, which would be no point of that curve: FID falls with the number of pictures.
         control = verdict.control
-        self.loggers.log(
+        self.log(
             {
                 "images_seen": images_seen,
                 "control_accuracy": control.accuracy,

@@ -13,7 +13,7 @@ PACKAGE = Path(cgan.__file__).parent
 FLOORS = """
     errors
     files config
-    images losses penalties ema latents device
+    images losses penalties ema latents device distributed
     models.conditioning
     models.mlp models.dcgan
     models
@@ -29,7 +29,9 @@ FLOORS = """
     metrics.control
     metrics.report metrics.reference
     metrics.measure
+    recorded
     learner loggers runs interrupts watch
+    memory
     trainer evaluation
     tables shell
     page

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from cgan.data.folder import PictureFolder
 from cgan.data.sources import Pictures
+from cgan.distributed import ALONE, World
 from cgan.images import to_signed
 
 Batches = Generator[tuple[Tensor, Tensor], None, None]
@@ -45,6 +46,8 @@ class Loader:
     Pictures in memory lie on the device as uint8 where they fit, and a batch is one gather and one
     multiplication there. A folder too large for memory is read by worker processes.
 
+    Of several processes that learn together, each gets its part of the same batches.
+
     The position is a number: batches after ``images_seen`` pictures are the same in whichever
     process they are drawn, so a run that goes on needs to remember nothing else.
     """
@@ -57,9 +60,11 @@ class Loader:
         seed: int = 0,
         balanced: bool = False,
         workers: int = 2,
+        world: World = ALONE,
     ) -> None:
         self.pictures, self.batch_size, self.seed = pictures, batch_size, seed
         self.device, self.balanced, self.workers = torch.device(device), balanced, workers
+        self.world = world
 
     def batches(self, images_seen: int = 0) -> Batches:
         """The batches that follow after so many pictures."""
@@ -67,24 +72,28 @@ class Loader:
             return self._gather(self.pictures, images_seen)
         return self._read(self.pictures, images_seen)
 
-    def _indices(self, images_seen: int) -> Iterator[Tensor]:
-        """Indices of each batch, (B,) on the CPU; a batch may span two epochs."""
-        labels = self.pictures.labels
-        length = len(epoch_order(labels, self.seed, 0, self.balanced))
-        epoch, offset = divmod(images_seen, length)
-        rest = epoch_order(labels, self.seed, epoch, self.balanced)[offset:]
+    def _indices(self, images_seen: int, home: torch.device | str = "cpu") -> Iterator[Tensor]:
+        """Indices of this process's part of each batch; a batch may span two epochs.
+
+        They lie at ``home``: an epoch's order goes there once, not a piece with every batch.
+        """
+
+        def order(epoch: int) -> Tensor:
+            return epoch_order(self.pictures.labels, self.seed, epoch, self.balanced).to(home)
+
+        epoch, offset = divmod(images_seen, len(order(0)))
+        rest = order(epoch)[offset:]
         while True:
             while len(rest) < self.batch_size:
                 epoch += 1
-                rest = torch.cat([rest, epoch_order(labels, self.seed, epoch, self.balanced)])
-            yield rest[: self.batch_size]
+                rest = torch.cat([rest, order(epoch)])
+            yield self.world.part(rest[: self.batch_size])
             rest = rest[self.batch_size :]
 
     def _gather(self, pictures: Pictures, images_seen: int) -> Batches:
         home = self.device if fits(pictures.images, self.device) else torch.device("cpu")
         images, labels = pictures.images.to(home), pictures.labels.to(home)
-        for indices in self._indices(images_seen):
-            indices = indices.to(home, non_blocking=True)
+        for indices in self._indices(images_seen, home):
             batch = images[indices].to(self.device, non_blocking=True)
             yield to_signed(batch), labels[indices].to(self.device, non_blocking=True)
 

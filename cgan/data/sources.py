@@ -105,7 +105,7 @@ def load_pictures(
     folder = _scan(source, size, skip_broken)
     train, test = split_by_class(folder.labels, HELD_OUT_FOLDER)
     chosen = folder.subset(train if split == "train" else test)
-    if chosen.nbytes > (_free_memory() // 2 if memory_bytes is None else memory_bytes):
+    if chosen.nbytes > (free_memory() // 2 if memory_bytes is None else memory_bytes):
         logger.info("%s is too large for memory: reading it from disk as it is needed", source)
         return chosen
     return _read_all(chosen)
@@ -240,7 +240,7 @@ def _read_all(folder: PictureFolder) -> Pictures:
     return Pictures(folder.name, stacked, folder.labels, folder.classes)
 
 
-def _free_memory() -> int:
+def free_memory() -> int:
     """Bytes that can be had without swapping; where the system doesn't tell, 4 GiB."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()

@@ -12,6 +12,8 @@ Labels are int64 of shape (B,), from 0 to num_classes − 1.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -85,18 +87,50 @@ class BatchNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_classes or 1, features))
         self.register_buffer("running_mean", torch.zeros(features))
         self.register_buffer("running_var", torch.ones(features))
+        self.mean_of_parts: Callable[[Tensor], Tensor] | None = None
+        self.parts = 1
 
     def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
         """Normalise over batch and space, then scale and shift, by class if conditional."""
+        chosen = labels if self.conditional else None
         mean, var = self.running_mean, self.running_var
-        if not self.conditional or labels is None:
+        if self.training and self.mean_of_parts is not None:
+            normal = self._normalise_together(x, self.mean_of_parts)
+        elif chosen is not None:
+            normal = functional.batch_norm(x, mean, var, training=self.training)
+        else:
             gain, bias = self.gain[0], self.bias[0]
             return functional.batch_norm(x, mean, var, gain, bias, training=self.training)
-        normal = functional.batch_norm(x, mean, var, training=self.training)
-        shape = (*x.shape[:2], *[1] * (x.dim() - 2))
-        gain = functional.embedding(labels, self.gain).view(shape)
-        bias = functional.embedding(labels, self.bias).view(shape)
+        if chosen is None:
+            chosen = torch.zeros(1, dtype=torch.int64, device=x.device)
+        shape = (len(chosen), x.shape[1], *[1] * (x.dim() - 2))
+        gain = functional.embedding(chosen, self.gain).view(shape)
+        bias = functional.embedding(chosen, self.bias).view(shape)
         return torch.addcmul(bias, normal, gain)
+
+    def _normalise_together(self, x: Tensor, mean_of: Callable[[Tensor], Tensor]) -> Tensor:
+        """By the moments of the whole batch, of which every process holds an equal part."""
+        others = [dim for dim in range(x.dim()) if dim != 1]
+        mean = mean_of(x.mean(others, keepdim=True))
+        var = mean_of((x - mean).square().mean(others, keepdim=True))
+        count = self.parts * x.numel() // x.shape[1]
+        with torch.no_grad():  # as functional.batch_norm keeps them
+            self.running_mean.lerp_(mean.flatten(), 0.1)
+            self.running_var.lerp_(var.flatten() * (count / (count - 1)), 0.1)
+        return (x - mean) * (var + 1e-5).rsqrt()
+
+
+def share_moments(network: nn.Module, mean: Callable[[Tensor], Tensor], parts: int) -> None:
+    """Let batch norm see the whole batch where each of so many processes holds one part of it.
+
+    Args:
+        network: whose batch norms are meant.
+        mean: of a tensor over all processes, differentiable.
+        parts: how many processes.
+    """
+    for module in network.modules():
+        if isinstance(module, BatchNorm):
+            module.mean_of_parts, module.parts = mean, parts
 
 
 class Head(nn.Module):

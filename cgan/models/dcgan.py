@@ -11,8 +11,9 @@ steps of convolution see too little of a 28×28 picture to read a digit.
 
 from __future__ import annotations
 
+from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu, relu
+from torch.nn.functional import leaky_relu, linear, relu, unfold
 
 from cgan.models.conditioning import (
     BatchNorm,
@@ -50,6 +51,25 @@ def init_weights(module: nn.Module) -> None:
         nn.init.normal_(module.gain, 1.0, 0.02)
 
 
+def lay_out(x: Tensor) -> Tensor:
+    """The same numbers, (B, C, H, W), with the channels of a pixel side by side in memory.
+
+    Every layer keeps that layout, forward and backward: where two meet in one operation, a CPU
+    takes twenty times as long for it.
+    """
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
+def halve(x: Tensor, convolution: nn.Conv2d) -> Tensor:
+    """A 4×4 convolution of stride 2 as a matrix product over patches, (B, C, H, W), laid out.
+
+    Equal to calling it, and for one to three channels several times as fast on a CPU.
+    """
+    patches = unfold(x, 4, padding=1, stride=2).transpose(1, 2)
+    h = linear(patches, convolution.weight.flatten(1), convolution.bias)
+    return rearrange(h, "b (h w) c -> b c h w", h=x.shape[2] // 2)
+
+
 class Generator(nn.Module):
     """G(z, y): z (B, latent_dim) and y (B,) to pictures (B, C, H, W) in [-1, 1]."""
 
@@ -85,7 +105,7 @@ class Generator(nn.Module):
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Draw one picture for each row of z."""
         check_labels(labels, self.num_classes)
-        h = self.project(self.entrance(z, labels)).view(-1, *self.base)
+        h = lay_out(self.project(self.entrance(z, labels)).view(-1, *self.base))
         for norm, twice in zip(self.norms, self.raises, strict=True):
             h = twice(relu(norm(h, labels)))
         pictures: Tensor = h.tanh()
@@ -108,10 +128,11 @@ class Discriminator(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.entrance = LabelPlane(image_shape, only_if("concat", label, num_classes))
         channels = plan_channels(image_shape, width)
-        self.halves = nn.ModuleList(
+        self.first, *others = (
             nn.Conv2d(here, there, 4, stride=2, padding=1)
             for here, there in zip([self.entrance.channels, *channels], channels, strict=False)
         )
+        self.halves = nn.ModuleList(others)
         base_pixels = (image_shape[1] >> len(channels)) * (image_shape[2] >> len(channels))
         self.hidden = nn.Linear(channels[-1] * base_pixels, 4 * width)
         self.head = Head(4 * width, num_classes, label)
@@ -120,9 +141,9 @@ class Discriminator(nn.Module):
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
         """The logit of each picture."""
         check_labels(labels, self.num_classes)
-        h = self.entrance(images, labels)
+        h = self.dropout(leaky_relu(halve(self.entrance(images, labels), self.first), 0.2))
         for half in self.halves:
             h = self.dropout(leaky_relu(half(h), 0.2))
-        h = leaky_relu(self.hidden(h.flatten(1)), 0.2)
+        h = leaky_relu(self.hidden(rearrange(h, "b c h w -> b (h w c)")), 0.2)
         logits: Tensor = self.head(h, labels)
         return logits
