@@ -30,14 +30,14 @@ from cgan.checkpoint import (
 from cgan.config import Config, make_config
 from cgan.errors import CganError, ConfigError, FileError, MeasureError, UnknownName
 from cgan.images import to_unit
-from cgan.latents import draw_latents
+from cgan.latents import draw_latents, draw_normals
 from cgan.models import build_networks
 
 DESCRIPTION = ("data", "images_seen", "seconds", "measured", "versions")
 """What a header says beside its config, classes and shape."""
 
-BATCH = 64
-"""Pictures drawn at once, always."""
+BATCH = {"cpu": 64, "cuda": 4_096}
+"""Pictures drawn at once, always: rounding depends on it."""
 
 VERIFY_LIMIT = 100
 """Draws of one picture after which a judge's disagreement is an error."""
@@ -136,6 +136,11 @@ class Sampler:
         """Where it draws."""
         return next(self.generator.parameters()).device
 
+    @property
+    def batch(self) -> int:
+        """Pictures it draws at once."""
+        return BATCH[self.device.type]
+
     def to(self, device: torch.device | str) -> Sampler:
         """Itself, moved."""
         self.generator.to(device)
@@ -198,16 +203,16 @@ class Sampler:
     def batches(
         self, request: Request, verify: Names | Verifier | None = None
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Pictures (≤ 64, C, H, W) in [0, 1] and their classes, in order, on the device."""
+        """Pictures (≤ ``batch``, C, H, W) in [0, 1] and their classes, in order, on the device."""
         if verify is not None and not isinstance(verify, Verifier):
             verify = Verifier(verify)
         if verify is not None:
             self._check(verify, request)
-        for start in range(0, len(request), BATCH):
-            seeds = request.seeds[start : start + BATCH]
+        for start in range(0, len(request), self.batch):
+            seeds = request.seeds[start : start + self.batch]
             labels = None
             if request.labels is not None:
-                chosen = request.labels[start : start + BATCH]
+                chosen = request.labels[start : start + self.batch]
                 labels = torch.tensor(chosen, device=self.device)
             pictures = self._draw(seeds, labels)
             if verify is not None and labels is not None:
@@ -218,13 +223,21 @@ class Sampler:
         self, seeds: Sequence[int], labels: Tensor | None, attempts: Sequence[int] | None = None
     ) -> Tensor:
         """At most one batch of pictures, drawn as a full one."""
-        missing = BATCH - len(seeds)
-        latent_dim = self.config.model.latent_dim
-        z = functional.pad(draw_latents(seeds, latent_dim, attempts), (0, 0, 0, missing))
+        missing = self.batch - len(seeds)
+        z = functional.pad(self._draw_z(seeds, attempts), (0, 0, 0, missing))
         if labels is not None:
             labels = functional.pad(labels, (0, missing))
         with torch.inference_mode():
-            return to_unit(self.generator(z.to(self.device), labels))[: len(seeds)]
+            return to_unit(self.generator(z, labels))[: len(seeds)]
+
+    def _draw_z(self, seeds: Sequence[int], attempts: Sequence[int] | None) -> Tensor:
+        """Where the networks are: NumPy's on the CPU, as where there is no torch."""
+        latent_dim = self.config.model.latent_dim
+        if self.device.type == "cpu":
+            return torch.from_numpy(draw_latents(seeds, latent_dim, attempts))
+        passed = torch.tensor(attempts or [0] * len(seeds), device=self.device)
+        z: Tensor = draw_normals(torch, torch.tensor(seeds, device=self.device), passed, latent_dim)
+        return z
 
     @torch.inference_mode()
     def _redraw(
