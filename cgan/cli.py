@@ -200,7 +200,7 @@ def _resolve(
     from cgan.config import default_config_name, load_config
 
     if resume and config is None:
-        from cgan.checkpoint import CONFIG_FILE
+        from cgan.places import CONFIG_FILE
         from cgan.runs import newest_state
 
         folder = Path(out) if out else newest_state()

@@ -21,7 +21,8 @@ from cgan.shell import (
 )
 
 if TYPE_CHECKING:
-    from cgan.sampling import Sampler, Verifier
+    from cgan.sampling import Sampler
+    from cgan.verify import Verifier
 
 LEAST_SIDE = 56
 """Without --scale, pictures in a grid are enlarged to at least this side in pixels."""
@@ -55,7 +56,7 @@ def generate(
 ) -> None:
     """Draw pictures of the classes you name; prints where they are."""
     from cgan.device import find_device
-    from cgan.images import make_grid, save_png, to_pixels
+    from cgan.png import make_grid, save_png, to_pixels
 
     sampler = load_model(model)
     labels = [*map(str, digit or []), *(classes or [])] or None
@@ -101,11 +102,11 @@ def generate(
 
 def _verifier(sampler: Sampler, data: str | None, data_dir: str | None) -> Verifier:
     """With the judge that lies beside the generator, or else one of its data."""
-    from cgan.checkpoint import JUDGE_FILE
     from cgan.data import load_split
     from cgan.evaluation import data_of
     from cgan.metrics.classifier import Judge, find_judge
-    from cgan.sampling import Verifier
+    from cgan.places import JUDGE_FILE
+    from cgan.verify import Verifier
 
     beside = sampler.path.with_name(JUDGE_FILE)
     if beside.exists() and data is None:
@@ -116,7 +117,7 @@ def _verifier(sampler: Sampler, data: str | None, data_dir: str | None) -> Verif
 
 def _default_out(sampler: Sampler, labels: list[str] | None, n: int, seed: int) -> Path:
     """A name that says what is drawn, in the run's folder or, for a file alone, in this one."""
-    from cgan.checkpoint import CONFIG_FILE
+    from cgan.places import CONFIG_FILE
 
     what = "-".join(map(file_name, labels)) if labels else "all"
     run = sampler.path.parent

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from cgan.checkpoint import (
     GENERATOR,
-    GENERATOR_FILE,
     GENERATOR_VERSION,
     load_state,
     pack_state,
@@ -27,6 +26,7 @@ from cgan.ema import copy_frozen, decay_after, update_average
 from cgan.errors import Diverged
 from cgan.losses import get_loss
 from cgan.models import build_networks
+from cgan.places import GENERATOR_FILE
 from cgan.sampling import Sampler
 from cgan.updates import NO_PENALTY, Losses, Penalty, Players, get_update
 

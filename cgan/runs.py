@@ -9,12 +9,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from cgan.checkpoint import GENERATOR_FILE, PACKAGED, STATE_FILES, has_state
+from cgan.checkpoint import has_state
 from cgan.config import RESUMABLE_CHANGES, Config, flatten
 from cgan.errors import FileError, RunError
 from cgan.files import explain, remove_leftovers
+from cgan.places import RUNS, STATE_FILES, runs_by_age
 
-RUNS = Path("runs")
 LOCK_FILE = ".lock"
 
 
@@ -55,16 +55,10 @@ def run_to_resume(config: Config, out: str | Path | None = None) -> Path:
             raise RunError(f"{out} holds no state of a run: leave out --resume to start one")
         return Path(out)
     pattern = re.compile(re.escape(config.name) + r"(-\d+)?")
-    runs = [run for run in _runs_by_age(STATE_FILES) if pattern.fullmatch(run.name)]
+    runs = [run for run in runs_by_age(STATE_FILES) if pattern.fullmatch(run.name)]
     if not runs:
         raise RunError(f"there is no run {RUNS / config.name} to resume: leave out --resume")
     return runs[-1]
-
-
-def newest_model() -> Path:
-    """The run under ``runs/`` whose generator was written last, or the generator in the package."""
-    runs = _runs_by_age((GENERATOR_FILE,))
-    return runs[-1] if runs else PACKAGED / "mnist"
 
 
 def newest_state() -> Path:
@@ -73,7 +67,7 @@ def newest_state() -> Path:
     Raises:
         RunError: there is none.
     """
-    runs = _runs_by_age(STATE_FILES)
+    runs = runs_by_age(STATE_FILES)
     if not runs:
         raise RunError("there is no run in runs/ to resume: leave out --resume")
     return runs[-1]
@@ -119,13 +113,3 @@ def lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         held.release()
-
-
-def _runs_by_age(files: tuple[str, ...]) -> list[Path]:
-    """Folders under ``runs/`` that hold one of these files, the one written last at the end."""
-    ages: dict[Path, int] = {}
-    for folder in RUNS.iterdir() if RUNS.is_dir() else ():
-        times = [path.stat().st_mtime_ns for name in files if (path := folder / name).exists()]
-        if times:
-            ages[folder] = max(times)
-    return sorted(ages, key=lambda folder: ages[folder])

@@ -11,10 +11,9 @@ from PIL import Image
 from typer.testing import Result
 
 import cgan
-from cgan.checkpoint import GENERATOR_FILE, JUDGE_FILE, PACKAGED
 from cgan.metrics.classifier import Judge
 from cgan.metrics.control import measure_control
-from cgan.sampling import packaged_names
+from cgan.places import GENERATOR_FILE, JUDGE_FILE, PACKAGED, packaged_names
 
 Shell = Callable[..., Result]
 
