@@ -42,7 +42,7 @@ def make_grid(pixels: Pixels, columns: int, scale: int = 1, gap: int = 2) -> NDA
         uint8, (C, height, width).
     """
     missing = -len(pixels) % columns
-    framed = np.pad(_to_array(pixels), ((0, missing), (0, 0), (0, gap), (0, gap)))
+    framed = np.pad(to_array(pixels), ((0, missing), (0, 0), (0, gap), (0, gap)))
     grid = rearrange(framed, "(rows columns) c h w -> c (rows h) (columns w)", columns=columns)
     grid = grid[:, : grid.shape[1] - gap, : grid.shape[2] - gap]
     return grid.repeat(scale, 1).repeat(scale, 2)
@@ -50,7 +50,7 @@ def make_grid(pixels: Pixels, columns: int, scale: int = 1, gap: int = 2) -> NDA
 
 def encode_png(pixels: Pixels) -> bytes:
     """One uint8 picture, (1, H, W) grey or (3, H, W) colour, as the bytes of a PNG file."""
-    array = rearrange(_to_array(pixels), "c h w -> h w c")
+    array = rearrange(to_array(pixels), "c h w -> h w c")
     image = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
     file = io.BytesIO()
     image.save(file, format="PNG", optimize=False)
@@ -63,6 +63,6 @@ def save_png(pixels: Pixels, path: Path) -> Path:
     return path
 
 
-def _to_array(pixels: Pixels) -> NDArray[np.uint8]:
+def to_array(pixels: Pixels) -> NDArray[np.uint8]:
     """As NumPy has it, whichever device it lies on."""
     return pixels if isinstance(pixels, np.ndarray) else pixels.numpy(force=True)

@@ -14,6 +14,7 @@ FLOORS = """
     errors
     files places config
     asking png images losses penalties ema latents device
+    onnx_sampler
     models.conditioning
     models.mlp models.dcgan
     models
@@ -23,6 +24,7 @@ FLOORS = """
     data
     updates checkpoint verify
     sampling
+    export
     metrics metrics.classifier metrics.distances
     metrics.features
     metrics.gather
