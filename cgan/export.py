@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import warnings
@@ -29,6 +30,7 @@ from cgan.onnx_sampler import (
 from cgan.places import find_generator
 from cgan.sampling import Sampler, load
 
+NEEDED = ("onnx", "onnxscript", "onnxruntime")
 OPSET = 20
 TOLERANCE = 1e-4
 """How far a pixel in [0, 1] may be from torch's: a fortieth of a grey level."""
@@ -61,12 +63,17 @@ def export(path_or_run: str | Path, out: Path | None = None) -> Path:
         where it is.
 
     Raises:
-        ConfigError: ``out`` is not called .onnx.
+        ConfigError: ``out`` is not called .onnx, or a package of :data:`NEEDED` is not installed.
         FileError: there is no such generator, or the file cannot be written.
-        RunError: onnx, onnxscript or onnxruntime is not installed, or the pictures differ.
+        RunError: the pictures differ.
     """
     if out is not None and out.suffix != ".onnx":
         raise ConfigError(f"--out takes a .onnx file, not {out}")
+    for module in NEEDED:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ConfigError(f"exporting needs {module}: pip install 'cgan[onnx]'") from error
     path = find_generator(path_or_run)
     digest = digest_of(path)  # before it is read: were it replaced, the export would count as stale
     sampler = load(path)
@@ -76,23 +83,15 @@ def export(path_or_run: str | Path, out: Path | None = None) -> Path:
         "sha256": digest,
         "generator": sampler.header,
     }
-    try:
-        content = encode(sampler, json.dumps(about, sort_keys=True, ensure_ascii=False))
-        session = open_session(content)
-    except ImportError as error:
-        raise RunError(f"{error}: exporting needs pip install 'cgan[onnx]'") from error
-    compare(sampler, OnnxSampler(session, sampler.header, path))
+    content = encode(sampler, json.dumps(about, sort_keys=True, ensure_ascii=False))
+    compare(sampler, OnnxSampler(open_session(content), sampler.header, path))
     target = out or export_of(path)
     write_atomically(target, content)
     return target
 
 
 def encode(sampler: Sampler, about: str) -> bytes:
-    """A generator on the CPU as the bytes of an ONNX file, with ``about`` in its metadata.
-
-    Raises:
-        ImportError: onnx or onnxscript is not installed.
-    """
+    """A generator on the CPU as the bytes of an ONNX file, with ``about`` in its metadata."""
     z = torch.zeros(BATCH, sampler.latent_dim)
     given = (z, torch.zeros(BATCH, dtype=torch.int64))[: 1 + sampler.conditional]
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
