@@ -228,10 +228,11 @@ def pack(
     from dataclasses import replace
 
     import cgan
-    from cgan.checkpoint import GENERATOR_FILE, JUDGE_FILE, PACKAGED, read_tensors, save_tensors
+    from cgan.checkpoint import read_tensors, save_tensors
     from cgan.loggers import read_curves
     from cgan.metrics.classifier import Judge
     from cgan.page import render_page
+    from cgan.places import GENERATOR_FILE, JUDGE_FILE, PACKAGED
 
     sampler = cgan.load(run)
     folder = PACKAGED / sampler.config.name

@@ -18,21 +18,12 @@ from torch import Tensor, nn
 
 from cgan.errors import FileError
 from cgan.files import write_atomically
+from cgan.places import STATE_FILES
 
 GENERATOR = "cgan-generator"
 STATE = "cgan-state"
 GENERATOR_VERSION = 1
 STATE_VERSION = 1
-
-GENERATOR_FILE = "generator.safetensors"
-CONFIG_FILE = "config.yaml"
-BEST_FILE = "best.safetensors"
-JUDGE_FILE = "judge.safetensors"
-PACKAGED = Path(__file__).parent / "packaged"
-"""Generators that come with the package, each with its judge in a folder of its name."""
-
-STATE_FILES = ("state.safetensors", "state-before.safetensors")
-"""The last state, and the one before it."""
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:

@@ -193,6 +193,23 @@ def info(model: ModelArgument = None, as_json: JsonOption = False) -> None:
         tables.print_file(sampler)
 
 
+@app.command(epilog="Examples:  cgan export  |  cgan export runs/pets --onnx --out pets.onnx")
+def export(
+    model: ModelArgument = None,
+    onnx: Annotated[bool, typer.Option("--onnx", help="As ONNX, the only format.")] = True,
+    out: Annotated[
+        str | None,
+        typer.Option(help="An .onnx file [beside the generator, where cgan generate finds it]."),
+    ] = None,
+) -> None:
+    """Write a generator as ONNX: cgan generate then draws without waiting for torch."""
+    from cgan.export import export as write_export
+    from cgan.places import newest_model
+
+    chosen = model if model is not None else newest_model()
+    typer.echo(str(write_export(chosen, None if out is None else Path(out))))
+
+
 def main() -> None:
     """The console command."""
     app(prog_name="cgan")
@@ -205,7 +222,7 @@ def _resolve(
     from cgan.config import default_config_name, load_config
 
     if resume and config is None:
-        from cgan.checkpoint import CONFIG_FILE
+        from cgan.places import CONFIG_FILE
         from cgan.runs import newest_state
 
         folder = Path(out) if out else newest_state()

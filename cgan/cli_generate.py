@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import ceil, sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,12 +17,14 @@ from cgan.shell import (
     ModelArgument,
     file_name,
     file_names,
-    load_model,
     messages,
 )
 
 if TYPE_CHECKING:
-    from cgan.sampling import Sampler, Verifier
+    from cgan.asking import Described
+    from cgan.onnx_sampler import OnnxSampler
+    from cgan.sampling import Sampler
+    from cgan.verify import Verifier
 
 LEAST_SIDE = 56
 """Without --scale, pictures in a grid are enlarged to at least this side in pixels."""
@@ -54,10 +57,12 @@ def generate(
     device: DeviceOption = "cpu",
 ) -> None:
     """Draw pictures of the classes you name; prints where they are."""
-    from cgan.device import find_device
-    from cgan.images import make_grid, save_png, to_pixels
+    import numpy as np
 
-    sampler = load_model(model)
+    from cgan.onnx_sampler import OnnxSampler
+    from cgan.png import make_grid, save_png, to_array, to_pixels
+
+    sampler = _open(model, device, verify)
     labels = [*map(str, digit or []), *(classes or [])] or None
     if digit and not sampler.has_digits:
         raise ConfigError(
@@ -68,18 +73,24 @@ def generate(
     target = Path(out) if out else _default_out(sampler, labels, n, seed)
     if target.suffix and target.suffix != ".png" and not target.is_dir():
         raise ConfigError(f"--out takes a .png or a folder, not {out}")
-    sampler.to(find_device(device))
-    verifier = _verifier(sampler, data, data_dir) if verify else None
+    verifier = None
+    batches: Iterator[tuple[Any, Any]]
+    if isinstance(sampler, OnnxSampler):
+        batches = sampler.batches(request)
+    else:
+        verifier = _verifier(sampler, data, data_dir) if verify else None
+        batches = sampler.batches(request, verifier)
+    drawn = (to_array(to_pixels(pictures)) for pictures, _ in batches)
 
     if target.suffix == ".png":
-        pixels = to_pixels(sampler.sample(labels, n, seed, verifier))
+        pixels = np.concatenate(list(drawn))
         several = len(pixels) > n
         enlarge = scale or ceil(LEAST_SIDE / max(sampler.image_shape[1:]))
         save_png(make_grid(pixels, n if several else ceil(sqrt(n)), enlarge), target)
     else:
         index, folders = 0, file_names(sampler.classes)
-        for pictures, _ in sampler.batches(request, verifier):
-            for picture in to_pixels(pictures):
+        for pixels in drawn:
+            for picture in pixels:
                 name = f"seed-{request.seeds[index]:06d}.png"
                 if request.labels is not None:
                     name = f"{folders[request.labels[index]]}/{name}"
@@ -99,13 +110,27 @@ def generate(
     typer.echo(str(target))
 
 
+def _open(model: str | None, device: str, verify: bool) -> Sampler | OnnxSampler:
+    """The generator that is meant, by its export where that will do."""
+    from cgan.onnx_sampler import open_export
+    from cgan.places import find_generator, newest_model
+
+    path = find_generator(model if model is not None else newest_model())
+    if device == "cpu" and not verify and (exported := open_export(path)) is not None:
+        return exported
+    from cgan.device import find_device
+    from cgan.sampling import load
+
+    return load(path).to(find_device(device))
+
+
 def _verifier(sampler: Sampler, data: str | None, data_dir: str | None) -> Verifier:
     """With the judge that lies beside the generator, or else one of its data."""
-    from cgan.checkpoint import JUDGE_FILE
     from cgan.data import load_split
     from cgan.evaluation import data_of
     from cgan.metrics.classifier import Judge, find_judge
-    from cgan.sampling import Verifier
+    from cgan.places import JUDGE_FILE
+    from cgan.verify import Verifier
 
     beside = sampler.path.with_name(JUDGE_FILE)
     if beside.exists() and data is None:
@@ -114,9 +139,9 @@ def _verifier(sampler: Sampler, data: str | None, data_dir: str | None) -> Verif
     return Verifier(find_judge(lambda split: load_split(described, split), sampler.device))
 
 
-def _default_out(sampler: Sampler, labels: list[str] | None, n: int, seed: int) -> Path:
+def _default_out(sampler: Described, labels: list[str] | None, n: int, seed: int) -> Path:
     """A name that says what is drawn, in the run's folder or, for a file alone, in this one."""
-    from cgan.checkpoint import CONFIG_FILE
+    from cgan.places import CONFIG_FILE
 
     what = "-".join(map(file_name, labels)) if labels else "all"
     run = sampler.path.parent

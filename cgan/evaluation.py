@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 
-from cgan.checkpoint import CONFIG_FILE
 from cgan.config import DATA_NAMES, Config, DataConfig, load_config
 from cgan.data import Split, load_split, say_held_out
 from cgan.device import find_device
@@ -19,6 +18,7 @@ from cgan.metrics.classifier import find_judge
 from cgan.metrics.measure import measure
 from cgan.metrics.reference import Reference
 from cgan.metrics.report import Report
+from cgan.places import CONFIG_FILE
 from cgan.sampling import Sampler, load
 
 SPLITS: tuple[Split, Split] = ("train", "test")

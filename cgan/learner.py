@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from cgan.checkpoint import (
     GENERATOR,
-    GENERATOR_FILE,
     GENERATOR_VERSION,
     load_state,
     pack_state,
@@ -29,6 +28,7 @@ from cgan.errors import Diverged
 from cgan.losses import get_loss
 from cgan.models import build_networks
 from cgan.models.conditioning import share_moments
+from cgan.places import GENERATOR_FILE
 from cgan.recorded import Record, RecordedStep, Step, record_cuda_graph
 from cgan.sampling import Sampler
 from cgan.updates import NO_PENALTY, Losses, Penalty, Players, get_update

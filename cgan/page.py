@@ -6,16 +6,19 @@ import base64
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from jinja2 import Environment, StrictUndefined
 from torch import Tensor
 
-from cgan.images import encode_png, make_grid
 from cgan.learner import package_version
 from cgan.metrics.report import Report
+from cgan.png import encode_png, make_grid
 from cgan.tables import say_share
+
+if TYPE_CHECKING:
+    from cgan.png import Pixels
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 
@@ -92,7 +95,7 @@ def say_interval(interval: Sequence[float]) -> str:
     return f"{100 * low:.2f}–{say_share(high)}"
 
 
-def _picture(pixels: Tensor, width: int) -> Picture:
+def _picture(pixels: Pixels, width: int) -> Picture:
     """A picture (C, H, W), to be shown about ``width`` wide: a whole multiple keeps it sharp."""
     uri = "data:image/png;base64," + base64.b64encode(encode_png(pixels)).decode()
     own = pixels.shape[2]

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from cgan.checkpoint import GENERATOR_FILE, PACKAGED, STATE_FILES, has_state
+from cgan.checkpoint import has_state
 from cgan.config import RESUMABLE_CHANGES, Config, flatten
 from cgan.errors import FileError, RunError
 from cgan.files import explain, remove_leftovers
+from cgan.places import RUNS, STATE_FILES, runs_by_age
 
-RUNS = Path("runs")
 LOCK_FILE = ".lock"
 
 
@@ -58,16 +58,10 @@ def run_to_resume(config: Config, out: str | Path | None = None, *, numbered: bo
         return Path(out)
     base = RUNS / config.name if out is None else Path(out)
     pattern = re.compile(re.escape(base.name) + r"(-\d+)?")
-    runs = [run for run in _runs_by_age(STATE_FILES, base.parent) if pattern.fullmatch(run.name)]
+    runs = [run for run in runs_by_age(STATE_FILES, base.parent) if pattern.fullmatch(run.name)]
     if not runs:
         raise RunError(f"there is no run {base} to resume: leave out --resume")
     return runs[-1]
-
-
-def newest_model() -> Path:
-    """The run under ``runs/`` whose generator was written last, or the generator in the package."""
-    runs = _runs_by_age((GENERATOR_FILE,))
-    return runs[-1] if runs else PACKAGED / "mnist"
 
 
 def newest_state() -> Path:
@@ -76,7 +70,7 @@ def newest_state() -> Path:
     Raises:
         RunError: there is none.
     """
-    runs = _runs_by_age(STATE_FILES)
+    runs = runs_by_age(STATE_FILES)
     if not runs:
         raise RunError("there is no run in runs/ to resume: leave out --resume")
     return runs[-1]
@@ -122,13 +116,3 @@ def lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         held.release()
-
-
-def _runs_by_age(files: tuple[str, ...], base: Path = RUNS) -> list[Path]:
-    """Folders under ``base`` that hold one of these files, the one written last at the end."""
-    ages: dict[Path, int] = {}
-    for folder in base.iterdir() if base.is_dir() else ():
-        times = [path.stat().st_mtime_ns for name in files if (path := folder / name).exists()]
-        if times:
-            ages[folder] = max(times)
-    return sorted(ages, key=lambda folder: ages[folder])

@@ -34,7 +34,7 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 def load_model(model: str | None) -> Sampler:
     """The generator that is meant."""
-    from cgan.runs import newest_model
+    from cgan.places import newest_model
     from cgan.sampling import load
 
     return load(model if model is not None else newest_model())

@@ -16,7 +16,7 @@ from cgan.device import find_device
 from cgan.metrics.control import Control
 from cgan.metrics.report import Figure, Report
 from cgan.models import build_networks, count_parameters
-from cgan.runs import RUNS
+from cgan.places import RUNS
 from cgan.sampling import Sampler
 from cgan.trainer import Run
 

@@ -13,26 +13,20 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cgan.checkpoint import (
-    BEST_FILE,
-    CONFIG_FILE,
-    GENERATOR,
-    GENERATOR_FILE,
-    GENERATOR_VERSION,
-    read_header,
-)
+from cgan.checkpoint import GENERATOR, GENERATOR_VERSION, read_header
 from cgan.config import FEWEST_UPDATES, Config, load_config, to_yaml
 from cgan.data import Loader, PictureFolder, Pictures, Split, check_classes, load_split
 from cgan.device import find_device, set_arithmetic
 from cgan.distributed import World, is_restart, join, local_rank
 from cgan.errors import CganError, ConfigError, DataError, DeviceError, Diverged, RunError
 from cgan.files import write_atomically
-from cgan.images import make_grid, save_png, to_pixels
 from cgan.interrupts import signals
 from cgan.learner import Counters, Learner
 from cgan.loggers import Figures, Loggers
 from cgan.memory import check_batch_fits
 from cgan.metrics.control import Control
+from cgan.places import BEST_FILE, CONFIG_FILE, GENERATOR_FILE
+from cgan.png import make_grid, save_png, to_pixels
 from cgan.runs import check_same_run, lock, new_run, run_to_resume
 from cgan.updates import Losses
 from cgan.watch import Watch

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 
-from cgan.checkpoint import BEST_FILE, GENERATOR, GENERATOR_VERSION, JUDGE_FILE, read_header
+from cgan.checkpoint import GENERATOR, GENERATOR_VERSION, read_header
 from cgan.errors import FileError
 from cgan.metrics.classifier import find_judge
 from cgan.metrics.control import Control, check_judge
 from cgan.metrics.gather import draw_by_class
 from cgan.metrics.reference import Load, Reference
+from cgan.places import BEST_FILE, JUDGE_FILE
 from cgan.sampling import Sampler
 
 LOOK_PICTURES = 2_000

@@ -11,7 +11,6 @@ from torch import nn
 
 from cgan.checkpoint import (
     STATE,
-    STATE_FILES,
     load_state,
     pack_state,
     read_header,
@@ -21,6 +20,7 @@ from cgan.checkpoint import (
     unpack_state,
 )
 from cgan.errors import FileError
+from cgan.places import STATE_FILES
 
 TENSORS = {"w": torch.arange(6.0).view(2, 3)}
 CPU = torch.device("cpu")

@@ -37,7 +37,7 @@ def refused(result: Result, *words: str) -> None:
         assert word in line, line
 
 
-@pytest.mark.parametrize("command", ["train", "generate", "evaluate", "compare", "info"])
+@pytest.mark.parametrize("command", ["train", "generate", "evaluate", "compare", "info", "export"])
 def test_help_has_examples(command: str, shell: Shell) -> None:
     result = shell(command, "--help")
     assert result.exit_code == 0

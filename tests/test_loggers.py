@@ -9,8 +9,8 @@ import torch
 
 from cgan.config import load_config
 from cgan.errors import ConfigError, FileError
-from cgan.images import save_png
 from cgan.loggers import JsonLines, Loggers, Terminal, read_metrics, say_seconds
+from cgan.png import save_png
 
 FIGURES = {
     "images_seen": 1_000, "images_per_second": 250.0, "seconds_left": 75.0,

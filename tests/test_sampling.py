@@ -6,11 +6,13 @@ import pytest
 import torch
 
 import cgan
+from cgan.asking import PlainGan
 from cgan.checkpoint import read_header, read_tensors, save_tensors
 from cgan.errors import ConfigError, FileError, MeasureError, UnknownName
-from cgan.images import to_pixels
 from cgan.models import build_pair
-from cgan.sampling import PlainGan, Sampler, Verifier
+from cgan.png import to_pixels
+from cgan.sampling import Sampler
+from cgan.verify import Verifier
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 import cgan
-from cgan.checkpoint import STATE_FILES, load_state, read_tensors
+from cgan.checkpoint import load_state, read_tensors
 from cgan.config import config_names, load_config
 from cgan.errors import ConfigError, DataError, DeviceError, Diverged, FileError, RunError
 from cgan.learner import Learner
@@ -22,6 +22,7 @@ from cgan.loggers import read_metrics
 from cgan.losses import LOSSES, Loss
 from cgan.metrics.classifier import Judge, train_judge
 from cgan.metrics.control import measure_control
+from cgan.places import STATE_FILES
 from tests.conftest import make_pets, mnist_folder, write_idx
 
 QUICK = {"images": "3200", "control_per_class": 0, "log_every_images": 640, "device": "cpu"}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import cgan
-from cgan.checkpoint import BEST_FILE, GENERATOR, GENERATOR_VERSION, JUDGE_FILE, read_header
+from cgan.checkpoint import GENERATOR, GENERATOR_VERSION, read_header
 from cgan.config import load_config
 from cgan.data import load_pictures
 from cgan.errors import CganError
@@ -17,6 +17,7 @@ from cgan.learner import Learner
 from cgan.loggers import read_metrics
 from cgan.metrics.classifier import Judge
 from cgan.metrics.control import Control
+from cgan.places import BEST_FILE, JUDGE_FILE
 from cgan.watch import Verdict, Watch
 
 OBEYS = torch.tensor([[99, 1], [1, 99]])

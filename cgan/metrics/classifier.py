@@ -16,18 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
-from cgan.checkpoint import (
-    JUDGE_FILE,
-    PACKAGED,
-    load_weights,
-    read_header,
-    read_tensors,
-    save_tensors,
-)
+from cgan.checkpoint import load_weights, read_header, read_tensors, save_tensors
 from cgan.data.folder import PictureFolder
 from cgan.data.loader import Loader
 from cgan.data.sources import Pictures, Split, cache_folder
 from cgan.errors import DataError, FileError
+from cgan.places import JUDGE_FILE, PACKAGED
 
 FORMAT = "cgan-judge"
 FORMAT_VERSION = 1

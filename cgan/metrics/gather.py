@@ -9,13 +9,14 @@ from math import prod
 import torch
 from torch import Tensor
 
+from cgan.asking import Request
 from cgan.data import PictureFolder, Pictures
 from cgan.errors import MeasureError
-from cgan.images import to_pixels
 from cgan.metrics.classifier import Judge
 from cgan.metrics.distances import Nearest, nearest
 from cgan.metrics.features import FeatureNetwork
-from cgan.sampling import Request, Sampler
+from cgan.png import to_pixels
+from cgan.sampling import Sampler
 
 CHUNK_VALUES = 4_000_000
 """Pixel values of real pictures that are floats at once where all are gone through."""

@@ -9,13 +9,13 @@ from einops import rearrange
 from torch import Tensor
 
 from cgan.data import Pictures
-from cgan.images import to_pixels
 from cgan.metrics.classifier import train_judge
 from cgan.metrics.control import Control, check_judge
 from cgan.metrics.distances import NEIGHBOURS, copied_share
 from cgan.metrics.gather import Seen, draw_by_class, evenly, nearest_picture
 from cgan.metrics.reference import MEMORY_QUERIES, Reference
 from cgan.metrics.report import ClassFigures, Figure, Report
+from cgan.png import to_pixels
 from cgan.sampling import Sampler
 
 GRID_COLUMNS = 10
