@@ -11,22 +11,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+import torch
 
+from cgan.device import find_device
 from cgan.errors import ConfigError, FileError, UnknownName
 from cgan.files import write_atomically
 from cgan.images import to_pixels
 from cgan.interrupts import signals
 from cgan.learner import package_version
-from cgan.loggers import PLAIN_LINE_EVERY_SECONDS, say_seconds
 from cgan.metrics.classifier import Judge
+from cgan.progress import PictureProgress
 from cgan.runs import lock
 from cgan.sampling import Labels, Names, Request, Sampler, Verifier
 from cgan.shards import SUFFIXES, Pixels, Shard, start_workers
@@ -117,7 +116,7 @@ def write_dataset(
 
     shards = range(rank, -(-count // SHARD), world)
     total = sum(min(SHARD, count - number * SHARD) for number in shards)
-    shown = _Progress(total, progress and rank == 0)
+    shown = PictureProgress(total, progress and rank == 0)
     folders = file_names(sampler.classes)
     drawn = kept = 0
     with signals() as caught, shown, start_workers() as pool:
@@ -131,7 +130,6 @@ def write_dataset(
                 with lock(out, f".lock-{shard.name}"):
                     batches = _draw(sampler, shard, verify, shown, caught)
                     shard.write(format, batches, sampler.classes, folders, pool)
-                    (out / f".lock-{shard.name}").unlink(missing_ok=True)
             except _Stopped:
                 break
             drawn += len(shard.seeds)
@@ -155,6 +153,14 @@ def find_place() -> tuple[int, int]:
     return int(said[0]), int(said[1])
 
 
+def own_device(name: str) -> torch.device:
+    """The device of this name; ``cuda`` is another for each process of torchrun on a machine."""
+    device = find_device(name)
+    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
+        return find_device(f"cuda:{os.environ['LOCAL_RANK']}")
+    return device
+
+
 def _shard(out: Path, number: int, size: int, chosen: tuple[int, ...] | None, seed: int) -> Shard:
     start, k = number * SHARD, len(chosen or "1")
     keys = range(start, start + size)
@@ -163,7 +169,11 @@ def _shard(out: Path, number: int, size: int, chosen: tuple[int, ...] | None, se
 
 
 def _draw(
-    sampler: Sampler, shard: Shard, verify: Verifier | None, shown: _Progress, caught: list[int]
+    sampler: Sampler,
+    shard: Shard,
+    verify: Verifier | None,
+    shown: PictureProgress,
+    caught: list[int],
 ) -> Iterator[Pixels]:
     for pictures, _ in sampler.batches(Request(shard.labels, shard.seeds), verify):
         if caught:
@@ -250,46 +260,3 @@ def _prepare(out: Path, description: dict[str, Any]) -> None:
         write_atomically(
             path, (json.dumps(description, indent=2, ensure_ascii=False) + "\n").encode()
         )
-
-
-class _Progress:
-    """One progress line on a terminal, a plain line every few seconds in a pipe; to stderr."""
-
-    def __init__(self, total: int, wanted: bool) -> None:
-        self.total, self.wanted = total, wanted
-        self.begun = self.last_line = time.monotonic()
-        self.done = self.drawn = 0
-        self.console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-        self.bar = Progress(
-            BarColumn(bar_width=24),
-            TextColumn("{task.percentage:>3.0f} %"),
-            TextColumn("{task.description}", markup=False),
-            console=self.console,
-            disable=not (wanted and self.console.is_terminal),
-        )
-        self.task = self.bar.add_task("starting", total=total)
-
-    def __enter__(self) -> None:
-        self.bar.start()
-
-    def __exit__(self, *error: object) -> None:
-        self.bar.stop()
-
-    def skip(self, count: int) -> None:
-        """These were there."""
-        self.done += count
-
-    def add(self, count: int) -> None:
-        """These are drawn."""
-        self.done += count
-        self.drawn += count
-        speed = self.drawn / max(time.monotonic() - self.begun, 1e-3)
-        text = (
-            f"{self.done:,} of {self.total:,} pictures · {speed:,.0f} pictures/s"
-            f" · {say_seconds((self.total - self.done) / speed)} left"
-        )
-        if not self.bar.disable:
-            self.bar.update(self.task, completed=self.done, description=text)
-        elif self.wanted and time.monotonic() - self.last_line >= PLAIN_LINE_EVERY_SECONDS:
-            self.last_line = time.monotonic()
-            self.console.print(f"{100 * self.done / self.total:3.0f} % · {text}")

@@ -36,11 +36,22 @@ def generate(
         list[str] | None,
         typer.Option("--class", help="A class by name; may be repeated; without it, every class."),
     ] = None,
-    n: Annotated[int, typer.Option("-n", help="Pictures a class.")] = 16,
+    n: Annotated[int | None, typer.Option("-n", help="Pictures a class [16].")] = None,
     seed: Annotated[int, typer.Option(help="Of the first picture; the next has the next.")] = 0,
     out: Annotated[
         str | None,
         typer.Option(help="A .png for one grid, or a folder for one PNG a picture."),
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            help="A data set of so many pictures, the classes balanced, into the folder --out; the "
+            "same command again goes on."
+        ),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(help="With --count: webdataset, folder or npz [webdataset]."),
     ] = None,
     scale: Annotated[
         int | None,
@@ -54,8 +65,9 @@ def generate(
     device: DeviceOption = "cpu",
 ) -> None:
     """Draw pictures of the classes you name; prints where they are."""
+    _check_options(n, out, count, format, scale)
+    from cgan.bulk import own_device
     from cgan.device import find_device
-    from cgan.images import make_grid, save_png, to_pixels
 
     sampler = load_model(model)
     labels = [*map(str, digit or []), *(classes or [])] or None
@@ -64,27 +76,102 @@ def generate(
             f"the classes of {sampler.name} are not digits: choose with --class from "
             f"{', '.join(sampler.classes)}"
         )
-    request = sampler.request(labels, n, seed)
+    if count is not None and out is not None:
+        sampler.to(own_device(device))
+        verifier = _verifier(sampler, data, data_dir) if verify else None
+        _write_dataset(sampler, labels, count, format or "webdataset", seed, Path(out), verifier)
+        return
+    n = 16 if n is None else n
+    sampler.request(labels, n, seed)
     target = Path(out) if out else _default_out(sampler, labels, n, seed)
     if target.suffix and target.suffix != ".png" and not target.is_dir():
         raise ConfigError(f"--out takes a .png or a folder, not {out}")
     sampler.to(find_device(device))
     verifier = _verifier(sampler, data, data_dir) if verify else None
+    _draw(sampler, labels, n, seed, target, scale, verifier)
+    _say_how_sure(sampler, verifier)
+    typer.echo(str(target))
+
+
+def _check_options(
+    n: int | None, out: str | None, count: int | None, format: str | None, scale: int | None
+) -> None:
+    """What goes with --count and what does not."""
+    if count is None:
+        if format is not None:
+            raise ConfigError("--format is of a data set: say with --count how many pictures")
+        return
+    if n is not None:
+        raise ConfigError("-n counts pictures a class, --count pictures in all: give one")
+    if scale is not None:
+        raise ConfigError("pictures of a data set keep their size: leave out --scale or --count")
+    if out is None:
+        raise ConfigError("--count needs --out, the folder of the data set")
+    if Path(out).suffix in {".png", ".tar", ".npz"}:
+        raise ConfigError(f"with --count, --out takes a folder, not {out}")
+
+
+def _draw(
+    sampler: Sampler,
+    labels: list[str] | None,
+    n: int,
+    seed: int,
+    target: Path,
+    scale: int | None,
+    verifier: Verifier | None,
+) -> None:
+    """One grid, or a folder of pictures."""
+    from cgan.images import make_grid, save_png, to_pixels
 
     if target.suffix == ".png":
         pixels = to_pixels(sampler.sample(labels, n, seed, verifier))
         several = len(pixels) > n
         enlarge = scale or ceil(LEAST_SIDE / max(sampler.image_shape[1:]))
         save_png(make_grid(pixels, n if several else ceil(sqrt(n)), enlarge), target)
-    else:
-        index, folders = 0, file_names(sampler.classes)
-        for pictures, _ in sampler.batches(request, verifier):
-            for picture in to_pixels(pictures):
-                name = f"seed-{request.seeds[index]:06d}.png"
-                if request.labels is not None:
-                    name = f"{folders[request.labels[index]]}/{name}"
-                save_png(make_grid(picture[None], 1, scale or 1), target / name)
-                index += 1
+        return
+    request = sampler.request(labels, n, seed)
+    index, folders = 0, file_names(sampler.classes)
+    for pictures, _ in sampler.batches(request, verifier):
+        for picture in to_pixels(pictures):
+            name = f"seed-{request.seeds[index]:06d}.png"
+            if request.labels is not None:
+                name = f"{folders[request.labels[index]]}/{name}"
+            save_png(make_grid(picture[None], 1, scale or 1), target / name)
+            index += 1
+
+
+def _write_dataset(
+    sampler: Sampler,
+    labels: list[str] | None,
+    count: int,
+    format: str,
+    seed: int,
+    out: Path,
+    verifier: Verifier | None,
+) -> None:
+    """A data set, or this process's share of it; the first process speaks for all."""
+    from cgan.bulk import find_place, write_dataset
+
+    written = write_dataset(
+        sampler, out, count, labels=labels, format=format, seed=seed, verify=verifier, progress=True
+    )
+    if written.stopped_by is not None:
+        messages.print(
+            f"stopped with {written.drawn + written.kept:,} pictures in {out}: the same command "
+            "goes on"
+        )
+        raise typer.Exit(128 + written.stopped_by)
+    rank, world = find_place()
+    if rank == 0:
+        kept = f", {written.kept:,} of them from before" if written.kept else ""
+        share = f" (a share of {count:,})" if world > 1 else ""
+        messages.print(f"{written.drawn + written.kept:,} pictures{share}{kept}")
+        _say_how_sure(sampler, verifier)
+        typer.echo(str(out))
+
+
+def _say_how_sure(sampler: Sampler, verifier: Verifier | None) -> None:
+    """Who drew, how well it obeys, and what the judge said."""
     measured = sampler.header["measured"]
     proof = ""
     if sampler.conditional and measured:
@@ -96,7 +183,6 @@ def generate(
             f"verified: the judge took {verifier.accepted:,} of {verifier.drawn:,} draws for the "
             f"class asked for ({100 * verifier.acceptance:.2f} %); the others were drawn again"
         )
-    typer.echo(str(target))
 
 
 def _verifier(sampler: Sampler, data: str | None, data_dir: str | None) -> Verifier:

@@ -13,6 +13,7 @@ PACKAGE = Path(cgan.__file__).parent
 FLOORS = """
     errors
     files config
+    shards
     images losses penalties ema latents device
     models.conditioning
     models.mlp models.dcgan
@@ -30,9 +31,9 @@ FLOORS = """
     metrics.report metrics.reference
     metrics.measure
     learner loggers runs interrupts watch
-    trainer evaluation
+    progress trainer evaluation
     tables shell
-    page
+    page bulk
     cli_generate cli_measure
     cgan cli
     __main__
