@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +79,8 @@ def write_dataset(
     """Draw a data set into a folder, or what is missing of it.
 
     Where RANK and WORLD_SIZE are set, as torchrun does, each process draws its share of the shards.
-    PNGs are encoded in worker processes: a script calls this below ``if __name__ == "__main__":``.
+    PNGs may be encoded in worker processes: a script calls this below
+    ``if __name__ == "__main__":``.
 
     Args:
         sampler: draws, on its device.
@@ -127,7 +129,7 @@ def write_dataset(
                 shown.skip(len(shard.seeds))
                 continue
             try:
-                with lock(out, f".lock-{shard.name}"):
+                with _alone(shard):
                     batches = _draw(sampler, shard, verify, shown, caught)
                     shard.write(format, batches, sampler.classes, folders, pool)
             except _Stopped:
@@ -166,6 +168,17 @@ def _shard(out: Path, number: int, size: int, chosen: tuple[int, ...] | None, se
     keys = range(start, start + size)
     labels = None if chosen is None else tuple(chosen[key % k] for key in keys)
     return Shard(out, number, start, labels, tuple(seed + key // k for key in keys))
+
+
+@contextmanager
+def _alone(shard: Shard) -> Iterator[None]:
+    """Inside, nobody else draws this shard: two of the same command must not write one file."""
+    name = f".lock-{shard.name}"
+    with lock(shard.out, name):
+        try:
+            yield
+        finally:
+            (shard.out / name).unlink(missing_ok=True)
 
 
 def _draw(

@@ -163,9 +163,12 @@ def _write_dataset(
         raise typer.Exit(128 + written.stopped_by)
     rank, world = find_place()
     if rank == 0:
+        of = f" of {len(sampler.classes)} classes" if sampler.conditional else ""
+        if labels is not None:
+            of = f" of {', '.join(dict.fromkeys(labels))}"
+        share = f" (this process's share of {count:,})" if world > 1 else ""
         kept = f", {written.kept:,} of them from before" if written.kept else ""
-        share = f" (a share of {count:,})" if world > 1 else ""
-        messages.print(f"{written.drawn + written.kept:,} pictures{share}{kept}")
+        messages.print(f"{written.drawn + written.kept:,} pictures{of}{share}{kept}")
         _say_how_sure(sampler, verifier)
         typer.echo(str(out))
 

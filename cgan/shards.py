@@ -1,6 +1,6 @@
 """Shards of a data set on disk: tar, npz or PNGs in folders, each with its index.
 
-PNGs are encoded in worker processes. They import this file and what is below it: nothing of torch.
+Worker processes encode the PNGs. They import this file and what is below it: nothing of torch.
 """
 
 from __future__ import annotations
@@ -14,8 +14,14 @@ import tarfile
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import (
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    wait,
+)
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
 from pathlib import Path
@@ -83,7 +89,7 @@ class Shard:
 
     def write(
         self, format: str, batches: Batches, classes: Sequence[str], folders: Sequence[str],
-        pool: ProcessPoolExecutor,
+        pool: Executor,
     ) -> None:  # fmt: skip
         """Write the pictures, then the index. Where ``batches`` raises, nothing is left.
 
@@ -110,7 +116,7 @@ def encode_png(pixels: Pixels) -> bytes:
     return file.getvalue()
 
 
-def _write_tar(shard: Shard, batches: Batches, pool: ProcessPoolExecutor) -> None:
+def _write_tar(shard: Shard, batches: Batches, pool: Executor) -> None:
     def jobs() -> Iterator[tuple[Any, ...]]:
         at = 0
         for pixels in batches:
@@ -142,9 +148,7 @@ def _member(name: str, content: bytes) -> bytes:
     return info.tobuf(tarfile.USTAR_FORMAT) + content + padding
 
 
-def _write_folder(
-    shard: Shard, batches: Batches, folders: Sequence[str], pool: ProcessPoolExecutor
-) -> None:
+def _write_folder(shard: Shard, batches: Batches, folders: Sequence[str], pool: Executor) -> None:
     """Into a hidden folder, and from there each picture to its place: it is whole or not there."""
     hidden = shard.out / f".{shard.name}"
     if shard.labels is None:
@@ -206,12 +210,17 @@ def _key(number: int) -> str:
     return f"{number:09d}"
 
 
-def start_workers() -> ProcessPoolExecutor:
-    """A process a core that this one may have; under torchrun its neighbours have theirs."""
+def start_workers() -> Executor:
+    """Who encodes: a process a core, but one; a thread where there are two cores or fewer.
+
+    Measured on two: what a process costs to feed is more than it gives while torch draws beside it.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    count = (cores or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    count = (cores or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # torchrun's neighbours
+    if count <= 2:
+        return ThreadPoolExecutor(1)
     # Not forked: a copy of torch's threads, or of CUDA, may stand still for ever.
-    return ProcessPoolExecutor(max(count, 1), get_context("spawn"), _begin)
+    return ProcessPoolExecutor(count - 1, get_context("spawn"), _begin)
 
 
 def _begin() -> None:
@@ -227,7 +236,7 @@ def _leave_with_parent() -> None:
 
 
 def _in_order(
-    pool: ProcessPoolExecutor, work: Callable[..., T], jobs: Iterator[tuple[Any, ...]]
+    pool: Executor, work: Callable[..., T], jobs: Iterator[tuple[Any, ...]]
 ) -> Iterator[T]:
     """What workers make of each job, in order, with no more than AHEAD of them on the way."""
     waiting: deque[Future[T]] = deque()
@@ -238,7 +247,7 @@ def _in_order(
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
-    except BrokenProcessPool as error:
+    except BrokenExecutor as error:
         raise RunError(
             "a worker process died: where memory was short, free some and run it again; in a "
             'script, call this below `if __name__ == "__main__":`'
