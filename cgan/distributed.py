@@ -22,7 +22,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
-from cgan.errors import RunError
+from cgan.errors import ConfigError, RunError
 
 CONNECT_SECONDS = 60.0
 """How long a process waits for the others at the start."""
@@ -120,9 +120,21 @@ class _Mean(torch.autograd.Function):
         return averaged, None
 
 
-def is_one_of_several() -> bool:
-    """Whether torchrun started this process beside others."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+def place() -> tuple[int, int]:
+    """Which process this is of how many, by RANK and WORLD_SIZE: 0 of 1 where they are not set.
+
+    Raises:
+        ConfigError: they are not what torchrun sets.
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return 0, 1
+    said = os.environ["RANK"], os.environ["WORLD_SIZE"]
+    if not (all(word.isdecimal() for word in said) and int(said[0]) < int(said[1])):
+        raise ConfigError(
+            f"RANK is {said[0]} and WORLD_SIZE is {said[1]}: a rank is a whole number from 0 and "
+            "less than the world size; unset both to draw alone"
+        )
+    return int(said[0]), int(said[1])
 
 
 def is_restart() -> bool:
@@ -132,7 +144,7 @@ def is_restart() -> bool:
 
 def local_rank() -> int | None:
     """Which of this machine's processes it is, so that each takes a GPU of its own."""
-    return int(os.environ.get("LOCAL_RANK", "0")) if is_one_of_several() else None
+    return int(os.environ.get("LOCAL_RANK", "0")) if place()[1] > 1 else None
 
 
 @contextmanager
@@ -142,10 +154,10 @@ def join() -> Iterator[World]:
     Raises:
         RunError: the others can't be reached.
     """
-    if not is_one_of_several():
+    rank, size = place()
+    if size == 1:
         yield ALONE
         return
-    rank, size = int(os.environ.get("RANK", "0")), int(os.environ["WORLD_SIZE"])
     host, port = os.environ.get("MASTER_ADDR", "localhost"), os.environ.get("MASTER_PORT", "29500")
     # torchrun keeps the meeting place itself; without it the first process does.
     kept_elsewhere = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"

@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from cgan.errors import FileError
 
@@ -16,13 +19,26 @@ def write_atomically(path: Path, content: bytes) -> None:
     Raises:
         FileError: the folder cannot be written to or the disk is full; ``path`` is as it was.
     """
+    with stream_atomically(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def stream_atomically(path: Path) -> Iterator[IO[bytes]]:
+    """The same for what is too large to hold: a file to write to, renamed when the block ends.
+
+    Where the block raises, ``path`` is as it was.
+
+    Raises:
+        FileError: as :func:`write_atomically`, for any OSError of the block too.
+    """
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         temporary = Path(name)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())  # mkstemp's 0600 would hide a run from its group

@@ -48,7 +48,7 @@ def newest_model() -> Path:
 
 
 def runs_by_age(files: tuple[str, ...], base: Path | None = None) -> list[Path]:
-    """Folders under ``base`` (``runs/``) that hold one of these files, the one written last at the end."""
+    """Folders under ``base`` (``runs/``) that hold one of these files, the newest at the end."""
     ages: dict[Path, int] = {}
     base = RUNS if base is None else base
     for folder in base.iterdir() if base.is_dir() else ():

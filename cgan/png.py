@@ -50,7 +50,7 @@ def make_grid(pixels: Pixels, columns: int, scale: int = 1, gap: int = 2) -> NDA
 
 def encode_png(pixels: Pixels) -> bytes:
     """One uint8 picture, (1, H, W) grey or (3, H, W) colour, as the bytes of a PNG file."""
-    array = rearrange(to_array(pixels), "c h w -> h w c")
+    array = np.moveaxis(to_array(pixels), 0, 2)
     image = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
     file = io.BytesIO()
     image.save(file, format="PNG", optimize=False)

@@ -96,13 +96,15 @@ def check_same_run(asked: Config, trained: Config, folder: Path) -> None:
 
 
 @contextmanager
-def lock(folder: Path) -> Iterator[None]:
+def lock(folder: Path, name: str = LOCK_FILE) -> Iterator[None]:
     """Inside, this process alone writes in the folder; a killed process leaves no lock behind.
+
+    Another name locks a part of the folder only.
 
     Raises:
         RunError: another process does.
     """
-    held = FileLock(folder / LOCK_FILE)
+    held = FileLock(folder / name)
     try:
         held.acquire(timeout=0)
     except Timeout:

@@ -14,7 +14,7 @@ FLOORS = """
     errors
     files places config
     asking png images losses penalties ema latents device distributed
-    onnx_sampler
+    onnx_sampler shards
     models.conditioning
     models.mlp models.dcgan
     models
@@ -33,10 +33,10 @@ FLOORS = """
     metrics.measure
     recorded
     learner loggers runs interrupts watch
-    memory
+    memory progress
     trainer evaluation
     tables shell
-    page
+    page bulk
     cli_generate cli_measure
     cgan cli
     __main__
