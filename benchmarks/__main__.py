@@ -1,4 +1,4 @@
-"""``python -m benchmarks start | step | table | recipes | evaluation | pack``: one thing each.
+"""``python -m benchmarks speed | table | recipes | evaluation | pack``: one thing each.
 
 They print Markdown to stdout, with the machine they ran on.
 """
@@ -7,12 +7,8 @@ from __future__ import annotations
 
 import os
 import platform
-import resource
-import shutil
 import statistics
 import subprocess
-import sys
-import tempfile
 import time
 from pathlib import Path
 from typing import Annotated
@@ -47,75 +43,28 @@ def seconds(*command: str) -> float:
 
 
 @app.command()
-def start(
-    run: Annotated[str, typer.Argument(help="A run to draw from.")], repeats: int = 7
+def speed(
+    configs: Annotated[
+        list[str] | None,
+        typer.Argument(help="Configs, or config@batch [mnist-mlp mnist-dcgan digits-mlp]."),
+    ] = None,
+    data_dir: Annotated[str | None, typer.Option(help="Where MNIST lies [$CGAN_DATA].")] = None,
+    minutes: Annotated[
+        float, typer.Option(help="Budget of training to a control accuracy; 0 leaves it out.")
+    ] = 1.0,
+    seconds: Annotated[float, typer.Option(help="Of each timed `cgan.train`.")] = 8.0,
+    out: Annotated[
+        Path, typer.Option(help="Where performance.json goes; the table is printed.")
+    ] = Path("docs"),
 ) -> None:
-    """Seconds to `--help` and to a first picture, beside `import torch` alone."""
-    commands = {
-        "import torch": (sys.executable, "-c", "import torch"),
-        "cgan --help": ("cgan", "--help"),
-        "cgan generate": ("cgan", "generate", run, "--out", "/tmp/start.png"),
-    }
-    times: dict[str, list[float]] = {}
-    for name, words in commands.items():
-        seconds(*words)  # the first fills the disk's cache
-        times[name] = [seconds(*words) for _ in range(repeats)]
-    print(f"{machine()}; median of {repeats} (least, most)\n\n| process | seconds |\n|---|---|")
-    for name, all_ in times.items():
-        print(f"| {name} | {statistics.median(all_):.2f} ({min(all_):.2f}, {max(all_):.2f}) |")
-    limit = 1.3 * statistics.median(times["import torch"]) + 0.5
-    print(f"\n1.3 × import torch + 0.5 s = {limit:.2f} s")
+    """Steps, loader, `train`, drawing, starting, seconds to control; beside a textbook loop."""
+    from benchmarks.speed import measure, to_json, to_table
 
-
-@app.command()
-def step(config: Annotated[str, typer.Argument()], images: int = 60_000, repeats: int = 3) -> None:
-    """Images/s of the bare step on one batch in memory, and of the whole of `train`; memory."""
-    import torch
-
-    import cgan
-    from cgan.data import Loader, load_split
-    from cgan.device import find_device
-    from cgan.learner import Learner
-
-    described = cgan.load_config(config, {"images": images, "control_per_class": 0})
-    device = find_device(described.device)
-    pictures = load_split(described.data, "train")
-
-    def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-
-    def bare() -> float:
-        learner = Learner(described, pictures, device)
-        real, labels = next(Loader(pictures, described.batch_size, device).batches())
-        steps = images // described.batch_size
-        for _ in range(50):
-            learner.step(real, labels)
-        wait()
-        before = time.perf_counter()
-        for _ in range(steps):
-            learner.step(real, labels)
-        wait()
-        return steps * described.batch_size / (time.perf_counter() - before)
-
-    def whole() -> float:
-        folder = Path(tempfile.mkdtemp())
-        before = time.perf_counter()
-        run = cgan.train(described, folder / "run")
-        wall = time.perf_counter() - before
-        shutil.rmtree(folder)
-        return run.images_seen / wall
-
-    bares, wholes = zip(*[(bare(), whole()) for _ in range(repeats)], strict=True)
-    share = statistics.median(wholes) / statistics.median(bares)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"{machine()}; {config}, {images:,} images, median of {repeats} (least, most)\n")
-    for name, all_ in (("bare step", bares), ("cgan.train, whole call", wholes)):
-        print(
-            f"- {name}: {statistics.median(all_):,.0f} images/s "
-            f"({min(all_):,.0f}, {max(all_):,.0f})"
-        )
-    print(f"- share: {100 * share:.0f} %\n- peak memory of the process: {peak:.2f} GiB")
+    names = configs or ["mnist-mlp", "mnist-dcgan", "digits-mlp"]
+    results = {"machine": machine(), **measure(names, data_dir, minutes, seconds)}
+    out.mkdir(parents=True, exist_ok=True)
+    (out / f"performance-{results['device'].partition(':')[0]}.json").write_text(to_json(results))
+    print(to_table(results, machine()))
 
 
 @app.command()
@@ -224,11 +173,13 @@ def pack(
     run: Annotated[Path, typer.Argument(help="A run of configs/mnist.yaml.")],
     machine_said: Annotated[str, typer.Option("--machine", help="What it was trained on.")],
 ) -> None:
-    """Put a run's generator and judge into the package, with a model card, and write its report."""
+    """Put a run's generator and judge into the package, with a model card and an export, and write
+    its report. (`cgan/packaged/mnist` itself as the run measures it again.)"""
     from dataclasses import replace
 
     import cgan
     from cgan.checkpoint import read_tensors, save_tensors
+    from cgan.export import export
     from cgan.loggers import read_curves
     from cgan.metrics.classifier import Judge
     from cgan.page import render_page
@@ -257,6 +208,7 @@ def pack(
         "figures": report["figures"],
     }
     save_tensors(folder / GENERATOR_FILE, tensors, {**sampler.header, "card": card})
+    export(folder / GENERATOR_FILE)
     for path in sorted(folder.iterdir()):
         print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -32,6 +33,8 @@ from cgan.places import GENERATOR_FILE
 from cgan.recorded import Record, RecordedStep, Step, record_cuda_graph
 from cgan.sampling import Sampler
 from cgan.updates import NO_PENALTY, Losses, Penalty, Players, get_update
+
+logger = logging.getLogger("cgan")
 
 
 @dataclass
@@ -94,7 +97,11 @@ class Learner:
             r2=often * config.penalty.r2,
             gradient_penalty=often * config.penalty.gradient_penalty,
         )
-        self.run: Step = RecordedStep(self.learn, record) if record else self.learn
+        self.run: Step = self.learn
+        if record:
+            self.run = RecordedStep(self.learn, record)
+        elif config.compile:
+            self.run = self.learn_compiled
 
     def step(self, real: Tensor, labels: Tensor) -> Losses:
         """Learn from one batch: pictures (B, C, H, W) in [-1, 1] and labels (B,).
@@ -125,6 +132,17 @@ class Learner:
         )
         update_average(self.average, self.generator, self.decay)
         return losses
+
+    def learn_compiled(self, real: Tensor, labels: Tensor, penalty: Penalty) -> Losses:
+        """The same with compiled networks, or, where nothing here can compile, without."""
+        try:
+            return self.learn(real, labels, penalty)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            reason = str(error).strip().partition("\n")[0]
+            logger.warning("torch.compile can't be had here, so nothing is compiled: %s", reason)
+            self.players.generator, self.players.discriminator = self.generator, self.discriminator
+            self.run = self.learn
+            return self.learn(real, labels, penalty)
 
     def draw_z(self) -> Tensor:
         """Fresh z ~ N(0, 1) for a batch, or for this process's part of it."""

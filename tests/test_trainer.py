@@ -383,3 +383,22 @@ def test_networks_are_plain_modules_in_anybodys_loop() -> None:
     loss.backward()
     optimizer.step()
     assert loss.isfinite()
+
+
+class Uncompilable(nn.Module):
+    """What torch.compile gives where there is no compiler: it fails when it is first called."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        raise torch._dynamo.exc.TorchDynamoException("no C++ compiler was found\nmore")
+
+
+def test_without_a_compiler_it_trains_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda network: Uncompilable())
+    with caplog.at_level("WARNING", "cgan"):
+        run = cgan.train(quick(compile=True), tmp_path / "run")
+    assert run.images_seen == 3_200
+    assert len(caplog.records) == 1
+    assert "can't be had here" in caplog.text
+    assert "no C++ compiler was found" in caplog.text
