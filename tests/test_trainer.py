@@ -151,7 +151,7 @@ def test_a_convolutional_run_on_colour_goes_on_bit_for_bit(
 ) -> None:
     """Channels-last filters have channels-last moments; reading from disk draws no number."""
     if source == "disk":
-        monkeypatch.setattr("cgan.data.sources._free_memory", lambda: 0)
+        monkeypatch.setattr("cgan.data.sources.free_memory", lambda: 0)
     changes = {
         "data.source": str(pets), "control_per_class": 0, "model.width": 4, "device": "cpu",
         "lr_final_fraction": 1.0,
@@ -338,7 +338,7 @@ def test_averaged_generator_is_what_is_kept(tmp_path: Path) -> None:
 def test_folder_too_large_for_memory_trains(
     tmp_path: Path, pets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cgan.data.sources._free_memory", lambda: 0)
+    monkeypatch.setattr("cgan.data.sources.free_memory", lambda: 0)
     config = load_config(
         "folder-dcgan",
         {"data.source": str(pets), "images": 192, "control_per_class": 0, "model.width": 4},
