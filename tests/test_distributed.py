@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import cgan
 from cgan import distributed
 from cgan.checkpoint import load_state, read_tensors
 from cgan.config import load_config
@@ -185,6 +186,26 @@ def test_batches_that_cannot_be_split() -> None:
         check_parts(config, World(0, 3))
     with pytest.raises(ConfigError, match="--batch-size 128"):
         check_parts(config, World(0, 64))
+
+
+def test_what_torchrun_starts_again_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the words of the first start: no --resume, and the folder may have a number."""
+    changes = {"images": 640, "control_per_class": 0, "device": "cpu"}
+    config, out = load_config("digits-mlp", changes), tmp_path / "run"
+    out.mkdir()
+    (out / "own").touch()  # so that the run has to be called run-2
+    first = cgan.train(config, out)
+    assert first.folder == tmp_path / "run-2"
+    more = load_config("digits-mlp", {**changes, "images": 1_280})
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    again = cgan.train(more, out)
+    assert again.folder == first.folder
+    assert again.images_seen == 1_280
+    assert load_state(again.folder)[2]["steps"] == 20
+    fresh = cgan.train(more, tmp_path / "other")  # it had not come so far as to write
+    assert fresh.folder == tmp_path / "other"
 
 
 def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:

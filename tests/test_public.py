@@ -33,7 +33,7 @@ FLOORS = """
     metrics.measure
     recorded
     learner loggers runs interrupts watch
-    memory progress
+    memory progress loop
     trainer evaluation
     tables shell
     page bulk
