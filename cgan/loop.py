@@ -1,4 +1,4 @@
-"""The loop of a run: learn, report, draw, look, save; until its budget is spent or it is stopped."""
+"""The loop of a run: learn, report, draw, look, save, until its budget is spent or a signal."""
 
 from __future__ import annotations
 
