@@ -75,7 +75,7 @@ def by_hand(config: cgan.Config, image_shape: tuple[int, int, int], classes: int
     Multiplications and additions of G, of D, and of D without its first layer, for one picture:
     G forward, by its weights, by its input; D forward twice, by its weights twice, by its inputs
     twice without the first layer, and once with it for what G learns. A penalty goes through D once
-    more and back through that by weights and by inputs.
+    more and back through that by weights and, but for the head, by inputs.
     """
     model, pixels = config.model, image_shape[0] * image_shape[1] * image_shape[2]
     counted = config.update == "shared" and model.generator_label == "concat"
@@ -86,7 +86,8 @@ def by_hand(config: cgan.Config, image_shape: tuple[int, int, int], classes: int
         width = model.width or 256
         g = z * width + width * 2 * width + 2 * width * pixels
         first = pixels * 2 * width
-        d = first + 2 * width * width + width * (1 + classes)
+        head = width * (1 + classes)
+        d = first + 2 * width * width + head
     else:
         width = model.width or 32
         channels = plan_channels(image_shape, width)
@@ -98,9 +99,10 @@ def by_hand(config: cgan.Config, image_shape: tuple[int, int, int], classes: int
             before = count
         g = z * flat + sum(convolutions)
         first = convolutions[0]
-        d = sum(convolutions) + flat * 4 * width + 4 * width * (1 + classes)
+        head = 4 * width * (1 + classes)
+        d = sum(convolutions) + flat * 4 * width + head
     step = 3 * g + 5 * d + 2 * (d - first)
-    penalty = 3 * d / config.penalty.every_steps if config.penalty.r1 else 0
+    penalty = (3 * d - head) / config.penalty.every_steps if config.penalty.r1 else 0
     return 2 * (step + penalty)
 
 

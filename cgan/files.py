@@ -53,8 +53,9 @@ def stream_atomically(path: Path) -> Iterator[IO[bytes]]:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove what a killed writer left behind; only for who alone writes in the folder."""
-    for path in folder.glob(".*.safetensors.*"):
-        path.unlink(missing_ok=True)
+    for kind in ("safetensors", "onnx"):
+        for path in folder.glob(f".*.{kind}.*"):
+            path.unlink(missing_ok=True)
 
 
 def explain(error: OSError, path: Path) -> str:
