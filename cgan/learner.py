@@ -77,7 +77,7 @@ class Learner:
         self.discriminator = to_device(pair.discriminator, device)
         self.average = copy_frozen(self.generator)
         # What a recorded step reads anew each time must be a tensor.
-        self.lr = torch.tensor(config.lr, device=device) if record else config.lr
+        self.lr: Tensor | float = torch.tensor(config.lr, device=device) if record else config.lr
         self.decay: Tensor | float = torch.zeros((), device=device) if record else 0.0
         self.players = Players(
             fast(self.generator, config, device),
@@ -119,9 +119,9 @@ class Learner:
             self.lr.fill_(lr)
             self.decay.fill_(decay)
         else:
-            self.decay = decay
-            for optimizer in self.optimizers.values():
-                optimizer.param_groups[0]["lr"] = lr
+            self.lr, self.decay = lr, decay
+        for optimizer in self.optimizers.values():
+            optimizer.param_groups[0]["lr"] = self.lr  # loading a state puts a copy there
         return self.run(real, labels, self.penalty if due else NO_PENALTY)
 
     def learn(self, real: Tensor, labels: Tensor, penalty: Penalty) -> Losses:

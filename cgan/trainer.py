@@ -96,6 +96,8 @@ def train_in(
     if config.bf16 and device.type == "cpu":
         raise DeviceError("bf16 needs a CUDA device, and this is a cpu: leave it off")
     set_arithmetic(device)
+    if world.size > 1 and device.type == "cuda":
+        torch.cuda.set_device(device)  # NCCL asks for it
     folder = None
     if world.leads:
         folder = run_to_resume(config, out) if resume else run_of_restart(config, out)

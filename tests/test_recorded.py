@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -134,6 +135,29 @@ def test_no_step_waits_for_a_result() -> None:
         assert len(names) > 20
         waits = {"aten._local_scalar_dense.default", "aten.nonzero.default", "aten.item.default"}
         assert not names & waits
+
+
+def test_a_state_taken_up_is_recorded_with_the_rate_that_falls(tmp_path: Path) -> None:
+    first, loader = learner_of(None)
+    batches = loader.batches()
+    for _ in range(5):
+        first.step(*next(batches))
+    first.save(tmp_path)
+    tapes: list[Tape] = []
+    learners: list[Learner] = []
+    for record in (None, taped(tapes, learners)):
+        learner, loader = learner_of(record)
+        learners[:] = [learner]
+        learner.restore(tmp_path)
+        batches = loader.batches(learner.counters.images_seen)
+        for _ in range(40):
+            learner.step(*next(batches))
+        if record is None:
+            expected = {k: v.clone() for k, v in learner.average.state_dict().items()}
+    for name, value in learner.average.state_dict().items():
+        torch.testing.assert_close(value, expected[name], atol=2e-4, rtol=1e-3, msg=name)
+    for optimizer in learner.optimizers.values():
+        assert optimizer.param_groups[0]["lr"] is learner.lr
 
 
 def test_a_step_that_cannot_be_recorded_is_run_as_it_is(caplog: pytest.LogCaptureFixture) -> None:
