@@ -399,6 +399,6 @@ def test_without_a_compiler_it_trains_as_it_is(
     with caplog.at_level("WARNING", "cgan"):
         run = cgan.train(quick(compile=True), tmp_path / "run")
     assert run.images_seen == 3_200
-    assert len(caplog.records) == 1
-    assert "can't be had here" in caplog.text
+    told = [record for record in caplog.records if "can't be had here" in record.getMessage()]
+    assert len(told) == 1
     assert "no C++ compiler was found" in caplog.text
