@@ -245,8 +245,10 @@ def fast(network: nn.Module, config: Config, device: torch.device) -> nn.Module:
 
         network.forward = forward
     if config.compile:
+        from torch._functorch import config as functorch  # torch itself imports it late
+
         # `shared` goes through the graph twice, which donated buffers do not survive.
-        torch._functorch.config.donated_buffer = False
+        functorch.donated_buffer = False
         compiled = torch.compile(network)
         assert isinstance(compiled, nn.Module)
         return compiled
