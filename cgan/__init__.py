@@ -1,10 +1,10 @@
-"""Class-conditional GANs that obey their label, and measure that they do.
+"""Class-conditional GANs that draw the class you ask for, with the control measured.
 
     import cgan
     run = cgan.train("digits-mlp")
-    pictures = cgan.load(run.folder).sample("7", n=16, seed=0)   # (16, C, H, W) in [0, 1]
+    images = cgan.load(run.folder).sample("7", n=16, seed=0)   # (16, C, H, W) in [0, 1]
 
-Names are imported when they are first used, so that ``import cgan`` costs nothing.
+Names are imported on first use, so ``import cgan`` does not import torch.
 """
 
 from __future__ import annotations
@@ -14,26 +14,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cgan import losses, models, penalties, updates
-    from cgan.config import Config, load_config
-    from cgan.data import load_pictures
+    from cgan.config import Config
+    from cgan.config_io import load_config
+    from cgan.data.load import load_pictures
     from cgan.errors import CganError
-    from cgan.evaluation import compare, evaluate
+    from cgan.evaluation.api import compare, evaluate
     from cgan.models import build_pair
-    from cgan.sampling import Sampler, load
-    from cgan.trainer import Run, train
+    from cgan.sampling.sampler import Sampler, load
+    from cgan.training.trainer import Run, train
+
+__version__ = "0.2.0"
 
 _HOMES = {
     "CganError": "cgan.errors",
     "Config": "cgan.config",
-    "Run": "cgan.trainer",
-    "Sampler": "cgan.sampling",
+    "Run": "cgan.training.trainer",
+    "Sampler": "cgan.sampling.sampler",
     "build_pair": "cgan.models",
-    "compare": "cgan.evaluation",
-    "evaluate": "cgan.evaluation",
-    "load": "cgan.sampling",
-    "load_config": "cgan.config",
-    "load_pictures": "cgan.data",
-    "train": "cgan.trainer",
+    "compare": "cgan.evaluation.api",
+    "evaluate": "cgan.evaluation.api",
+    "load": "cgan.sampling.sampler",
+    "load_config": "cgan.config_io",
+    "load_pictures": "cgan.data.load",
+    "train": "cgan.training.trainer",
 }
 _MODULES = ("losses", "models", "penalties", "updates")
 
@@ -42,6 +45,7 @@ __all__ = [
     "Config",
     "Run",
     "Sampler",
+    "__version__",
     "build_pair",
     "compare",
     "evaluate",

@@ -1,14 +1,15 @@
-"""The error family, and the nearest known name for an unknown one.
+"""Exceptions, and the texts that several of them share.
 
 CganError
-├── ConfigError        a description of a run that cannot be
-│   └── UnknownName    a name that no table holds
-├── DataError          pictures that cannot be had or cannot be read
-├── FileError          a file that is torn, foreign, newer, or cannot be written
-├── DeviceError        a device that is not there
-├── MeasureError       a generator that cannot be measured as asked
-└── RunError           a run that cannot start, go on or end
-    └── Diverged       losses that are no longer numbers
+├── ConfigError             an invalid config or argument
+│   └── UnknownName         a name that is not in its table
+├── DataError               images are missing or cannot be read
+├── FileError               a file is damaged, foreign or too new, or cannot be written
+├── DeviceError             the device is not available
+├── MeasureError            a generator cannot be measured as requested
+├── UnconditionalError      an unconditional GAN was asked for a class
+└── RunError                a run cannot start, continue or finish
+    └── Diverged            a loss or a weight is no longer finite
 """
 
 from __future__ import annotations
@@ -18,53 +19,57 @@ from difflib import get_close_matches
 
 
 class CganError(Exception):
-    """Base of all errors meant for the user: one sentence, what is wrong and what to do."""
+    """Base class. The message is one sentence: what is wrong, and what to do."""
 
 
 class ConfigError(CganError):
-    """The description of the run is not valid."""
+    """A config or an argument is invalid."""
 
 
 class UnknownName(ConfigError):
-    """A name that is not in the table it was looked up in.
+    """A name is not in the table it was looked up in.
 
     Args:
-        kind: what was looked up, like ``"class"``.
-        name: what the user wrote.
-        known: the names that would have been right.
+        kind: what was looked up, for example ``"class"``.
+        name: the name that was not found.
+        known: the names in the table.
     """
 
     def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
         known = list(known)
-        super().__init__(f"no {kind} {str(name)!r}{nearest(str(name), known)}")
+        super().__init__(f"no {kind} {str(name)!r}{suggest(str(name), known)}")
 
 
 class DataError(CganError):
-    """The pictures are missing, broken or not what was asked for."""
+    """The images are missing, damaged or unusable."""
 
 
 class FileError(CganError):
-    """A file cannot be read as what it should be, or cannot be written."""
+    """A file cannot be read as the expected format, or cannot be written."""
 
 
 class DeviceError(CganError):
-    """The device that was asked for is not there."""
+    """The requested device is not available."""
 
 
 class MeasureError(CganError):
     """A generator cannot be measured, or not with these features."""
 
 
+class UnconditionalError(CganError):
+    """An unconditional GAN was asked for a class."""
+
+
 class RunError(CganError):
-    """A run cannot start, go on or end as asked."""
+    """A run cannot start, continue or finish as requested."""
 
 
 class Diverged(RunError):
-    """A loss has stopped being a finite number."""
+    """A loss or a weight is no longer a finite number."""
 
 
-def nearest(name: str, known: list[str]) -> str:
-    """The rest of a sentence about an unknown name: the nearest known one, or all of them."""
+def suggest(name: str, known: list[str]) -> str:
+    """The end of a sentence about an unknown name: the nearest known name, or all of them."""
     lower = {item.lower(): item for item in known}
     close = get_close_matches(name.lower(), lower, n=1, cutoff=0.6)
     if close:
@@ -72,3 +77,9 @@ def nearest(name: str, known: list[str]) -> str:
     if len(known) > 20:
         return f"; there are {len(known)}, from {known[0]!r} to {known[-1]!r}"
     return f"; choose from {', '.join(known)}"
+
+
+def one_line(error: BaseException, limit: int = 120) -> str:
+    """The first line of an exception's text, without a final full stop; its type if it has none."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].strip()[:limit].rstrip(". ")

@@ -1,9 +1,11 @@
 """Adversarial losses on logits, one value per sample.
 
-Every function takes the discriminator's logits of real and of generated pictures by keyword, each
-of shape (B,) and any real value, and returns (B,) values ≥ 0 (hinge for the generator: any) to be
-averaged and made small. All are written with softplus, softplus(x) = log(1 + eˣ), which neither
-overflows nor needs an epsilon where log(sigmoid(x)) does.
+Each function takes the discriminator's logits for real and generated images by keyword, shape (B,),
+any real value, and returns (B,) values ≥ 0 (the hinge generator loss: any real value). Average them
+and minimise. All are written with softplus(x) = log(1 + eˣ), which neither overflows nor needs the
+epsilon that log(sigmoid(x)) needs.
+
+To add a loss: write its two functions and add one line to ``LOSSES``.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from cgan.errors import UnknownName
 
 
 def generator_nonsaturating(*, real: Tensor | None = None, fake: Tensor) -> Tensor:
-    """−log σ(D(G(z))): Goodfellow et al. 2014, section 3 (the form that does not saturate)."""
+    """−log σ(D(G(z))): Goodfellow et al. 2014, section 3 (the non-saturating form)."""
     return softplus(-fake)
 
 
@@ -50,44 +52,46 @@ def discriminator_hinge(*, real: Tensor, fake: Tensor) -> Tensor:
 def generator_relativistic(*, real: Tensor | None, fake: Tensor) -> Tensor:
     """−log σ(D(G(z)) − D(x)): Jolicoeur-Martineau 2018; Huang et al. 2024 (R3GAN), equation 2."""
     if real is None:
-        raise ValueError("the relativistic loss compares with real logits: pass real=")
+        raise ValueError("the relativistic generator loss needs the real logits: pass real=")
     return softplus(-(fake - real))
 
 
 def discriminator_relativistic(*, real: Tensor, fake: Tensor) -> Tensor:
-    """−log σ(D(x) − D(G(z))): the same pair seen from the other side."""
+    """−log σ(D(x) − D(G(z))): the same papers, the discriminator's side."""
     return softplus(-(real - fake))
 
 
 class GeneratorLoss(Protocol):
-    """``loss(real=..., fake=...)`` of the generator; ``real`` is None where it is not compared."""
+    """The generator's side. ``real`` may be None unless ``Loss.needs_real_logits`` is set."""
 
     def __call__(self, *, real: Tensor | None, fake: Tensor) -> Tensor:
-        """Logits (B,) to one value a sample (B,)."""
+        """Logits (B,) to losses (B,)."""
         ...
 
 
 class Loss(NamedTuple):
-    """The two sides of one game."""
+    """Both sides of an adversarial loss."""
 
     generator: GeneratorLoss
     discriminator: Callable[..., Tensor]
-    compares: bool = False
-    """Whether the generator's side looks at real logits too."""
-    auxiliary: float = 1.0
-    """What the generator pays for a picture that D's auxiliary classifier, if any, misnames."""
+    needs_real_logits: bool = False
+    """Whether the generator's side uses the real logits."""
+    aux_weight: float = 1.0
+    """Weight of the auxiliary classifier's loss in the generator's loss, if D has one."""
 
 
 LOSSES = {
     "nonsaturating": Loss(generator_nonsaturating, discriminator_nonsaturating),
     "least_squares": Loss(generator_least_squares, discriminator_least_squares),
     "hinge": Loss(generator_hinge, discriminator_hinge),
-    "relativistic": Loss(generator_relativistic, discriminator_relativistic, compares=True),
+    "relativistic": Loss(
+        generator_relativistic, discriminator_relativistic, needs_real_logits=True
+    ),
 }
 
 
 def get_loss(name: str) -> Loss:
-    """The loss of that name; an unknown one raises :class:`cgan.errors.UnknownName`."""
+    """Look up a loss by name; raises :class:`cgan.errors.UnknownName`."""
     if name not in LOSSES:
         raise UnknownName("loss", name, LOSSES)
     return LOSSES[name]

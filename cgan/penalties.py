@@ -1,6 +1,6 @@
-"""Gradient penalties of a discriminator, one value per sample, to be multiplied by their γ.
+"""Gradient penalties for the discriminator, one value per sample, to be multiplied by γ.
 
-They are differentiated again when the discriminator learns, so their graphs are kept.
+The discriminator's optimiser differentiates them again, so they are built with ``create_graph``.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from torch import Tensor
 
 
 def squared_gradient(logits: Tensor, images: Tensor) -> Tensor:
-    """‖∇ₓ D(x)‖² of each picture: (B,), from logits (B,) and the images (B, C, H, W) behind them.
+    """‖∇ₓ D(x)‖² per image: (B,), from logits (B,) and the images (B, C, H, W) they came from.
 
-    ``images`` must have required grad when ``logits`` were computed, and no logit may depend on
-    another's picture (no batch norm in the discriminator).
+    ``images`` must require a gradient before ``logits`` are computed, and a logit must depend on
+    its own image only (so no batch norm in the discriminator).
     """
     (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
     return gradient.square().flatten(1).sum(1)
 
 
 def r1(real_logits: Tensor, real_images: Tensor) -> Tensor:
-    """½ ‖∇ₓ D(x)‖² at real pictures: Mescheder et al. 2018, equation 9 (without its γ)."""
+    """½ ‖∇ₓ D(x)‖² at real images: Mescheder et al. 2018, equation 9 (without γ)."""
     return 0.5 * squared_gradient(real_logits, real_images)
 
 
 def r2(fake_logits: Tensor, fake_images: Tensor) -> Tensor:
-    """½ ‖∇ₓ D(x)‖² at generated pictures: Mescheder et al. 2018, equation 10 (without its γ)."""
+    """½ ‖∇ₓ D(x)‖² at generated images: Mescheder et al. 2018, equation 10 (without γ)."""
     return 0.5 * squared_gradient(fake_logits, fake_images)
 
 
@@ -37,10 +37,10 @@ def gradient_penalty(
     """(‖∇ₓ D(x̂)‖ − 1)² at x̂ = mix·real + (1 − mix)·fake: Gulrajani et al. 2017, equation 3.
 
     Args:
-        discriminator: images (B, C, H, W) to logits (B,); close it over the labels.
-        real: real pictures, (B, C, H, W) in [-1, 1].
-        fake: generated pictures, likewise.
-        mix: how much of the real one, (B,), drawn evenly from [0, 1].
+        discriminator: maps images (B, C, H, W) to logits (B,); bind the labels beforehand.
+        real: real images, (B, C, H, W) in [-1, 1].
+        fake: generated images, same shape and range.
+        mix: weight of the real image, (B,), uniform in [0, 1].
     """
     weight = mix.view(-1, 1, 1, 1)
     between = (weight * real + (1 - weight) * fake).detach().requires_grad_()

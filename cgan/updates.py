@@ -1,9 +1,12 @@
-"""Two ways to let G and D learn from one batch, side by side.
+"""Two update schemes: how G and D learn from one batch.
 
-``alternating`` draws fakes twice: G learns, then D learns from fresh fakes of the updated G.
-``shared`` draws them once, and both learn from the same fakes and the same logits: one forward of
-G and one of D fewer. In each, the gradient of a network is exactly that of its own loss: what the
-other learns never reaches it.
+``alternating`` generates fakes twice: G learns, then D learns from new fakes of the updated G.
+``shared`` generates them once: G and D learn from the same fakes and the same logits, which saves
+one forward pass of G and one of D. In both schemes each network gets the gradient of its own loss
+only.
+
+To add a scheme: write one function with the signature of :func:`alternating` and add one line to
+``UPDATES``.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from cgan.penalties import gradient_penalty, r1, r2
 
 @dataclass
 class Players:
-    """Both networks with their optimisers. Made once; the updates change them in place."""
+    """Both networks and their optimisers. The update schemes change them in place."""
 
     generator: nn.Module
     discriminator: nn.Module
@@ -32,8 +35,8 @@ class Players:
 
 
 @dataclass(frozen=True)
-class Penalty:
-    """How strongly D's gradients are penalised in this step (γ of each); 0 leaves one out."""
+class PenaltyWeights:
+    """γ of each gradient penalty in this step; 0 turns a penalty off."""
 
     r1: float = 0.0
     r2: float = 0.0
@@ -43,13 +46,13 @@ class Penalty:
         return bool(self.r1 or self.r2 or self.gradient_penalty)
 
 
-NO_PENALTY = Penalty()
+NO_PENALTY = PenaltyWeights()
 
 Losses = dict[str, Tensor]
-"""Means over the batch, detached and still on the device: ``loss_G``, ``loss_D``, ``penalty``."""
+"""Means over the batch, detached, on the device: ``loss_G``, ``loss_D``, ``penalty``."""
 
 Update = Callable[
-    [Players, Tensor, Tensor | None, Callable[[], Tensor], Loss, Penalty],
+    [Players, Tensor, Tensor | None, Callable[[], Tensor], Loss, PenaltyWeights],
     Losses,
 ]
 
@@ -60,39 +63,39 @@ def alternating(
     labels: Tensor | None,
     draw_z: Callable[[], Tensor],
     loss: Loss,
-    penalty: Penalty = NO_PENALTY,
+    weights: PenaltyWeights = NO_PENALTY,
 ) -> Losses:
-    """Two forward passes: G learns from D, then D learns from fresh fakes of the updated G.
+    """Update G, then update D on new fakes of the updated G (two forward passes of G).
 
     Args:
-        players: both networks and their optimisers; changed in place.
+        players: both networks and their optimisers, changed in place.
         real: (B, C, H, W) in [-1, 1].
-        labels: (B,) int64, of the real pictures and of the fakes drawn beside them; None if plain.
-        draw_z: gives fresh z, (B, latent_dim), at each call.
-        loss: both sides of the game.
-        penalty: what is added to D's loss in this step.
+        labels: (B,) int64, used for the real images and for the fakes; None if unconditional.
+        draw_z: returns new z, (B, latent_dim), at each call.
+        loss: both sides of the adversarial loss.
+        weights: gradient penalties added to D's loss in this step.
     """
     G, D = players.generator, players.discriminator
 
     with frozen(D):
-        real_logits = ask(D, real, labels)[0] if loss.compares else None
-        fake_logits, misnamed = ask(D, G(draw_z(), labels), labels)
+        real_logits = discriminate(D, real, labels)[0] if loss.needs_real_logits else None
+        fake_logits, aux_loss = discriminate(D, G(draw_z(), labels), labels)
         loss_G = loss.generator(real=real_logits, fake=fake_logits).mean()
-        follow(loss_G + loss.auxiliary * misnamed, G)
+        backward_into(G, loss_G + loss.aux_weight * aux_loss)
         players.generator_optimizer.step()
 
     with frozen(G):
-        D_ = twice_differentiable(D) if penalty else D
-        real = real.detach().requires_grad_(penalty.r1 > 0)
-        fake = G(draw_z(), labels).requires_grad_(penalty.r2 > 0)
-        real_logits, misnamed = ask(D_, real, labels)
-        fake_logits, _ = ask(D_, fake, labels)
+        D_ = unwrap_compiled(D) if weights else D
+        real = real.detach().requires_grad_(weights.r1 > 0)
+        fake = G(draw_z(), labels).requires_grad_(weights.r2 > 0)
+        real_logits, aux_loss = discriminate(D_, real, labels)
+        fake_logits, _ = discriminate(D_, fake, labels)
         loss_D = loss.discriminator(real=real_logits, fake=fake_logits).mean()
-        penalised = penalise(D_, real, fake, real_logits, fake_logits, labels, penalty)
-        follow(loss_D + misnamed + penalised, D)
+        penalty = compute_penalties(D_, real, fake, real_logits, fake_logits, labels, weights)
+        backward_into(D, loss_D + aux_loss + penalty)
         players.discriminator_optimizer.step()
 
-    return {"loss_G": loss_G.detach(), "loss_D": loss_D.detach(), "penalty": penalised.detach()}
+    return {"loss_G": loss_G.detach(), "loss_D": loss_D.detach(), "penalty": penalty.detach()}
 
 
 def shared(
@@ -101,70 +104,70 @@ def shared(
     labels: Tensor | None,
     draw_z: Callable[[], Tensor],
     loss: Loss,
-    penalty: Penalty = NO_PENALTY,
+    weights: PenaltyWeights = NO_PENALTY,
 ) -> Losses:
-    """One forward pass: G and D learn at once, from the same fakes and the same logits.
+    """Update G and D together from the same fakes and the same logits (one forward pass of G).
 
-    Both gradients are taken before either network moves, and each is asked for one network's
-    weights alone, so D's loss never reaches G (in the notes' "method one" it does, and cancels).
-    Arguments as :func:`alternating`.
+    Both gradients are computed before either optimiser steps, and each ``backward`` is limited to
+    one network's parameters. So D's loss never reaches G. (In "method one" of the notes it does,
+    and cancels G's own gradient.) Arguments as for :func:`alternating`.
     """
     G, D = players.generator, players.discriminator
 
-    D_ = twice_differentiable(D) if penalty else D
-    real = real.detach().requires_grad_(penalty.r1 > 0)
+    D_ = unwrap_compiled(D) if weights else D
+    real = real.detach().requires_grad_(weights.r1 > 0)
     fake = G(draw_z(), labels)
-    real_logits, real_misnamed = ask(D_, real, labels)
-    fake_logits, fake_misnamed = ask(D_, fake, labels)
+    real_logits, real_aux_loss = discriminate(D_, real, labels)
+    fake_logits, fake_aux_loss = discriminate(D_, fake, labels)
     loss_G = loss.generator(real=real_logits, fake=fake_logits).mean()
     loss_D = loss.discriminator(real=real_logits, fake=fake_logits).mean()
-    penalised = penalise(D_, real, fake, real_logits, fake_logits, labels, penalty)
-    follow(loss_G + loss.auxiliary * fake_misnamed, G, retain_graph=True)
-    follow(loss_D + real_misnamed + penalised, D)
+    penalty = compute_penalties(D_, real, fake, real_logits, fake_logits, labels, weights)
+    backward_into(G, loss_G + loss.aux_weight * fake_aux_loss, retain_graph=True)
+    backward_into(D, loss_D + real_aux_loss + penalty)
     players.generator_optimizer.step()
     players.discriminator_optimizer.step()
 
-    return {"loss_G": loss_G.detach(), "loss_D": loss_D.detach(), "penalty": penalised.detach()}
+    return {"loss_G": loss_G.detach(), "loss_D": loss_D.detach(), "penalty": penalty.detach()}
 
 
-def ask(discriminator: nn.Module, images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
-    """D's logits (B,), and what its auxiliary classifier pays for the names it gives (a scalar).
+def discriminate(D: nn.Module, images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+    """D's logits (B,) and the loss of its auxiliary classifier (a scalar, 0 without one).
 
-    −log p(y|x), averaged: Odena et al. 2017 (AC-GAN), equation 3; 0 where D has no classifier. D
-    pays for real pictures alone: fakes that are not yet what they claim would teach it wrong names
-    (Hou et al. 2022). G pays for its fakes.
+    The auxiliary loss is the mean of −log p(y|x): Odena et al. 2017 (AC-GAN), equation 3. D
+    minimises it on real images only, because unfinished fakes would teach it wrong classes (Hou et
+    al. 2022). G minimises it on its fakes.
     """
-    answer = discriminator(images, labels)
-    if answer.dim() == 1 or labels is None:
-        return answer, answer.new_zeros(())
-    return answer[:, 0], cross_entropy(answer[:, 1:], labels)
+    output = D(images, labels)
+    if output.dim() == 1 or labels is None:
+        return output, output.new_zeros(())
+    return output[:, 0], cross_entropy(output[:, 1:], labels)
 
 
-def penalise(
-    discriminator: nn.Module,
+def compute_penalties(
+    D: nn.Module,
     real: Tensor,
     fake: Tensor,
     real_logits: Tensor,
     fake_logits: Tensor,
     labels: Tensor | None,
-    penalty: Penalty,
+    weights: PenaltyWeights,
 ) -> Tensor:
-    """The mean penalty of a batch, each kind times its γ: a scalar, 0 where there is none."""
+    """Sum of the mean penalties, each times its γ: a scalar, 0 if all are off."""
     total = real_logits.new_zeros(())
-    if penalty.r1:
-        total = total + penalty.r1 * r1(real_logits, real).mean()
-    if penalty.r2:
-        total = total + penalty.r2 * r2(fake_logits, fake).mean()
-    if penalty.gradient_penalty:
+    if weights.r1:
+        total = total + weights.r1 * r1(real_logits, real).mean()
+    if weights.r2:
+        total = total + weights.r2 * r2(fake_logits, fake).mean()
+    if weights.gradient_penalty:
         mix = torch.rand(len(real), device=real.device)
-        excess = gradient_penalty(lambda x: ask(discriminator, x, labels)[0], real, fake, mix)
-        total = total + penalty.gradient_penalty * excess.mean()
+        values = gradient_penalty(lambda x: discriminate(D, x, labels)[0], real, fake, mix)
+        total = total + weights.gradient_penalty * values.mean()
     return total
 
 
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """Inside, the network's weights get no gradient, and none is computed for them."""
+    """Context in which the network's parameters do not require gradients."""
     network.requires_grad_(False)
     try:
         yield
@@ -172,14 +175,14 @@ def frozen(network: nn.Module) -> Iterator[None]:
         network.requires_grad_(True)
 
 
-def follow(loss: Tensor, network: nn.Module, retain_graph: bool = False) -> None:
-    """Set each weight's ``grad`` of this network to the gradient of this loss, and no other's."""
+def backward_into(network: nn.Module, loss: Tensor, retain_graph: bool = False) -> None:
+    """Set ``grad`` of this network's parameters to the gradient of this loss, and no other's."""
     network.zero_grad(set_to_none=True)
     loss.backward(inputs=list(network.parameters()), retain_graph=retain_graph)
 
 
-def twice_differentiable(network: nn.Module) -> nn.Module:
-    """The network that a compiled one was made from: compiled code has no second derivative."""
+def unwrap_compiled(network: nn.Module) -> nn.Module:
+    """The original module of a compiled one: compiled code has no second derivative."""
     original: nn.Module = getattr(network, "_orig_mod", network)
     return original
 
@@ -188,7 +191,7 @@ UPDATES: dict[str, Update] = {"alternating": alternating, "shared": shared}
 
 
 def get_update(name: str) -> Update:
-    """The update scheme of that name; an unknown one raises :class:`cgan.errors.UnknownName`."""
+    """Look up an update scheme by name; raises :class:`cgan.errors.UnknownName`."""
     if name not in UPDATES:
         raise UnknownName("update scheme", name, UPDATES)
     return UPDATES[name]

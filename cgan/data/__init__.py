@@ -1,28 +1,22 @@
-"""From a name or a folder to shuffled batches on the training device."""
+"""From a data set's name or a folder to shuffled batches on the training device."""
 
-from cgan.data.folder import PictureFolder
+from cgan.data.dataset import ImageDataset, Split, stratified_split, warn_about_classes
+from cgan.data.datasets import DATASETS
+from cgan.data.image_folder import ImageFolder
+from cgan.data.load import dataset_info, describe_test_split, load_pictures, load_split
 from cgan.data.loader import Loader, epoch_order
-from cgan.data.sources import (
-    SOURCES,
-    Pictures,
-    Split,
-    check_classes,
-    load_pictures,
-    load_split,
-    look_at,
-    say_held_out,
-)
 
 __all__ = [
-    "SOURCES",
+    "DATASETS",
+    "ImageDataset",
+    "ImageFolder",
     "Loader",
-    "PictureFolder",
-    "Pictures",
     "Split",
-    "check_classes",
+    "dataset_info",
+    "describe_test_split",
     "epoch_order",
     "load_pictures",
     "load_split",
-    "look_at",
-    "say_held_out",
+    "stratified_split",
+    "warn_about_classes",
 ]

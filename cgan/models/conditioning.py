@@ -1,13 +1,13 @@
-"""How a label enters a network: the one place for it.
+"""Where the label enters a network. All conditioning is in this file.
 
     generator      concat       G([z, e(y)])                          Mirza and Osindero 2014
-                   cbn          gain and bias of batch norm by class  de Vries et al. 2017
-    discriminator  concat       D([x, e(y)]), e(y) one more channel   Mirza and Osindero 2014
+                   cbn          batch-norm gain and bias per class    de Vries et al. 2017
+    discriminator  concat       D([x, e(y)]), e(y) as a channel       Mirza and Osindero 2014
                    projection   w·h(x) + b + e(y)·h(x)                Miyato and Koyama 2018
-                   auxiliary    w·h(x) + b, and beside it log p(y|x)  Odena et al. 2017 (AC-GAN)
+                   auxiliary    w·h(x) + b, and log p(y|x)            Odena et al. 2017 (AC-GAN)
 
-Each module takes ``num_classes=None`` for the plain GAN, and then is told no label.
-Labels are int64 of shape (B,), from 0 to num_classes − 1.
+Labels are int64 of shape (B,), from 0 to num_classes − 1. ``num_classes=None`` means unconditional:
+the module ignores the label.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ LABEL_DIM = 32
 
 
 def check_labels(labels: Tensor | None, num_classes: int | None) -> None:
-    """A conditional network must be told a label and a plain one must not."""
+    """A conditional network needs labels; an unconditional one takes none.
+
+    Raises:
+        ValueError: labels are missing, or are given to an unconditional network.
+    """
     if labels is None and num_classes is not None:
         raise ValueError(f"this network is conditional: pass labels in 0..{num_classes - 1}")
     if labels is not None and num_classes is None:
-        raise ValueError("this network is plain: it takes no labels")
+        raise ValueError("this network is unconditional: it takes no labels")
 
 
-class LatentLabel(nn.Module):
-    """(z, y) to the generator's input: z itself, or z with a learned embedding of y beside it.
-
-    Shapes: z (B, latent_dim), y (B,) to (B, ``features``).
-    """
+class LatentConcat(nn.Module):
+    """Concatenate a learned embedding of y to z: (B, latent_dim), (B,) to (B, ``features``)."""
 
     def __init__(self, latent_dim: int, num_classes: int | None) -> None:
         super().__init__()
@@ -42,14 +43,14 @@ class LatentLabel(nn.Module):
         self.features = latent_dim + (0 if num_classes is None else LABEL_DIM)
 
     def forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        """Concatenate where there is something to concatenate."""
+        """[z, e(y)], or z alone."""
         if self.embedding is None:
             return z
         return torch.cat([z, self.embedding(labels)], dim=1)
 
 
-class LabelPlane(nn.Module):
-    """(x, y) to the discriminator's input: x itself, or x with a learned picture of y as a channel.
+class LabelChannel(nn.Module):
+    """Add a learned embedding of y as an image channel.
 
     Shapes: x (B, C, H, W), y (B,) to (B, ``channels``, H, W).
     """
@@ -63,18 +64,18 @@ class LabelPlane(nn.Module):
         self.channels = channels + (0 if num_classes is None else 1)
 
     def forward(self, images: Tensor, labels: Tensor | None) -> Tensor:
-        """Concatenate where there is something to concatenate."""
+        """[x, e(y)], or x alone."""
         if self.embedding is None:
             return images
-        plane = self.embedding(labels).view(-1, 1, self.height, self.width)
-        return torch.cat([images, plane], dim=1)
+        channel = self.embedding(labels).view(-1, 1, self.height, self.width)
+        return torch.cat([images, channel], dim=1)
 
 
 class BatchNorm(nn.Module):
-    """Batch norm of (B, F) or (B, F, H, W) whose gain and bias are learned for each class.
+    """Batch norm of (B, F) or (B, F, H, W), optionally with gain and bias per class.
 
-    In evaluation mode it uses running statistics, so a picture does not depend on its batch.
-    Ioffe and Szegedy 2015; by class: de Vries et al. 2017, equation 2.
+    In evaluation mode it uses running statistics, so an image does not depend on its batch.
+    Ioffe and Szegedy 2015; conditional: de Vries et al. 2017, equation 2.
     """
 
     running_mean: Tensor
@@ -87,15 +88,15 @@ class BatchNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_classes or 1, features))
         self.register_buffer("running_mean", torch.zeros(features))
         self.register_buffer("running_var", torch.ones(features))
-        self.mean_of_parts: Callable[[Tensor], Tensor] | None = None
-        self.parts = 1
+        self.all_reduce_mean: Callable[[Tensor], Tensor] | None = None
+        self.world_size = 1
 
     def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
-        """Normalise over batch and space, then scale and shift, by class if conditional."""
+        """Normalise over batch and space, then scale and shift (per class if conditional)."""
         chosen = labels if self.conditional else None
         mean, var = self.running_mean, self.running_var
-        if self.training and self.mean_of_parts is not None:
-            normal = self._normalise_together(x, self.mean_of_parts)
+        if self.training and self.all_reduce_mean is not None:
+            normal = self._normalise_globally(x, self.all_reduce_mean)
         elif chosen is not None:
             normal = functional.batch_norm(x, mean, var, training=self.training)
         else:
@@ -108,39 +109,41 @@ class BatchNorm(nn.Module):
         bias = functional.embedding(chosen, self.bias).view(shape)
         return torch.addcmul(bias, normal, gain)
 
-    def _normalise_together(self, x: Tensor, mean_of: Callable[[Tensor], Tensor]) -> Tensor:
-        """By the moments of the whole batch, of which every process holds an equal part."""
+    def _normalise_globally(self, x: Tensor, mean_of: Callable[[Tensor], Tensor]) -> Tensor:
+        """Normalise by the moments of the global batch, of which x is one equal shard."""
         others = [dim for dim in range(x.dim()) if dim != 1]
         mean = mean_of(x.mean(others, keepdim=True))
         var = mean_of((x - mean).square().mean(others, keepdim=True))
-        count = self.parts * x.numel() // x.shape[1]
-        with torch.no_grad():  # as functional.batch_norm keeps them
+        count = self.world_size * x.numel() // x.shape[1]
+        with torch.no_grad():  # the momentum and unbiased variance of functional.batch_norm
             self.running_mean.lerp_(mean.flatten(), 0.1)
             self.running_var.lerp_(var.flatten() * (count / (count - 1)), 0.1)
         return (x - mean) * (var + 1e-5).rsqrt()
 
 
-def share_moments(network: nn.Module, mean: Callable[[Tensor], Tensor], parts: int) -> None:
-    """Let batch norm see the whole batch where each of so many processes holds one part of it.
+def sync_batch_norm(
+    network: nn.Module, all_reduce_mean: Callable[[Tensor], Tensor], world_size: int
+) -> None:
+    """Make batch norm use the moments of the global batch, split evenly over processes.
 
     Args:
-        network: whose batch norms are meant.
-        mean: of a tensor over all processes, differentiable.
-        parts: how many processes.
+        network: its :class:`BatchNorm` modules are changed in place.
+        all_reduce_mean: differentiable mean of a tensor over all processes.
+        world_size: number of processes.
     """
     for module in network.modules():
         if isinstance(module, BatchNorm):
-            module.mean_of_parts, module.parts = mean, parts
+            module.all_reduce_mean, module.world_size = all_reduce_mean, world_size
 
 
 class Head(nn.Module):
-    """Features and label to one logit, and beside it, where asked, a guess of the label.
+    """Features and label to a logit, and optionally class logits.
 
     projection   w·h + b + e(y)·h: Miyato and Koyama 2018, equation 3.
-    auxiliary    w·h + b, and a classifier that must find y itself: Odena et al. 2017, section 3.
+    auxiliary    w·h + b, and a classifier of h: Odena et al. 2017, section 3.
 
-    Shapes: h (B, features), y (B,) to (B,); with an auxiliary classifier to (B, 1 + num_classes),
-    the logit first, then the classifier's.
+    Shapes: h (B, features), y (B,) to (B,). With an auxiliary classifier the output is
+    (B, 1 + num_classes): the logit first, then the class logits.
     """
 
     def __init__(self, features: int, num_classes: int | None, label: str) -> None:
@@ -149,13 +152,13 @@ class Head(nn.Module):
         self.embedding = self.classifier = None
         if num_classes is not None and "projection" in label:
             self.embedding = nn.Embedding(num_classes, features)
-            # As small as the linear part, or its noise is all one sees.
+            # Same scale as the linear part. With N(0, 1) its noise would dominate the logit.
             nn.init.normal_(self.embedding.weight, 0.0, features**-0.5)
         if num_classes is not None and "auxiliary" in label:
             self.classifier = nn.Linear(features, num_classes)
 
     def forward(self, h: Tensor, labels: Tensor | None) -> Tensor:
-        """The logit that the picture is real and is what its label says."""
+        """The logit that the image is real and matches its label."""
         logits: Tensor = self.linear(h).squeeze(1)
         if self.embedding is not None:
             logits = logits + (self.embedding(labels) * h).sum(1)
@@ -164,6 +167,6 @@ class Head(nn.Module):
         return logits
 
 
-def only_if(choice: str, chosen: str, num_classes: int | None) -> int | None:
-    """``num_classes`` where the label enters this way, None where it enters another way."""
-    return num_classes if choice == chosen else None
+def classes_if(condition: bool, num_classes: int | None) -> int | None:
+    """``num_classes`` if the label enters here, else None."""
+    return num_classes if condition else None

@@ -1,12 +1,12 @@
-"""A convolutional pair, after Radford et al. 2016 (DCGAN), for sides that are multiples of 4.
+"""A convolutional pair after Radford et al. 2016 (DCGAN), for sides that are multiples of 4.
 
     G   z ── base×base×c ══ transposed convolutions 4×4, stride 2, channels halving ══ C, tanh
     D   C ══ convolutions 4×4, stride 2, channels doubling ══ base×base×c ── hidden ── logit
 
 A side is halved until it is odd or at most 4: 28 = 7·2·2 takes two steps, 64 = 4·2·2·2·2 four.
-Two things differ from the paper. D has no batch norm, so that a logit depends on its own picture
-alone (gradient penalties need that), and one fully connected layer before the logit, because two
-steps of convolution see too little of a 28×28 picture to read a digit.
+Two things differ from the paper. D has no batch norm, because gradient penalties need logits that
+depend on their own image only. D has one fully connected layer before the logit, because two
+convolutions see too little of a 28×28 image to recognise a digit.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from torch.nn.functional import leaky_relu, linear, relu, unfold
 from cgan.models.conditioning import (
     BatchNorm,
     Head,
-    LabelPlane,
-    LatentLabel,
+    LabelChannel,
+    LatentConcat,
     check_labels,
-    only_if,
+    classes_if,
 )
 
 DEFAULT_WIDTH = 32
 
 
 def count_halvings(side: int) -> int:
-    """How often a side is halved on the way to the base: twice, then while even and > 4."""
+    """Resolution steps for a side: two, then more while it is even and > 4."""
     halvings = 2
     while (side >> halvings) % 2 == 0 and (side >> halvings) > 4:
         halvings += 1
@@ -36,7 +36,7 @@ def count_halvings(side: int) -> int:
 
 
 def plan_channels(image_shape: tuple[int, int, int], width: int) -> list[int]:
-    """Channels from the widest resolution to the base: ``width``, doubling, at most 8·``width``."""
+    """Channels from half resolution to the base: ``width``, doubling, at most 8·``width``."""
     halvings = min(count_halvings(side) for side in image_shape[1:])
     return [min(2**step, 8) * width for step in range(halvings)]
 
@@ -51,19 +51,19 @@ def init_weights(module: nn.Module) -> None:
         nn.init.normal_(module.gain, 1.0, 0.02)
 
 
-def lay_out(x: Tensor) -> Tensor:
-    """The same numbers, (B, C, H, W), with the channels of a pixel side by side in memory.
+def to_channels_last(x: Tensor) -> Tensor:
+    """The same values, (B, C, H, W), in channels-last memory format.
 
-    Every layer keeps that layout, forward and backward: where two meet in one operation, a CPU
-    takes twenty times as long for it.
+    All layers keep this format, forward and backward. Where two formats meet in one operation, a
+    CPU takes twenty times as long.
     """
     return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
-def halve(x: Tensor, convolution: nn.Conv2d) -> Tensor:
-    """A 4×4 convolution of stride 2 as a matrix product over patches, (B, C, H, W), laid out.
+def conv_as_matmul(x: Tensor, convolution: nn.Conv2d) -> Tensor:
+    """A 4×4 convolution with stride 2 as a matrix product over patches, channels-last.
 
-    Equal to calling it, and for one to three channels several times as fast on a CPU.
+    Equal to calling the convolution; with one to three input channels several times faster on CPU.
     """
     patches = unfold(x, 4, padding=1, stride=2).transpose(1, 2)
     h = linear(patches, convolution.weight.flatten(1), convolution.bias)
@@ -71,7 +71,7 @@ def halve(x: Tensor, convolution: nn.Conv2d) -> Tensor:
 
 
 class Generator(nn.Module):
-    """G(z, y): z (B, latent_dim) and y (B,) to pictures (B, C, H, W) in [-1, 1]."""
+    """G(z, y): z (B, latent_dim) and y (B,) to images (B, C, H, W) in [-1, 1]."""
 
     def __init__(
         self,
@@ -83,17 +83,17 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         self.image_shape, self.num_classes, self.latent_dim = image_shape, num_classes, latent_dim
-        by_class = only_if("cbn", label, num_classes)
+        cbn_classes = classes_if(label == "cbn", num_classes)
         channels = plan_channels(image_shape, width)[::-1]
         self.base = [channels[0], *(side >> len(channels) for side in image_shape[1:])]
-        self.entrance = LatentLabel(latent_dim, only_if("concat", label, num_classes))
+        self.embed = LatentConcat(latent_dim, classes_if(label == "concat", num_classes))
         self.project = nn.Linear(
-            self.entrance.features, self.base[0] * self.base[1] * self.base[2], bias=False
+            self.embed.features, self.base[0] * self.base[1] * self.base[2], bias=False
         )
-        self.norms = nn.ModuleList(BatchNorm(count, by_class) for count in channels)
-        self.raises = nn.ModuleList(
-            nn.ConvTranspose2d(here, there, 4, stride=2, padding=1, bias=last)
-            for here, there, last in zip(
+        self.norms = nn.ModuleList(BatchNorm(count, cbn_classes) for count in channels)
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=last)
+            for inputs, outputs, last in zip(
                 channels,
                 [*channels[1:], image_shape[0]],
                 [False] * (len(channels) - 1) + [True],
@@ -103,17 +103,17 @@ class Generator(nn.Module):
         self.apply(init_weights)
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Draw one picture for each row of z."""
+        """Generate one image per row of z."""
         check_labels(labels, self.num_classes)
-        h = lay_out(self.project(self.entrance(z, labels)).view(-1, *self.base))
-        for norm, twice in zip(self.norms, self.raises, strict=True):
-            h = twice(relu(norm(h, labels)))
-        pictures: Tensor = h.tanh()
-        return pictures
+        h = to_channels_last(self.project(self.embed(z, labels)).view(-1, *self.base))
+        for norm, up in zip(self.norms, self.up, strict=True):
+            h = up(relu(norm(h, labels)))
+        images: Tensor = h.tanh()
+        return images
 
 
 class Discriminator(nn.Module):
-    """D(x, y): pictures (B, C, H, W) in [-1, 1] and y (B,) to logits (B,)."""
+    """D(x, y): images (B, C, H, W) in [-1, 1] and y (B,) to logits (B,)."""
 
     def __init__(
         self,
@@ -126,24 +126,24 @@ class Discriminator(nn.Module):
         super().__init__()
         self.image_shape, self.num_classes = image_shape, num_classes
         self.dropout = nn.Dropout(dropout)
-        self.entrance = LabelPlane(image_shape, only_if("concat", label, num_classes))
+        self.embed = LabelChannel(image_shape, classes_if(label == "concat", num_classes))
         channels = plan_channels(image_shape, width)
         self.first, *others = (
-            nn.Conv2d(here, there, 4, stride=2, padding=1)
-            for here, there in zip([self.entrance.channels, *channels], channels, strict=False)
+            nn.Conv2d(inputs, outputs, 4, stride=2, padding=1)
+            for inputs, outputs in zip([self.embed.channels, *channels], channels, strict=False)
         )
-        self.halves = nn.ModuleList(others)
+        self.down = nn.ModuleList(others)
         base_pixels = (image_shape[1] >> len(channels)) * (image_shape[2] >> len(channels))
         self.hidden = nn.Linear(channels[-1] * base_pixels, 4 * width)
         self.head = Head(4 * width, num_classes, label)
         self.apply(init_weights)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The logit of each picture."""
+        """One logit per image."""
         check_labels(labels, self.num_classes)
-        h = self.dropout(leaky_relu(halve(self.entrance(images, labels), self.first), 0.2))
-        for half in self.halves:
-            h = self.dropout(leaky_relu(half(h), 0.2))
+        h = self.dropout(leaky_relu(conv_as_matmul(self.embed(images, labels), self.first), 0.2))
+        for down in self.down:
+            h = self.dropout(leaky_relu(down(h), 0.2))
         h = leaky_relu(self.hidden(rearrange(h, "b c h w -> b (h w c)")), 0.2)
         logits: Tensor = self.head(h, labels)
         return logits

@@ -1,4 +1,4 @@
-"""A fully connected pair, after Goodfellow et al. 2014 and Mirza and Osindero 2014.
+"""A fully connected pair: Goodfellow et al. 2014; conditional: Mirza and Osindero 2014.
 
 G   z (B, latent_dim) ── width ── 2·width ── pixels, tanh      batch norm, ReLU
 D   pixels ── 2·width ── width ── logit (B,)                   leaky ReLU, no normalisation
@@ -14,17 +14,17 @@ from torch.nn.functional import leaky_relu, relu
 from cgan.models.conditioning import (
     BatchNorm,
     Head,
-    LabelPlane,
-    LatentLabel,
+    LabelChannel,
+    LatentConcat,
     check_labels,
-    only_if,
+    classes_if,
 )
 
 DEFAULT_WIDTH = 256
 
 
 class Generator(nn.Module):
-    """G(z, y): z (B, latent_dim) and y (B,) to pictures (B, C, H, W) in [-1, 1]."""
+    """G(z, y): z (B, latent_dim) and y (B,) to images (B, C, H, W) in [-1, 1]."""
 
     def __init__(
         self,
@@ -36,31 +36,31 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         self.image_shape, self.num_classes, self.latent_dim = image_shape, num_classes, latent_dim
-        self.entrance = LatentLabel(latent_dim, only_if("concat", label, num_classes))
-        by_class = only_if("cbn", label, num_classes)
+        self.embed = LatentConcat(latent_dim, classes_if(label == "concat", num_classes))
+        cbn_classes = classes_if(label == "cbn", num_classes)
         self.hidden = nn.ModuleList()
         self.norms = nn.ModuleList()
-        features = self.entrance.features
+        features = self.embed.features
         for units in (width, 2 * width):
             self.hidden.append(nn.Linear(features, units, bias=False))
-            self.norms.append(BatchNorm(units, by_class))
+            self.norms.append(BatchNorm(units, cbn_classes))
             features = units
         self.out = nn.Linear(features, prod(image_shape))
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Draw one picture for each row of z."""
+        """Generate one image per row of z."""
         check_labels(labels, self.num_classes)
-        h = self.entrance(z, labels)
+        h = self.embed(z, labels)
         for hidden, norm in zip(self.hidden, self.norms, strict=True):
             h = relu(norm(hidden(h), labels))
-        pictures: Tensor = self.out(h).tanh().view(-1, *self.image_shape)
-        return pictures
+        images: Tensor = self.out(h).tanh().view(-1, *self.image_shape)
+        return images
 
 
 class Discriminator(nn.Module):
-    """D(x, y): pictures (B, C, H, W) in [-1, 1] and y (B,) to logits (B,).
+    """D(x, y): images (B, C, H, W) in [-1, 1] and y (B,) to logits (B,).
 
-    Without batch norm: a logit must depend on its own picture alone for R1 to be R1.
+    There is no batch norm: R1 needs logits that depend on their own image only.
     """
 
     def __init__(
@@ -74,18 +74,18 @@ class Discriminator(nn.Module):
         super().__init__()
         self.image_shape, self.num_classes = image_shape, num_classes
         self.dropout = nn.Dropout(dropout)
-        self.entrance = LabelPlane(image_shape, only_if("concat", label, num_classes))
+        self.embed = LabelChannel(image_shape, classes_if(label == "concat", num_classes))
         self.hidden = nn.ModuleList()
-        features = self.entrance.channels * image_shape[1] * image_shape[2]
+        features = self.embed.channels * image_shape[1] * image_shape[2]
         for units in (2 * width, width):
             self.hidden.append(nn.Linear(features, units))
             features = units
         self.head = Head(features, num_classes, label)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The logit of each picture."""
+        """One logit per image."""
         check_labels(labels, self.num_classes)
-        h = self.entrance(images, labels).flatten(1)
+        h = self.embed(images, labels).flatten(1)
         for hidden in self.hidden:
             h = self.dropout(leaky_relu(hidden(h), 0.2))
         logits: Tensor = self.head(h, labels)

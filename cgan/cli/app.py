@@ -1,0 +1,100 @@
+"""The ``cgan`` command: its subcommands and error handling.
+
+Results go to stdout, everything else to stderr. Errors are one sentence, with exit status 2.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from cgan.cli import evaluate, export, generate, train
+from cgan.cli.options import messages
+from cgan.errors import CganError
+
+
+class Group(TyperGroup):
+    """Prints a :class:`CganError` as one line and exits with status 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command."""
+        logger = logging.getLogger("cgan")
+        rank = os.environ.get("RANK", "0")  # set by torchrun
+        logger.setLevel(logging.INFO if rank == "0" else logging.ERROR)
+        logger.propagate = False
+        logger.handlers = [_MessageHandler()]
+        try:
+            return super().invoke(ctx)
+        except CganError as error:
+            who = "cgan" if rank == "0" else f"cgan (process {rank})"
+            messages.print(f"{who}: {error}", style="red")
+            raise typer.Exit(2) from error
+
+
+class _MessageHandler(logging.Handler):
+    """Prints the library's log messages on stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            messages.print(f"warning: {record.getMessage()}", style="yellow")
+        else:
+            messages.print(record.getMessage())
+
+
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="GANs that draw the class you ask for, with the control measured.",
+    epilog="Start with:  cgan train --conditional   and then   cgan generate --digit 7",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from cgan import __version__
+
+        typer.echo(f"cgan {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+app.command(
+    epilog="Examples:  cgan train --conditional  |  cgan train --plain mnist-dcgan --minutes 5  |  "
+    "cgan train --data ./my-images  |  cgan train --resume"
+)(train.train)
+app.command(
+    epilog="Examples:  cgan generate --digit 7  |  "
+    "cgan generate runs/pets --class cat --class dog -n 8 --seed 3 --out pets.png  |  "
+    "cgan generate --out drawn/"
+)(generate.generate)
+app.command(epilog="Examples:  cgan evaluate  |  cgan evaluate runs/pets --html report.html --cas")(
+    evaluate.evaluate
+)
+app.command(epilog="Examples:  cgan compare runs/conditional runs/plain --html compare.html")(
+    evaluate.compare
+)
+app.command(epilog="Examples:  cgan info mnist  |  cgan info runs/mnist-dcgan --json")(export.info)
+app.command(epilog="Examples:  cgan export  |  cgan export runs/pets --onnx --out pets.onnx")(
+    export.export
+)
+
+
+def main() -> None:
+    """The entry point of the console script."""
+    app(prog_name="cgan")

@@ -1,0 +1,93 @@
+"""``cgan evaluate`` and ``cgan compare``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cgan.cli.options import (
+    DataDirOption,
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    ModelArgument,
+    load_model,
+    messages,
+)
+
+if TYPE_CHECKING:
+    from cgan.evaluation.report import Report
+
+PerClassOption = Annotated[int, typer.Option(min=1, help="Images per class.")]
+FeaturesOption = Annotated[str, typer.Option(help="judge, or inception (downloads its weights).")]
+HtmlOption = Annotated[
+    str | None, typer.Option("--html", help="Write an HTML report.", metavar="FILE")
+]
+
+
+def evaluate(
+    model: ModelArgument = None,
+    data: DataOption = None,
+    data_dir: DataDirOption = None,
+    per_class: PerClassOption = 1_000,
+    features: FeaturesOption = "judge",
+    cas: Annotated[
+        bool, typer.Option("--cas", help="Also train a classifier on generated images.")
+    ] = False,
+    html: HtmlOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Evaluate a generator against real images: control, quality, diversity, copying."""
+    from cgan.cli import tables
+    from cgan.evaluation.api import evaluate as evaluate_model
+
+    report = evaluate_model(
+        load_model(model), data=data, data_dir=data_dir, per_class=per_class, features=features,
+        cas=cas, device=device,
+    )  # fmt: skip
+    if as_json:
+        _print_json(report.to_dict())
+    else:
+        tables.print_report(report)
+    _write_html(html, [report])
+
+
+def compare(
+    models: Annotated[list[str], typer.Argument(help="Runs, generator files, or mnist.")],
+    data: DataOption = None,
+    data_dir: DataDirOption = None,
+    per_class: PerClassOption = 1_000,
+    features: FeaturesOption = "judge",
+    html: HtmlOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Evaluate several generators side by side."""
+    from cgan.cli import tables
+    from cgan.evaluation.api import compare as compare_models
+
+    reports = compare_models(
+        models, data=data, data_dir=data_dir, per_class=per_class, features=features, device=device
+    )
+    if as_json:
+        _print_json([report.to_dict() for report in reports])
+    else:
+        tables.print_comparison(reports)
+    _write_html(html, reports)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+
+
+def _write_html(html: str | None, reports: list[Report]) -> None:
+    if html is not None:
+        from cgan.evaluation.html import render_page
+        from cgan.storage.atomic import write_atomically
+
+        write_atomically(Path(html), render_page(reports).encode())
+        messages.print(f"report: {html}")

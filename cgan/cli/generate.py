@@ -1,0 +1,224 @@
+"""``cgan generate``."""
+
+from __future__ import annotations
+
+from math import ceil, sqrt
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cgan.cli.options import DataDirOption, DataOption, DeviceOption, ModelArgument, messages
+from cgan.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cgan.sampling.rejection import RejectionSampler
+    from cgan.sampling.request import GeneratorInfo, Request
+    from cgan.sampling.sampler import Sampler
+
+MIN_SIDE = 56
+"""Without --scale, images in a grid are enlarged to at least this side in pixels."""
+
+
+def generate(
+    model: ModelArgument = None,
+    digit: Annotated[
+        list[int] | None, typer.Option(help="Like --class, for classes that are digits.")
+    ] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class", help="A class by name; may be repeated.", show_default="every class"
+        ),
+    ] = None,
+    n: Annotated[
+        int | None, typer.Option("-n", help="Images per class.", show_default="16")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the first image; the next has the next.")] = 0,
+    out: Annotated[
+        str | None,
+        typer.Option(help="A .png for one grid, or a folder for one PNG per image."),
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            help="Write a data set of this many images, balanced over the classes, into the folder "
+            "--out. The same command again continues it."
+        ),
+    ] = None,
+    format: Annotated[
+        str | None,
+        typer.Option(help="With --count: webdataset, folder or npz.", show_default="webdataset"),
+    ] = None,
+    scale: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=64, help="Enlarge by this factor.", show_default="grid: to 56 pixels or more"
+        ),
+    ] = None,
+    verify: Annotated[
+        bool,
+        typer.Option("--verify", help="Redraw images that the judge rejects."),
+    ] = False,
+    data: DataOption = None,
+    data_dir: DataDirOption = None,
+    device: DeviceOption = "cpu",
+) -> None:
+    """Draw images of the classes you name; prints where they are."""
+    _check_options(n, out, count, format, scale)
+    sampler = _open(model, device, needs_torch=verify or count is not None)
+    labels = [*map(str, digit or []), *(classes or [])] or None
+    if digit and not sampler.has_digits:
+        raise ConfigError(
+            f"the classes of {sampler.name} are not digits: choose with --class from "
+            f"{', '.join(sampler.classes)}"
+        )
+    if count is not None and out is not None:
+        rejection = _rejection(sampler, data, data_dir) if verify else None
+        _write_dataset(sampler, labels, count, format or "webdataset", seed, Path(out), rejection)
+        return
+    n = 16 if n is None else n
+    request = sampler.request(labels, n, seed)
+    target = Path(out) if out else _default_out(sampler, labels, n, seed)
+    if target.suffix and target.suffix != ".png" and not target.is_dir():
+        raise ConfigError(f"--out takes a .png or a folder, not {out}")
+    rejection = _rejection(sampler, data, data_dir) if verify else None
+    _draw(sampler, request, n, target, scale, rejection)
+    _print_control(sampler, rejection)
+    typer.echo(str(target))
+
+
+def _check_options(
+    n: int | None, out: str | None, count: int | None, format: str | None, scale: int | None
+) -> None:
+    """Reject options that --count excludes or requires."""
+    if count is None:
+        if format is not None:
+            raise ConfigError("--format needs --count, the number of images in the data set")
+        return
+    if n is not None:
+        raise ConfigError("-n counts images per class, --count images in total: give one")
+    if scale is not None:
+        raise ConfigError("images of a data set keep their size: leave out --scale or --count")
+    if out is None:
+        raise ConfigError("--count needs --out, the folder of the data set")
+    if Path(out).suffix in {".png", ".tar", ".npz"}:
+        raise ConfigError(f"with --count, --out takes a folder, not {out}")
+
+
+def _draw(
+    sampler: Any, request: Request, n: int, target: Path, scale: int | None, rejection: Any
+) -> None:
+    """Write one grid, or a folder of images."""
+    import numpy as np
+
+    from cgan.storage.images import make_grid, save_png, to_array, to_pixels
+    from cgan.storage.paths import safe_file_names
+
+    batches = sampler.batches(request, rejection) if rejection else sampler.batches(request)
+    drawn = (to_array(to_pixels(images)) for images, _ in batches)
+    if target.suffix == ".png":
+        pixels = np.concatenate(list(drawn))
+        several = len(pixels) > n
+        enlarge = scale or ceil(MIN_SIDE / max(sampler.image_shape[1:]))
+        save_png(make_grid(pixels, n if several else ceil(sqrt(n)), enlarge), target)
+        return
+    index, folders = 0, safe_file_names(sampler.classes)
+    for pixels in drawn:
+        for picture in pixels:
+            name = f"seed-{request.seeds[index]:06d}.png"
+            if request.labels is not None:
+                name = f"{folders[request.labels[index]]}/{name}"
+            save_png(make_grid(picture[None], 1, scale or 1), target / name)
+            index += 1
+
+
+def _write_dataset(
+    sampler: Sampler,
+    labels: list[str] | None,
+    count: int,
+    format: str,
+    seed: int,
+    out: Path,
+    rejection: RejectionSampler | None,
+) -> None:
+    """Write a data set, or this process's part of it; rank 0 prints the summary."""
+    from cgan.runtime.rank import rank_and_world_size
+    from cgan.sampling.dataset import write_dataset
+
+    written = write_dataset(
+        sampler, out, count, labels=labels, format=format, seed=seed, verify=rejection,
+        progress=True,
+    )  # fmt: skip
+    if written.stopped_by is not None:
+        messages.print(
+            f"stopped with {written.drawn + written.kept:,} images in {out}: the same command "
+            "continues"
+        )
+        raise typer.Exit(128 + written.stopped_by)
+    rank, world_size = rank_and_world_size()
+    if rank == 0:
+        of = f" of {len(sampler.classes)} classes" if sampler.conditional else ""
+        if labels is not None:
+            of = f" of {', '.join(dict.fromkeys(labels))}"
+        part = f" (this process's part of {count:,})" if world_size > 1 else ""
+        kept = f", {written.kept:,} of them from before" if written.kept else ""
+        messages.print(f"{written.drawn + written.kept:,} images{of}{part}{kept}")
+        _print_control(sampler, rejection)
+        typer.echo(str(out))
+
+
+def _print_control(sampler: GeneratorInfo, rejection: RejectionSampler | None) -> None:
+    """Which generator drew, its measured control, and the judge's acceptance."""
+    measured = sampler.header["measured"]
+    control = ""
+    if sampler.conditional and measured:
+        share = f"{100 * measured['control_accuracy']:.2f} %"
+        control = f", which draws the requested class {share} of the time"
+    messages.print(f"drawn by {sampler.name}{control}")
+    if rejection is not None:
+        messages.print(
+            f"verified: the judge accepted {rejection.accepted:,} of {rejection.drawn:,} draws "
+            f"({100 * rejection.acceptance:.2f} %); the others were drawn again"
+        )
+
+
+def _open(model: str | None, device: str, needs_torch: bool) -> Any:
+    """The requested generator; its ONNX export if that is enough."""
+    from cgan.sampling.onnx import open_export
+    from cgan.storage.paths import find_generator, newest_model
+
+    path = find_generator(model if model is not None else newest_model())
+    if device == "cpu" and not needs_torch and (exported := open_export(path)) is not None:
+        return exported
+    from cgan.runtime.device import find_device
+    from cgan.runtime.rank import local_rank
+    from cgan.sampling.sampler import load
+
+    return load(path).to(find_device(device, local_rank()))
+
+
+def _rejection(sampler: Sampler, data: str | None, data_dir: str | None) -> RejectionSampler:
+    """Rejection sampling with the judge beside the generator, or one of its data."""
+    from cgan.data import load_split
+    from cgan.evaluation.api import data_config_of
+    from cgan.evaluation.judge import Judge
+    from cgan.evaluation.judge_training import find_judge
+    from cgan.sampling.rejection import RejectionSampler
+    from cgan.storage.paths import JUDGE_FILE
+
+    beside = sampler.path.with_name(JUDGE_FILE)
+    if beside.exists() and data is None:
+        return RejectionSampler(Judge.load(beside).to(sampler.device))
+    config = data_config_of(sampler, data, data_dir)
+    return RejectionSampler(find_judge(lambda split: load_split(config, split), sampler.device))
+
+
+def _default_out(sampler: GeneratorInfo, labels: list[str] | None, n: int, seed: int) -> Path:
+    """A descriptive name, in the run folder or, for a single file, in the current folder."""
+    from cgan.storage.paths import CONFIG_FILE, safe_file_name
+
+    what = "-".join(map(safe_file_name, labels)) if labels else "all"
+    run = sampler.path.parent
+    folder = run if (run / CONFIG_FILE).exists() else Path()
+    return folder / "generated" / f"{what[:80]}-n{n}-seed{seed}.png"

@@ -1,0 +1,43 @@
+"""Options that several commands share, the message console, and model loading."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+# Commands import torch and pydantic when they run, so that `cgan --help` is fast.
+if TYPE_CHECKING:
+    from cgan.sampling.sampler import Sampler
+
+messages = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+ModelArgument = Annotated[
+    str | None,
+    typer.Argument(
+        help="A run folder, a generator file, or mnist (the packaged generator). Default: the "
+        "newest run, or mnist if there is none.",
+        show_default=False,
+    ),
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+DataOption = Annotated[
+    str | None,
+    typer.Option(help="The training data, if the run does not name it.", show_default=False),
+]
+DataDirOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Where data sets are stored or downloaded to.", show_default="$CGAN_DATA or the cache"
+    ),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def load_model(model: str | None) -> Sampler:
+    """The requested generator, or the default one."""
+    from cgan.sampling.sampler import load
+    from cgan.storage.paths import newest_model
+
+    return load(model if model is not None else newest_model())

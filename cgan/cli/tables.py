@@ -1,0 +1,206 @@
+"""What the commands print to stdout: plans, runs, generator files, reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from cgan.config import Config
+from cgan.config_io import to_yaml
+from cgan.data import dataset_info
+from cgan.evaluation.control import Control
+from cgan.evaluation.formatting import (
+    figure_rows,
+    format_interval,
+    format_share,
+    format_value,
+)
+from cgan.evaluation.report import Report
+from cgan.models import build_networks, count_parameters
+from cgan.runtime.device import find_device
+from cgan.sampling.sampler import Sampler
+from cgan.storage.paths import RUNS
+from cgan.training.trainer import Run
+
+CARD = ("what", "command", "machine", "data", "data_licence", "licence", "limits")
+"""The text entries of a model card."""
+
+MAX_COLUMNS = 10
+"""A confusion matrix with more classes does not fit a terminal; the HTML report shows it."""
+
+results = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+
+def print_plan(config: Config, out: str | Path | None) -> None:
+    """The resolved config, and what training would do."""
+    image_shape, classes = dataset_info(config.data)
+    pair = build_networks(config.model, image_shape, len(classes))
+    kind = "conditional" if config.model.conditional else "plain"
+    budget = f"{config.images:,} images" if config.images else f"{config.minutes:g} minutes"
+    results.print(to_yaml(config).rstrip() + "\n")
+    print_rows(
+        {
+            "would train": f"a {kind} GAN for {budget} on {find_device(config.device)}",
+            "images": f"{format_shape(image_shape)}, {len(classes)} classes",
+            "generator": f"{count_parameters(pair.generator):,} parameters",
+            "discriminator": f"{count_parameters(pair.discriminator):,} parameters",
+            "would write": f"{out or RUNS / config.name} (with a number if it exists)",
+        }
+    )
+
+
+def print_run(run: Run, sampler: Sampler) -> None:
+    """The result of training, and the command that draws from it."""
+    rows = {
+        "trained on": f"{run.images_seen:,} images in {run.seconds / 60:.1f} minutes",
+        "run": str(run.folder),
+    }
+    if run.control is not None:
+        rows["control accuracy"] = format_control(run.control)
+    name = sampler.classes[min(7, len(sampler.classes) - 1)]
+    option = f" --digit {name}" if sampler.has_digits else f" --class '{name}'"
+    rows["draw"] = f"cgan generate {run.folder}{option if sampler.conditional else ''}"
+    print_rows(rows)
+
+
+def print_file(sampler: Sampler) -> None:
+    """A generator file."""
+    header = sampler.header
+    measured = header["measured"]
+    accuracy = format_share(measured["control_accuracy"]) if measured else "not measured"
+    versions = ", ".join(f"{name} {version}" for name, version in header["versions"].items())
+    print_rows(
+        {
+            "file": f"{sampler.path} (format {header['format_version']})",
+            "classes": ", ".join(sampler.classes)
+            + ("" if sampler.conditional else " (cannot be chosen)"),
+            "images": format_shape(sampler.image_shape),
+            "trained on": f"{header['data']}: {header['images_seen']:,} images, "
+            f"{header['seconds'] / 60:.1f} minutes",
+            "parameters": f"{count_parameters(sampler.generator):,}",
+            "control accuracy": accuracy,
+            "written by": versions,
+        }
+    )
+    if card := header.get("card"):
+        print_card(card)
+    results.print("\n" + yaml.safe_dump(header["config"], sort_keys=False).rstrip())
+
+
+def print_card(card: Mapping[str, Any]) -> None:
+    """The model card of a packaged generator."""
+    results.print()
+    print_rows({key.replace("_", " "): card[key] for key in CARD if key in card})
+    table = Table(title=f"{card['pictures']:,} images; features: {card['features']}")
+    table.add_column("figure")
+    for heading in ("generated", "real", "chance"):
+        table.add_column(heading, justify="right")
+    for key, row in sorted(card["figures"].items(), key=lambda row: "control" not in row[0]):
+        share = "accuracy" in key or key in SHARES
+        numbers = [format_value(row[column], share) for column in ("value", "real", "chance")]
+        table.add_row(key.replace("_", " "), *numbers)
+    results.print(table)
+
+
+SHARES = {"precision", "recall", "coverage", "copied_share", "cas"}
+"""Figures of a model card that are fractions, besides the accuracies."""
+
+
+def print_report(report: Report) -> None:
+    """One report, class control first."""
+    results.print(report.model)
+    print_rows({"control accuracy": format_control(report.control)})
+    print_figures([report])
+    print_warnings(report)
+    print_classes(report)
+    if len(report.control.classes) <= MAX_COLUMNS:
+        print_confusion(report.control)
+
+
+def print_classes(report: Report) -> None:
+    """Control, intra-class FID and diversity of each class."""
+    table = Table(title="figures per class")
+    table.add_column("class")
+    for heading in ("control", "95 % interval", "real", "intra-class FID", "real", "diversity"):
+        table.add_column(heading, justify="right")
+    for one in report.classes:
+        interval = format_interval((one.control_low, one.control_high))
+        real = format_value(one.control_real, share=True)
+        numbers = [format_value(value) for value in (one.fid, one.fid_real, one.diversity)]
+        table.add_row(one.name, format_share(one.control), interval, real, *numbers)
+    results.print(table)
+
+
+def print_confusion(control: Control) -> None:
+    """The confusion matrix in %; · is never."""
+    table = Table(title="requested class (rows), class predicted by the judge (columns), %")
+    table.add_column("")
+    for name in control.classes:
+        table.add_column(name[:5], justify="right")
+    for name, row in zip(control.classes, control.confusion, strict=True):
+        shares = (100 * row / row.sum()).tolist()
+        table.add_row(name, *[f"{share:.1f}" if share else "·" for share in shares])
+    results.print(table)
+
+
+def print_comparison(reports: Sequence[Report]) -> None:
+    """Several reports side by side."""
+    print_figures(reports)
+    for report in reports:
+        results.print(report.model)
+        print_warnings(report)
+
+
+def print_warnings(report: Report) -> None:
+    """Problems of a generator, and figures that were left out."""
+    for warning in report.warnings:
+        results.print(f"warning: {warning}", style="yellow")
+    for reason in report.left_out:
+        results.print(f"left out: {reason}", style="dim")
+
+
+def print_figures(reports: Sequence[Report]) -> None:
+    """All figures beside those of real images and of chance."""
+    networks = ", ".join(dict.fromkeys(report.features for report in reports))
+    counts = ", ".join(dict.fromkeys(f"{report.pictures:,}" for report in reports))
+    table = Table(
+        title=f"{counts} images against {reports[0].held_out}\nfeatures: {networks}",
+        title_justify="left",
+    )
+    table.add_column("figure")
+    for report in reports:
+        table.add_column(report.model if len(reports) > 1 else "generated", justify="right")
+    table.add_column("real", justify="right")
+    table.add_column("chance", justify="right")
+    for row in figure_rows(reports):
+        table.add_row(row.title, *row.values, row.real, row.chance)
+    results.print(table)
+
+
+def print_rows(rows: dict[str, str]) -> None:
+    """Names and values, aligned."""
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        results.print(f"{name:<{width}}  {value}")
+
+
+def format_control(control: Control) -> str:
+    """Control accuracy with its interval, chance, and the judge's accuracy on real images."""
+    ceiling = control.judge_accuracy
+    real = f"; held-out real images {format_share(ceiling)}" if ceiling is not None else ""
+    low, high = control.interval
+    return (
+        f"{format_share(control.accuracy)} (95 % interval {100 * low:.2f} to {format_share(high)}; "
+        f"chance {format_share(control.chance)}{real})"
+    )
+
+
+def format_shape(image_shape: tuple[int, int, int]) -> str:
+    """``28×28, grey``."""
+    channels, height, width = image_shape
+    return f"{height}×{width}, {'grey' if channels == 1 else 'colour'}"

@@ -1,0 +1,146 @@
+"""``cgan train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cgan.cli.options import DataDirOption, load_model, messages
+from cgan.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cgan.config import Config
+    from cgan.training.trainer import Run
+
+
+def train(
+    config: Annotated[
+        str | None,
+        typer.Argument(
+            help="digits-mlp, mnist-mlp, mnist-dcgan, mnist (the packaged one), fashion-dcgan, "
+            "folder-dcgan, or a YAML file. Default: the config for --data, or digits-mlp.",
+            show_default=False,
+        ),
+    ] = None,
+    conditional: Annotated[
+        bool | None,
+        typer.Option("--conditional/--plain", help="Class-conditional, or the plain baseline."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="digits, mnist, fashion-mnist, kmnist, cifar10, or a folder of folders."),
+    ] = None,
+    data_dir: DataDirOption = None,
+    size: Annotated[int | None, typer.Option(help="Side of a folder's images in pixels.")] = None,
+    skip_broken: Annotated[
+        bool | None,
+        typer.Option("--skip-broken", help="Skip images that cannot be read."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="mlp or dcgan.")] = None,
+    loss: Annotated[
+        str | None, typer.Option(help="nonsaturating, least_squares, hinge or relativistic.")
+    ] = None,
+    update: Annotated[str | None, typer.Option(help="alternating or shared.")] = None,
+    images: Annotated[
+        str | None, typer.Option(help="Budget in images, like 600k or 2M.", metavar="COUNT")
+    ] = None,
+    minutes: Annotated[float | None, typer.Option(help="Or budget in minutes.")] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Initial learning rate of Adam.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of weights, batches and latents.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:1.")] = None,
+    out: Annotated[
+        str | None, typer.Option(help="The run folder.", show_default="runs/CONFIG")
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a stopped run.")] = False,
+    wandb: Annotated[
+        bool | None, typer.Option("--wandb/--no-wandb", help="Log to Weights & Biases.")
+    ] = None,
+    assignments: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Any other config key.", metavar="KEY=VALUE"),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and do nothing.")
+    ] = False,
+) -> None:
+    """Train a GAN, conditional or plain."""
+    if images is not None and minutes is not None:
+        raise ConfigError("give the budget in --images or in --minutes, one of the two")
+    overrides = _overrides(
+        {
+            "model.conditional": conditional,
+            "data.source": data,
+            "data.data_dir": data_dir,
+            "data.size": size,
+            "data.skip_broken": skip_broken,
+            "model.backbone": model,
+            "loss": loss,
+            "update": update,
+            "images": images,
+            "minutes": minutes,
+            "batch_size": batch_size,
+            "lr": lr,
+            "seed": seed,
+            "device": device,
+            "wandb": wandb,
+        },
+        assignments or [],
+    )
+    resolved, folder = _resolve(config, data, overrides, resume, out)
+    if dry_run:
+        from cgan.cli.tables import print_plan
+
+        print_plan(resolved, folder or out)
+        return
+    from cgan.training.trainer import train as train_run
+
+    _report(train_run(resolved, folder or out, resume=resume, progress=True))
+
+
+def _overrides(options: dict[str, Any], assignments: list[str]) -> dict[str, object]:
+    """The options that were given, and ``--set``, as config overrides."""
+    from cgan.config_io import parse_assignment
+    from cgan.evaluation.api import resolve_source
+
+    given = {key: value for key, value in options.items() if value is not None}
+    if "data.source" in given:
+        given["data.source"] = resolve_source(given["data.source"])
+    if "data.data_dir" in given:
+        given["data.data_dir"] = str(Path(given["data.data_dir"]).resolve())
+    return given | dict(parse_assignment(text) for text in assignments)
+
+
+def _resolve(
+    config: str | None, data: str | None, overrides: dict[str, Any], resume: bool, out: str | None
+) -> tuple[Config, Path | None]:
+    """The config, and the folder of the run to resume (None for a new run)."""
+    from cgan.config_io import default_config_name, load_config
+
+    if resume and config is None:
+        from cgan.storage.paths import CONFIG_FILE
+        from cgan.training.run_dir import newest_state
+
+        folder = Path(out) if out else newest_state()
+        return load_config(folder / CONFIG_FILE, overrides), folder
+    name = config or default_config_name(data, overrides.get("model.backbone"))
+    if config is None:
+        messages.print(f"config {name}")
+    return load_config(name, overrides), None
+
+
+def _report(run: Run) -> None:
+    """Print the result of a run, or how to continue it."""
+    from cgan.cli.tables import print_run
+
+    if not run.written_here:
+        raise typer.Exit(128 + run.stopped_by if run.stopped_by else 0)
+    if run.stopped_by is not None:
+        messages.print(
+            f"stopped after {run.images_seen:,} images; to continue: "
+            f"cgan train --resume --out {run.folder}"
+        )
+        raise typer.Exit(128 + run.stopped_by)
+    print_run(run, load_model(str(run.folder)))

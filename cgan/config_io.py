@@ -1,0 +1,182 @@
+"""Read a config from YAML, apply overrides, report mistakes, write it back."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from cgan.config import RENAMED_KEYS, Config
+from cgan.errors import ConfigError, UnknownName, suggest
+
+DEFAULT_FOR_DATA = {
+    "digits": "digits-mlp",
+    "mnist": "mnist-dcgan",
+    "fashion-mnist": "fashion-dcgan",
+    "kmnist": "fashion-dcgan",
+}
+
+logger = logging.getLogger("cgan")
+
+
+def default_config_name(source: str | None = None, backbone: str | None = None) -> str:
+    """The packaged config for a data set; folders and unlisted data sets use folder-dcgan."""
+    if (source, backbone) == ("mnist", "mlp"):
+        return "mnist-mlp"
+    return DEFAULT_FOR_DATA.get(source or "digits", "folder-dcgan")
+
+
+def config_folder() -> Path:
+    """The folder of the packaged configs: in the wheel, or beside the package in a checkout."""
+    inside = Path(__file__).parent / "configs"
+    return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
+
+
+def config_names() -> list[str]:
+    """Names of the packaged configs."""
+    return sorted(path.stem for path in config_folder().glob("*.yaml"))
+
+
+def load_config(
+    name_or_path: str | Path = "digits-mlp", overrides: Mapping[str, object] | None = None
+) -> Config:
+    """Read a config and apply overrides.
+
+    Args:
+        name_or_path: the name of a packaged config, or a YAML file (such as a run's
+            ``config.yaml``).
+        overrides: values by dotted key, for example ``{"model.width": 64, "images": "600k"}``.
+            Setting ``images`` clears ``minutes`` and the other way round.
+
+    Raises:
+        ConfigError: no such config, unknown key, value out of range, or contradiction.
+    """
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        if str(name_or_path) not in config_names():
+            raise UnknownName("config", name_or_path, config_names())
+        path = config_folder() / f"{name_or_path}.yaml"
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"there is no config file {path}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"{path} cannot be read as YAML: {reason}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} is not a config: it should hold keys and values")
+    values.setdefault("name", path.stem)
+    return make_config(values, overrides)
+
+
+def make_config(
+    values: Mapping[str, Any], overrides: Mapping[str, object] | None = None, *, warn: bool = True
+) -> Config:
+    """Validate nested dicts of plain values and build a config.
+
+    Args:
+        values: sections and values, as YAML holds them.
+        overrides: values by dotted key, applied on top.
+        warn: log a warning for keys that have been renamed.
+
+    Raises:
+        ConfigError: names every mistake in one sentence.
+    """
+    merged: dict[str, Any] = {
+        key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()
+    }
+    _rename_keys(merged, warn)
+    for dotted, value in (overrides or {}).items():
+        _set(merged, dotted, value)
+    try:
+        return Config.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_sentence(item) for item in error.errors())) from error
+
+
+def parse_assignment(text: str) -> tuple[str, object]:
+    """``"model.width=64"`` to ``("model.width", 64)``; the value is parsed as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set takes key=value, like model.width=64, not {text!r}")
+    try:
+        return key.strip(), yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the value of {key.strip()} cannot be read: {value!r}") from error
+
+
+def to_yaml(config: Config) -> str:
+    """The config as YAML; :func:`load_config` reads it back unchanged."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def flatten(config: Config) -> dict[str, object]:
+    """All values by dotted key."""
+    return dict(_flatten(config.model_dump(mode="json")))
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]]:
+    return [
+        pair
+        for key, value in values.items()
+        for pair in (
+            _flatten(value, f"{prefix}{key}.")
+            if isinstance(value, Mapping)
+            else [(f"{prefix}{key}", value)]
+        )
+    ]
+
+
+def _rename_keys(values: dict[str, Any], warn: bool) -> None:
+    for old, new in RENAMED_KEYS.items():
+        *path, old_key = old.split(".")
+        section = values
+        for name in path:
+            section = section.get(name, {})
+        if isinstance(section, dict) and old_key in section:
+            section[new.rpartition(".")[2]] = section.pop(old_key)
+            if warn:
+                logger.warning("the config key %s is now called %s", old, new)
+
+
+def _set(values: dict[str, Any], dotted: str, value: object) -> None:
+    if dotted in RENAMED_KEYS:
+        logger.warning("the config key %s is now called %s", dotted, RENAMED_KEYS[dotted])
+        dotted = RENAMED_KEYS[dotted]
+    *sections, key = dotted.split(".")
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{dotted}: {section} is a single value, not a section")
+        values = inner
+    if not sections and key in ("images", "minutes") and value is not None:
+        values["minutes" if key == "images" else "images"] = None
+    values[key] = value
+
+
+def _sentence(error: Any) -> str:
+    """One clause for one pydantic error, with its dotted path."""
+    path = [part for part in error["loc"] if isinstance(part, str)]
+    dotted = ".".join(path)
+    if error["type"] == "extra_forbidden":
+        return f"unknown key {dotted!r}{suggest(path[-1], _known_keys(path[:-1]))}"
+    if error["type"] == "literal_error":
+        choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
+        name = str(error["input"])
+        return f"{dotted}: no {path[-1]} {name!r}{suggest(name, choices)}"
+    message = error["msg"].removeprefix("Value error, ")
+    if not dotted:
+        return str(message)
+    return f"{dotted}: {message[0].lower()}{message[1:]}, not {error['input']!r}"
+
+
+def _known_keys(path: list[str]) -> list[str]:
+    section: Any = Config
+    for part in path:
+        section = section.model_fields[part].annotation
+    return list(section.model_fields)

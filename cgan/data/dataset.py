@@ -1,0 +1,95 @@
+"""A data set in memory, the indices of its classes, and the split of a set without a test part."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from cgan.data.image_folder import ImageFolder
+
+Split = Literal["train", "test"]
+
+logger = logging.getLogger("cgan")
+
+
+@dataclass(frozen=True)
+class ImageDataset:
+    """A data set in memory.
+
+    Attributes:
+        name: the name of the data set.
+        images: uint8, (N, C, H, W).
+        labels: int64, (N,), indices into ``classes``.
+        classes: the class names.
+    """
+
+    name: str
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, indices: Tensor) -> Tensor:
+        """The images at these indices: uint8, (len(indices), C, H, W)."""
+        return self.images[indices]
+
+    def digest(self) -> str:
+        """SHA-256 of class names, images and labels, in hexadecimal."""
+        hasher = hashlib.sha256("\0".join(self.classes).encode())
+        hasher.update(self.images.cpu().contiguous().numpy().tobytes())
+        hasher.update(self.labels.cpu().numpy().tobytes())
+        return hasher.hexdigest()
+
+
+def class_indices(labels: Tensor, generator: torch.Generator | None = None) -> dict[int, Tensor]:
+    """Indices of each class that occurs, by label; shuffled if a generator is given."""
+    found = {}
+    for label in labels.unique().tolist():
+        members = (labels == label).nonzero().squeeze(1)
+        if generator is not None:
+            members = members[torch.randperm(len(members), generator=generator)]
+        found[label] = members
+    return found
+
+
+def stratified_split(labels: Tensor, held_out: float) -> tuple[Tensor, Tensor]:
+    """Training and held-out indices: the same fraction of each class, rounded down, fixed seed."""
+    train, test = [], []
+    for members in class_indices(labels, torch.Generator().manual_seed(0)).values():
+        count = int(len(members) * held_out)
+        test.append(members[:count])
+        train.append(members[count:])
+    return torch.cat(train).sort().values, torch.cat(test).sort().values
+
+
+def warn_about_classes(dataset: ImageDataset | ImageFolder, balanced: bool = False) -> None:
+    """Log a warning about a single class, very small classes, and imbalance."""
+    counts = torch.bincount(dataset.labels, minlength=len(dataset.classes))
+    if len(dataset.classes) == 1:
+        logger.warning("%s has one class only: there is nothing to choose from", dataset.name)
+        return
+    few = [name for name, n in zip(dataset.classes, counts.tolist(), strict=True) if n < 10]
+    if few:
+        logger.warning("fewer than 10 images in: %s", ", ".join(few))
+    most, least = int(counts.max()), max(int(counts.min()), 1)
+    if most > 10 * least and not balanced:
+        logger.warning(
+            "the largest class has %d images and the smallest %d: "
+            "--set data.balanced=true draws them evenly",
+            most,
+            least,
+        )

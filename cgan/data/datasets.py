@@ -1,0 +1,103 @@
+"""The named data sets: scikit-learn's bundled digits, and torchvision's.
+
+To add one: write a function that returns an :class:`ImageDataset`, add one line to ``DATASETS``,
+and add its name to ``cgan.config.DATA_NAMES``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from einops import rearrange
+
+from cgan.data.dataset import ImageDataset, Split, stratified_split
+from cgan.errors import DataError, one_line
+
+HELD_OUT_DIGITS = 0.2
+"""Fraction of the bundled digits that is held out: they have no test part."""
+
+logger = logging.getLogger("cgan")
+
+
+def _load_digits(split: Split, data_dir: Path) -> ImageDataset:
+    from sklearn.datasets import load_digits
+
+    data = load_digits()
+    images = torch.from_numpy(data.images).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
+    labels = torch.from_numpy(data.target).to(torch.int64)
+    train, test = stratified_split(labels, HELD_OUT_DIGITS)
+    chosen = train if split == "train" else test
+    return ImageDataset("digits", images[chosen], labels[chosen], DIGITS)
+
+
+def _load_torchvision(
+    kind: str, classes: tuple[str, ...], split: Split, data_dir: Path
+) -> ImageDataset:
+    from torchvision import datasets
+
+    # torchvision checks the MD5 of CIFAR-10's files before it unpickles them. The MNIST family is
+    # plain bytes.
+    make: Any = getattr(datasets, kind)
+    try:
+        data = make(root=str(data_dir), train=split == "train", download=False)
+    except Exception as error:  # damaged files raise exceptions of any type
+        if "not found" not in str(error):
+            raise DataError(
+                f"{kind} in {data_dir} is damaged ({one_line(error)}): delete it there, or give "
+                "another --data-dir"
+            ) from error
+        data = _download(make, kind, data_dir, split)
+    array = torch.as_tensor(data.data)
+    images = array.unsqueeze(1) if array.dim() == 3 else rearrange(array, "n h w c -> n c h w")
+    labels = torch.as_tensor(data.targets, dtype=torch.int64)
+    return ImageDataset(kind, images.contiguous(), labels, classes)
+
+
+def _download(make: Any, kind: str, data_dir: Path, split: Split) -> Any:
+    logger.info("downloading %s to %s", kind, data_dir)
+    try:
+        data_dir.mkdir(parents=True, exist_ok=True)
+        return make(root=str(data_dir), train=split == "train", download=True)
+    except Exception as error:  # no network, a broken mirror, no permission, a torn archive
+        raise DataError(
+            f"{kind} is not in {data_dir} and could not be downloaded ({one_line(error)}); "
+            "--data digits needs no download, and --data-dir names a folder that holds it"
+        ) from error
+
+
+DIGITS = tuple("0123456789")
+FASHION = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat",
+    "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
+KUZUSHIJI = ("o", "ki", "su", "tsu", "na", "ha", "ma", "ya", "re", "wo")
+CIFAR10 = (
+    "airplane", "automobile", "bird", "cat", "deer",
+    "dog", "frog", "horse", "ship", "truck",
+)  # fmt: skip
+
+
+class NamedDataset(NamedTuple):
+    """How to load a named data set, and its shape and classes without loading it."""
+
+    load: Callable[[Split, Path], ImageDataset]
+    image_shape: tuple[int, int, int]
+    classes: tuple[str, ...]
+
+
+def _torchvision(kind: str, shape: tuple[int, int, int], classes: tuple[str, ...]) -> NamedDataset:
+    return NamedDataset(partial(_load_torchvision, kind, classes), shape, classes)
+
+
+DATASETS = {
+    "digits": NamedDataset(_load_digits, (1, 8, 8), DIGITS),
+    "mnist": _torchvision("MNIST", (1, 28, 28), DIGITS),
+    "fashion-mnist": _torchvision("FashionMNIST", (1, 28, 28), FASHION),
+    "kmnist": _torchvision("KMNIST", (1, 28, 28), KUZUSHIJI),
+    "cifar10": _torchvision("CIFAR10", (3, 32, 32), CIFAR10),
+}

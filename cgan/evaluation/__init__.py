@@ -1,0 +1,1 @@
+"""Evaluation: a judge trained on real data, and the metrics of generated images."""

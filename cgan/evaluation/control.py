@@ -1,0 +1,146 @@
+"""Class control: how often a generator draws the requested class, according to the judge.
+
+Control accuracy is the GAN-test of Shmelkov et al. 2018, "How good is my GAN?": a classifier
+trained on real images, tested on generated ones. Its counterpart, the GAN-train, is the CAS.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import isnan
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cgan.errors import MeasureError
+from cgan.evaluation.distances import Interval, wilson_interval
+from cgan.evaluation.feature_set import draw_by_class
+from cgan.evaluation.judge import Judge
+from cgan.sampling.sampler import Sampler
+
+IGNORES_LABEL = 0.15
+"""A generator that covers less than this fraction of the way from chance to perfect ignores its
+label."""
+
+
+@dataclass(frozen=True)
+class Control:
+    """The measured class control of one generator.
+
+    Attributes:
+        classes: the class names.
+        confusion: int64, (K, K): row requested, column predicted by the judge.
+        conditional: False for an unconditional GAN, whose images count for each class in turn.
+        judge_accuracy: accuracy of the judge on held-out real images: the ceiling.
+        judge_pictures: the number of those images.
+    """
+
+    classes: tuple[str, ...]
+    confusion: Tensor
+    conditional: bool
+    judge_accuracy: float | None
+    judge_pictures: int
+
+    @property
+    def accuracy(self) -> float:
+        """Fraction of images that show the requested class, in [0, 1]."""
+        return float(self.confusion.diagonal().sum()) / float(self.confusion.sum())
+
+    @property
+    def chance(self) -> float:
+        """The accuracy of a generator that ignores its label."""
+        return 1 / len(self.classes)
+
+    @property
+    def per_class(self) -> dict[str, float]:
+        """Accuracy by class; NaN for a class without images."""
+        shares = self.confusion.diagonal().double() / self.confusion.sum(1)
+        return dict(zip(self.classes, shares.tolist(), strict=True))
+
+    @property
+    def worst(self) -> str:
+        """The class with the lowest accuracy."""
+        shares = {name: share for name, share in self.per_class.items() if not isnan(share)}
+        return min(shares, key=lambda name: shares[name])
+
+    @property
+    def ignores_label(self) -> bool:
+        """Whether a conditional generator is hardly better than chance."""
+        limit = self.chance + IGNORES_LABEL * (1 - self.chance)
+        return self.conditional and self.interval.high < limit
+
+    @property
+    def interval(self) -> Interval:
+        """95 % confidence interval of the accuracy (sampling error only)."""
+        return wilson_interval(int(self.confusion.diagonal().sum()), int(self.confusion.sum()))
+
+    @property
+    def intervals(self) -> list[Interval]:
+        """The same interval by class."""
+        correct, drawn = self.confusion.diagonal().tolist(), self.confusion.sum(1).tolist()
+        return [wilson_interval(r, max(n, 1)) for r, n in zip(correct, drawn, strict=True)]
+
+    @classmethod
+    def of(
+        cls, judge: Judge, target: Tensor, predicted: Tensor, conditional: bool = True
+    ) -> Control:
+        """Build it from requested and predicted classes, int64 (N,) each."""
+        return cls(
+            judge.classes,
+            confusion_matrix(target, predicted, len(judge.classes)),
+            conditional,
+            judge.header.held_out_accuracy,
+            judge.header.held_out_pictures,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures as JSON."""
+        return {
+            "control_accuracy": self.accuracy,
+            "interval": list(self.interval),
+            "chance": self.chance,
+            "conditional": self.conditional,
+            "pictures": int(self.confusion.sum()),
+            "judge_accuracy": self.judge_accuracy,
+            "judge_pictures": self.judge_pictures,
+            "worst_class": self.worst,
+            "per_class": self.per_class,
+            "confusion": self.confusion.tolist(),
+        }
+
+
+def check_judge(sampler: Sampler, judge: Judge) -> None:
+    """Check that a judge fits a generator.
+
+    Raises:
+        MeasureError: it has other classes, or another image shape.
+    """
+    if judge.classes != sampler.classes or judge.header.image_shape != sampler.image_shape:
+        raise MeasureError(
+            f"the generator draws {', '.join(sampler.classes[:5])}… of {sampler.image_shape} and "
+            f"the judge knows {', '.join(judge.classes[:5])}… of {judge.header.image_shape}: "
+            "give the data it was trained on with --data"
+        )
+
+
+def measure_control(sampler: Sampler, judge: Judge, per_class: int = 1_000) -> Control:
+    """Draw images of each class (seeds 0 to ``per_class`` − 1) and classify them.
+
+    The images of an unconditional GAN are counted as if each class had been requested in turn.
+
+    Raises:
+        MeasureError: the judge has other classes, or another image shape.
+    """
+    check_judge(sampler, judge)
+    target, predicted = [], []
+    for images, labels in draw_by_class(sampler, per_class):
+        target.append(labels)
+        predicted.append(judge.classify(images).cpu())
+    return Control.of(judge, torch.cat(target), torch.cat(predicted), sampler.conditional)
+
+
+def confusion_matrix(target: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
+    """int64 (num_classes, num_classes): row requested, column predicted; from labels (N,) each."""
+    cells = torch.bincount(target * num_classes + predicted, minlength=num_classes**2)
+    return cells.view(num_classes, num_classes)

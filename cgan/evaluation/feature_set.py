@@ -1,0 +1,161 @@
+"""Sets of real or generated images, with the judge's predictions and their features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from math import prod
+
+import torch
+from torch import Tensor
+
+from cgan.data import ImageDataset, ImageFolder
+from cgan.data.dataset import class_indices
+from cgan.errors import MeasureError
+from cgan.evaluation.distances import Nearest, nearest
+from cgan.evaluation.features import FeatureNetwork
+from cgan.evaluation.judge import Judge
+from cgan.sampling.request import Request
+from cgan.sampling.sampler import Sampler
+from cgan.storage.images import to_pixels
+
+CHUNK_VALUES = 4_000_000
+"""Pixel values of real images that are held as floats at once."""
+
+Labelled = tuple[Tensor, Tensor]
+"""Images (B, C, H, W) in [0, 1] and their labels, int64 (B,)."""
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Predictions and features of one set of images.
+
+    Attributes:
+        target: the requested class, or the true one: int64 (N,).
+        predicted: the class that the judge predicts: int64 (N,).
+        features: (N, F).
+        ink: mean value of each image's background pixels, (N,); NaN if there are none.
+        images: a subset of the images: uint8 (M, C, H, W).
+    """
+
+    target: Tensor
+    predicted: Tensor
+    features: Tensor
+    ink: Tensor
+    images: Tensor
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def of_class(self, label: int) -> Tensor:
+        """The features of one class."""
+        return self.features[self.target == label]
+
+
+def draw_by_class(sampler: Sampler, per_class: int) -> Iterator[Labelled]:
+    """Images of seeds 0 to ``per_class`` − 1 of every class, in order.
+
+    An unconditional GAN draws images with consecutive seeds; they are labelled as if each class
+    had been requested.
+
+    Raises:
+        MeasureError: an image is not finite.
+    """
+    classes = len(sampler.classes)
+    if sampler.conditional:
+        request = sampler.request(None, per_class)
+    else:
+        request = Request(None, tuple(range(classes * per_class)))
+    target = torch.arange(classes).repeat_interleave(per_class)
+    start = 0
+    for images, _ in sampler.batches(request):
+        if not images.isfinite().all():
+            raise MeasureError(
+                f"{sampler.name} draws images that are not numbers (NaN), so its training "
+                "diverged: train it again with a lower --lr"
+            )
+        yield images, target[start : start + len(images)]
+        start += len(images)
+
+
+def read_by_class(dataset: ImageDataset | ImageFolder, indices: Tensor) -> Iterator[Labelled]:
+    """The real images at these indices and their labels."""
+    for chunk in indices.split(min(500, images_per_chunk(dataset))):
+        yield dataset.take(chunk) / 255, dataset.labels[chunk]
+
+
+def images_per_chunk(dataset: ImageDataset | ImageFolder) -> int:
+    """How many images are processed at once."""
+    return max(CHUNK_VALUES // prod(dataset.image_shape), 1)
+
+
+def sample_per_class(dataset: ImageDataset | ImageFolder, per_class: int) -> Tensor:
+    """Indices of up to ``per_class`` images of each class, chosen with a fixed seed."""
+    shuffled = class_indices(dataset.labels, torch.Generator().manual_seed(0))
+    return torch.cat([members[:per_class] for members in shuffled.values()])
+
+
+def evenly_spaced(count: int, wanted: int) -> Tensor:
+    """``wanted`` evenly spaced indices below ``count``, or all of them if there are fewer."""
+    if count <= wanted:
+        return torch.arange(count)
+    return torch.arange(wanted) * count // wanted
+
+
+def extract_features(
+    batches: Iterable[Labelled],
+    judge: Judge,
+    network: FeatureNetwork,
+    background: Tensor | None = None,
+    keep: Tensor | None = None,
+) -> FeatureSet:
+    """Run the judge and the feature network over images and labels.
+
+    Args:
+        batches: images and labels.
+        judge: predicts the class of each image.
+        network: gives the features of each image.
+        background: mask (C, H, W) of background pixels; None measures none.
+        keep: indices of the images to keep; None keeps none.
+    """
+    keep = torch.empty(0, dtype=torch.int64) if keep is None else keep
+    parts: list[tuple[Tensor, ...]] = []
+    start = 0
+    for images, labels in batches:
+        predicted, features = judge.predict(images)
+        if network.extract is not None:
+            features = network.extract(images)
+        wanted = keep[(keep >= start) & (keep < start + len(images))] - start
+        kept = to_pixels(images[wanted.to(images.device)])
+        ink = images.new_zeros(len(images))
+        if background is not None:
+            ink = images[:, background.to(images.device)].mean(1)  # NaN if the mask is empty
+        parts.append((labels.cpu(), predicted.cpu(), features.cpu(), ink.cpu(), kept.cpu()))
+        start += len(images)
+    return FeatureSet(*map(torch.cat, zip(*parts, strict=True)))
+
+
+def nearest_image(queries: Tensor, train: ImageDataset | ImageFolder) -> Nearest:
+    """The nearest training image of each uint8 image; distances over pixels in [0, 1]."""
+    flat = queries.flatten(1).float() / 255
+    best: Nearest | None = None
+    for indices in torch.arange(len(train)).split(images_per_chunk(train)):
+        here = nearest(flat, train.take(indices).flatten(1).float() / 255)
+        here = Nearest(here.distance, indices[here.index])
+        if best is None:
+            best = here
+        nearer = here.distance < best.distance
+        best = Nearest(
+            torch.where(nearer, here.distance, best.distance),
+            torch.where(nearer, here.index, best.index),
+        )
+    assert best is not None, "a generator has training images"
+    return best
+
+
+def background_mask(train: ImageDataset | ImageFolder) -> Tensor:
+    """Mask (C, H, W) of the pixels that are 0 in every training image."""
+    brightest = torch.zeros(train.image_shape, dtype=torch.uint8)
+    for indices in torch.arange(len(train)).split(images_per_chunk(train)):
+        brightest = torch.maximum(brightest, train.take(indices).amax(0))
+    return brightest == 0

@@ -1,0 +1,130 @@
+"""Find the judge of a data set, or train it.
+
+A judge is trained once per data set, in a minute or two on a CPU, on the generator's training
+images. Its accuracy is measured on images that neither has seen.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, pad
+
+from cgan.data import ImageDataset, ImageFolder, Loader, Split
+from cgan.errors import DataError, FileError
+from cgan.evaluation.judge import Classifier, Judge, JudgeHeader
+from cgan.storage.paths import JUDGE_FILE, PACKAGED, cache_folder
+
+BATCH = 128
+PEAK_LR = 4e-3
+
+logger = logging.getLogger("cgan")
+
+
+def find_judge(
+    load: Callable[[Split], ImageDataset | ImageFolder],
+    device: torch.device | str = "cpu",
+    beside: Path | None = None,
+) -> Judge:
+    """The judge of a data set: from the cache, the given folder or the package, or trained now.
+
+    Args:
+        load: returns the split ``"train"`` or ``"test"`` of the data.
+        device: the device to train and classify on.
+        beside: a folder (such as a run folder) that may hold a judge of the same data.
+
+    Raises:
+        DataError: there is only one class.
+    """
+    dataset = load("train")
+    if len(dataset.classes) < 2:
+        raise DataError(f"{dataset.name} has one class only: there is nothing to classify")
+    digest = dataset.digest()
+    path = cache_folder() / "judges" / f"{dataset.name}-{digest[:16]}.safetensors"
+    in_folder = [] if beside is None else [beside / JUDGE_FILE]
+    for place in (path, *in_folder, *PACKAGED.glob(f"*/{JUDGE_FILE}")):
+        if place.exists():
+            try:
+                judge = Judge.load(place)
+            except FileError as error:
+                logger.warning("%s; it is ignored", error)
+            else:
+                if judge.header.digest == digest:
+                    return judge.to(device)
+    judge = train_judge(dataset, load("test"), digest, device)
+    try:
+        judge.save(path)
+    except FileError as error:
+        logger.warning("the judge is not cached: %s", error)
+    return judge
+
+
+def train_judge(
+    dataset: ImageDataset | ImageFolder,
+    held_out: ImageDataset | ImageFolder,
+    digest: str,
+    device: torch.device | str = "cpu",
+    images: int | None = None,
+) -> Judge:
+    """Train a classifier of real images, with random shifts and without mirroring.
+
+    Args:
+        dataset: the images to train on.
+        held_out: the images to measure its accuracy on.
+        digest: identifies the data; stored in its header.
+        device: the device to train on.
+        images: images to show it; None is 80,000, more for a large set and less for a tiny one.
+    """
+    if images is None:
+        enough = min(max(100 * len(dataset), 20_000), 80_000)
+        images = min(max(4 * len(dataset), enough), 240_000)
+    steps = max(images // BATCH, 1)
+    logger.info("training a judge of %s (%d images, once)", dataset.name, steps * BATCH)
+    cuda = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    side = min(dataset.image_shape[1:])
+    reach = max(1, side // 14)
+    with torch.random.fork_rng(cuda), torch.enable_grad():
+        torch.manual_seed(0)
+        network = Classifier(dataset.image_shape, len(dataset.classes))
+        network.to(device).to(memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(network.parameters(), PEAK_LR, weight_decay=0.01, fused=True)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=steps + 1)
+        batches = Loader(dataset, BATCH, device, balanced=True).batches()
+        for _, (real, labels) in zip(range(steps), batches, strict=False):
+            loss = cross_entropy(network(shift(real, reach)), labels, label_smoothing=0.05)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    header = JudgeHeader(
+        dataset.name, digest, dataset.classes, dataset.image_shape, None, len(held_out)
+    )
+    judge = Judge(network, header)
+    if len(held_out):
+        accuracy = measure_accuracy(judge, held_out)
+        judge.header = replace(header, held_out_accuracy=accuracy)
+        logger.info("the judge's accuracy on held-out real images is %.2f %%", 100 * accuracy)
+    return judge
+
+
+def measure_accuracy(judge: Judge, dataset: ImageDataset | ImageFolder) -> float:
+    """Fraction of real images that the judge classifies correctly."""
+    correct = 0
+    for indices in torch.arange(len(dataset)).split(500):
+        predicted = judge.classify(dataset.take(indices) / 255).cpu()
+        correct += int((predicted == dataset.labels[indices]).sum())
+    return correct / len(dataset)
+
+
+def shift(images: Tensor, reach: int) -> Tensor:
+    """Shift the batch by up to ``reach`` pixels in each direction, filling with −1 (black)."""
+    height, width = images.shape[2:]
+    down, right = torch.randint(0, 2 * reach + 1, (2,)).tolist()
+    framed = pad(images, (reach, reach, reach, reach), value=-1.0)
+    moved = framed[:, :, down : down + height, right : right + width]
+    return moved.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,123 @@
+"""The report of one generator: its figures beside those of real images and of chance.
+
+"Real" is the figure of training images (as many as are drawn) against the held-out images: the
+ceiling. "Chance" is the figure of a generator that draws real images but ignores its label.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from cgan.evaluation.control import Control
+from cgan.storage.metrics import Curves
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One measured number with its references; None if it could not be measured.
+
+    Attributes:
+        key: its name in JSON (``fid``, ``control_accuracy``).
+        title: its name in tables.
+        value: of the generator.
+        real: of real images.
+        chance: of a generator that ignores its label.
+        share: whether it is a fraction in [0, 1], shown in %.
+        meaning: one clause of explanation, with the good direction.
+    """
+
+    key: str
+    title: str
+    value: float | None
+    real: float | None = None
+    chance: float | None = None
+    share: bool = False
+    meaning: str = ""
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """The figures of one class. ``fid`` is the intra-class FID; None if it was left out."""
+
+    name: str
+    control: float
+    control_low: float
+    control_high: float
+    control_real: float | None
+    fid: float | None
+    fid_real: float | None
+    diversity: float | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The evaluation of one generator.
+
+    Attributes:
+        model: its run folder, file or name.
+        data: the name of the data.
+        conditional: False for an unconditional GAN.
+        features: the feature network's name. Do not compare figures of different networks.
+        pictures: the number of images drawn.
+        held_out: what the held-out images are, as text.
+        compared: the number of training images behind "real"; FID and similar metrics use at most
+            as many generated images, because they depend on the number.
+        images_seen: real images shown during the generator's training.
+        seconds: duration of that training.
+        control: control accuracy and the confusion matrix.
+        figures: all figures, control accuracy first.
+        classes: the figures of each class.
+        warnings: problems of this generator, as text.
+        left_out: figures that could not be measured, and why, as text.
+        grid: uint8 (K, columns, C, H, W), one row per class.
+        pairs: uint8 (N, 2, C, H, W): generated images with their nearest training image, the
+            closest of each class.
+        pair_distances: their Euclidean distances over pixels in [0, 1], (N,).
+        curves: metrics of the run by name: (images seen, value) pairs; empty without a run.
+    """
+
+    model: str
+    data: str
+    conditional: bool
+    features: str
+    pictures: int
+    held_out: str
+    compared: int
+    images_seen: int
+    seconds: float
+    control: Control
+    figures: list[Figure]
+    classes: list[ClassFigures]
+    warnings: list[str]
+    left_out: list[str]
+    grid: Tensor
+    pairs: Tensor
+    pair_distances: Tensor
+    curves: Curves = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures as JSON (no images, no curves)."""
+        return {
+            "model": self.model,
+            "data": self.data,
+            "features": self.features,
+            "held_out": self.held_out,
+            "compared": self.compared,
+            "images_seen": self.images_seen,
+            "seconds": self.seconds,
+            **self.control.to_dict(),
+            "figures": {
+                figure.key: {
+                    "value": figure.value,
+                    "real": figure.real,
+                    "chance": figure.chance,
+                }
+                for figure in self.figures
+            },
+            "classes": [asdict(one) for one in self.classes],
+            "warnings": self.warnings,
+            "left_out": self.left_out,
+        }

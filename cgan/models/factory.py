@@ -1,0 +1,93 @@
+"""Build a generator and its discriminator by name.
+
+To add a backbone: write one file with ``Generator``, ``Discriminator`` and ``DEFAULT_WIDTH``, add
+one line to ``BACKBONES``, and add its name to ``cgan.config.Backbone``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from cgan.config import ModelConfig
+from cgan.errors import ConfigError, UnknownName
+from cgan.models import dcgan, mlp
+
+
+class Pair(NamedTuple):
+    """A generator and its discriminator."""
+
+    generator: nn.Module
+    discriminator: nn.Module
+
+
+BACKBONES: dict[str, Any] = {"mlp": mlp, "dcgan": dcgan}
+
+GENERATOR_LABELS = ("concat", "cbn")
+DISCRIMINATOR_LABELS = ("concat", "projection", "auxiliary", "projection+auxiliary")
+
+
+def build_pair(
+    backbone: str = "dcgan",
+    *,
+    image_shape: tuple[int, int, int] = (1, 28, 28),
+    num_classes: int | None = 10,
+    latent_dim: int = 64,
+    width: int | None = None,
+    generator_label: str = "cbn",
+    discriminator_label: str = "projection",
+    dropout: float = 0.0,
+) -> Pair:
+    """Build G and D with new weights from torch's global random state.
+
+    Args:
+        backbone: ``mlp`` or ``dcgan``.
+        image_shape: (C, H, W); H and W are multiples of 4, at least 8.
+        num_classes: number of labels; None for the unconditional GAN.
+        latent_dim: length of z.
+        width: units of the mlp (default 256), or channels at half resolution of the dcgan (32).
+        generator_label: how y enters G: ``concat`` or ``cbn``.
+        discriminator_label: how y enters D: ``concat``, ``projection``, ``auxiliary`` or
+            ``projection+auxiliary``.
+        dropout: dropout probability after each hidden layer of D.
+
+    Raises:
+        UnknownName: no such backbone or conditioning.
+        ConfigError: an image size that the networks do not support.
+    """
+    for kind, name, known in (
+        ("model", backbone, BACKBONES),
+        ("generator label", generator_label, GENERATOR_LABELS),
+        ("discriminator label", discriminator_label, DISCRIMINATOR_LABELS),
+    ):
+        if name not in known:
+            raise UnknownName(kind, name, known)
+    if any(side % 4 or side < 8 for side in image_shape[1:]):
+        height, width_ = image_shape[1:]
+        raise ConfigError(f"images of {height}×{width_}: both sides must be multiples of 4, ≥ 8")
+    family = BACKBONES[backbone]
+    width = width or family.DEFAULT_WIDTH
+    return Pair(
+        family.Generator(image_shape, num_classes, latent_dim, width, generator_label),
+        family.Discriminator(image_shape, num_classes, width, discriminator_label, dropout),
+    )
+
+
+def build_networks(model: ModelConfig, image_shape: tuple[int, int, int], classes: int) -> Pair:
+    """Build G and D from a config, for a data set with this many classes."""
+    return build_pair(
+        model.backbone,
+        image_shape=image_shape,
+        num_classes=classes if model.conditional else None,
+        latent_dim=model.latent_dim,
+        width=model.width,
+        generator_label=model.generator_label,
+        discriminator_label=model.discriminator_label,
+        dropout=model.dropout,
+    )
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Number of learned parameters."""
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -1,0 +1,81 @@
+"""A progress line on stderr: a bar on a terminal, a plain line every few seconds in a pipe."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+LINE_SECONDS = 5.0
+"""Time between two plain lines."""
+
+
+class ProgressLine:
+    """Shows a fraction in [0, 1] and a text."""
+
+    def __init__(self, enabled: bool = True) -> None:
+        self.enabled = enabled
+        self.console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        self.bar = Progress(
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.description}", markup=False),
+            console=self.console,
+            disable=not (enabled and self.console.is_terminal),
+        )
+        self.task = self.bar.add_task("starting", total=1.0)
+        self.last_line = float("-inf")
+
+    def __enter__(self) -> ProgressLine:
+        self.bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bar.stop()
+
+    def show(self, fraction: float, text: str) -> None:
+        """Update the bar, or print a line if the last one is old enough."""
+        if not self.bar.disable:
+            self.bar.update(self.task, completed=fraction, description=text)
+        elif self.enabled and time.monotonic() - self.last_line >= LINE_SECONDS:
+            self.last_line = time.monotonic()
+            self.console.print(f"{100 * fraction:3.0f} % · {text}")
+
+
+class CountProgress:
+    """Progress of drawing ``total`` images, with speed and time left."""
+
+    def __init__(self, total: int, enabled: bool) -> None:
+        self.total, self.line = total, ProgressLine(enabled)
+        self.begun = self.line.last_line = time.monotonic()
+        self.done = self.drawn = 0
+
+    def __enter__(self) -> CountProgress:
+        self.line.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.line.__exit__(*error)
+
+    def skip(self, count: int) -> None:
+        """Count images that already exist; they do not change the speed."""
+        self.done += count
+
+    def add(self, count: int) -> None:
+        """Count images drawn now."""
+        self.done += count
+        self.drawn += count
+        speed = self.drawn / max(time.monotonic() - self.begun, 1e-3)
+        self.line.show(
+            self.done / self.total,
+            f"{self.done:,} of {self.total:,} images · {speed:,.0f} images/s"
+            f" · {format_seconds((self.total - self.done) / speed)} left",
+        )
+
+
+def format_seconds(seconds: float) -> str:
+    """``75.2`` as ``1:15``, ``4000`` as ``1:06:40``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

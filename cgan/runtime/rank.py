@@ -1,0 +1,39 @@
+"""The environment variables that torchrun sets, without torch."""
+
+from __future__ import annotations
+
+import os
+
+from cgan.errors import ConfigError
+
+
+def rank_and_world_size() -> tuple[int, int]:
+    """``RANK`` and ``WORLD_SIZE``; 0 and 1 if they are not set.
+
+    Raises:
+        ConfigError: they are not values that torchrun sets.
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return 0, 1
+    rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
+    if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
+        raise ConfigError(
+            f"RANK is {rank} and WORLD_SIZE is {size}: a rank is a whole number from 0 and "
+            "less than the world size; unset both to run a single process"
+        )
+    return int(rank), int(size)
+
+
+def local_rank() -> int | None:
+    """``LOCAL_RANK`` of one of several processes, so that each uses its own GPU; else None."""
+    return int(os.environ.get("LOCAL_RANK", "0")) if rank_and_world_size()[1] > 1 else None
+
+
+def local_world_size() -> int:
+    """``LOCAL_WORLD_SIZE``: processes that share this machine's cores."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def is_restart() -> bool:
+    """Whether torchrun has restarted this process after another one died."""
+    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0

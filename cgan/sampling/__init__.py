@@ -1,0 +1,1 @@
+"""Sampling: class names and seeds to images, rejection, ONNX export, and data sets of samples."""

@@ -1,0 +1,252 @@
+"""Data sets of drawn images: labelled, balanced, streamed to disk, resumable, in many processes.
+
+Image i has the class ``chosen[i % k]`` of k chosen classes and the seed ``seed + i // k``, so any
+part can be drawn by itself. A data set is stored in shards; a shard with an index is complete. The
+processes do not communicate: shard s belongs to the process with RANK s % WORLD_SIZE, and running
+the same command again draws the missing shards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cgan import __version__
+from cgan.errors import ConfigError, FileError, UnknownName
+from cgan.runtime.progress import CountProgress
+from cgan.runtime.rank import rank_and_world_size
+from cgan.runtime.signals import catch_signals
+from cgan.sampling.rejection import ImageClassifier, RejectionSampler
+from cgan.sampling.request import Labels, Request
+from cgan.sampling.sampler import Sampler
+from cgan.sampling.shards import SUFFIXES, Pixels, Shard
+from cgan.sampling.workers import start_workers
+from cgan.storage.atomic import lock, write_atomically
+from cgan.storage.images import to_pixels
+from cgan.storage.paths import safe_file_names
+
+DATASET_FILE = "dataset.json"
+FORMAT_VERSION = 1
+SHARD_SIZE = 10_000
+"""Images per shard. A stopped process repeats at most this many."""
+
+MAX_COUNT = 10**9
+"""The largest number of images: keys have nine digits."""
+
+MAY_DIFFER = frozenset({"count", "model", "cgan", "control_accuracy"})
+"""Keys of dataset.json that may change when a data set is continued."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What one process wrote.
+
+    Attributes:
+        folder: the folder of the data set.
+        drawn: images of the shards that were drawn now.
+        kept: images of the shards that were already complete.
+        stopped_by: the signal that stopped it early, or None.
+    """
+
+    folder: Path
+    drawn: int
+    kept: int
+    stopped_by: int | None
+
+
+class _Stopped(Exception):
+    """A signal arrived while a shard was drawn."""
+
+
+def write_dataset(
+    sampler: Sampler,
+    out: str | Path,
+    count: int,
+    *,
+    labels: Labels = None,
+    format: str = "webdataset",
+    seed: int = 0,
+    verify: ImageClassifier | RejectionSampler | None = None,
+    progress: bool = False,
+) -> Written:
+    """Draw a data set into a folder, or the missing part of it.
+
+    If RANK and WORLD_SIZE are set, as torchrun does, each process draws its own shards. PNGs may be
+    encoded in worker processes, so a script must call this below ``if __name__ == "__main__":``.
+
+    Args:
+        sampler: draws the images, on its device.
+        out: a new or empty folder, or one that holds this data set or a part of it. A larger
+            ``count`` than before extends it.
+        count: total images, 1 to 10^9; class sizes differ by at most one image.
+        labels: the classes, as for :meth:`cgan.Sampler.sample`, each counted once; None is all.
+        format: ``webdataset``: tar files of ``000000000.png`` and ``000000000.cls`` (the class
+            index as text); ``folder``: ``CLASS/000000000.png``, which ``cgan train --data`` reads;
+            ``npz``: arrays ``images`` uint8 (N, H, W, C), ``labels`` and ``seeds`` int64 (N,). An
+            unconditional GAN has no ``.cls`` and no ``labels``, and its folder is ``pictures``.
+        seed: seed of the first image of each class.
+        verify: as for :meth:`cgan.Sampler.sample`.
+        progress: show progress on stderr (rank 0 only).
+
+    Raises:
+        ConfigError: count, format, classes or seed are invalid.
+        FileError: the folder holds something else or is not writable; complete shards are kept.
+        RunError: another process is drawing the same shard, or a worker process died.
+        MeasureError: the judge has other classes, or rejected every draw of an image.
+    """
+    out, (rank, world_size) = Path(out), rank_and_world_size()
+    chosen = _check_arguments(sampler, count, labels, format, seed)
+    if verify is not None:
+        verify = verify if isinstance(verify, RejectionSampler) else RejectionSampler(verify)
+        verify.check(sampler, Request(None if chosen is None else (), ()))
+    _prepare(out, _describe(sampler, chosen, format, count, seed, verify))
+
+    numbers = range(rank, -(-count // SHARD_SIZE), world_size)
+    shards = [_shard(out, number, count, chosen, seed) for number in numbers]
+    total = sum(len(shard.seeds) for shard in shards)
+    folders = safe_file_names(sampler.classes)
+    drawn = kept = 0
+    with (
+        catch_signals() as caught,
+        CountProgress(total, progress and rank == 0) as shown,
+        start_workers() as pool,
+    ):
+        for shard in shards:
+            if shard.is_complete(format):
+                kept += len(shard.seeds)
+                shown.skip(len(shard.seeds))
+                continue
+            try:
+                with _locked(shard):
+                    batches = _draw(sampler, shard, verify, shown, caught)
+                    shard.write(format, batches, sampler.classes, folders, pool)
+            except _Stopped:
+                break
+            drawn += len(shard.seeds)
+    return Written(out, drawn, kept, caught[0] if caught and drawn + kept < total else None)
+
+
+def _check_arguments(
+    sampler: Sampler, count: int, labels: Labels, format: str, seed: int
+) -> tuple[int, ...] | None:
+    """The chosen classes, each once; None if unconditional."""
+    if not 1 <= count <= MAX_COUNT:
+        raise ConfigError(f"a data set has from 1 to {MAX_COUNT:,} images, not {count:,}")
+    if format not in SUFFIXES:
+        raise UnknownName("format", format, SUFFIXES)
+    found = sampler.request(labels, 1, seed).labels
+    chosen = None if found is None else tuple(dict.fromkeys(found))
+    sampler.request(None, 1, seed + (count - 1) // len(chosen or "1"))  # check the last seed too
+    return chosen
+
+
+def _shard(out: Path, number: int, count: int, chosen: tuple[int, ...] | None, seed: int) -> Shard:
+    start, k = number * SHARD_SIZE, len(chosen or "1")
+    keys = range(start, min(start + SHARD_SIZE, count))
+    labels = None if chosen is None else tuple(chosen[key % k] for key in keys)
+    return Shard(out, number, start, labels, tuple(seed + key // k for key in keys))
+
+
+@contextmanager
+def _locked(shard: Shard) -> Iterator[None]:
+    """Lock one shard: two equal commands must not write the same file."""
+    name = f".lock-{shard.name}"
+    with lock(shard.out, name):
+        try:
+            yield
+        finally:
+            (shard.out / name).unlink(missing_ok=True)
+
+
+def _draw(
+    sampler: Sampler,
+    shard: Shard,
+    verify: RejectionSampler | None,
+    shown: CountProgress,
+    caught: list[int],
+) -> Iterator[Pixels]:
+    for images, _ in sampler.batches(Request(shard.labels, shard.seeds), verify):
+        if caught:
+            raise _Stopped
+        yield to_pixels(images).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+        shown.add(len(images))
+
+
+def _describe(
+    sampler: Sampler,
+    chosen: tuple[int, ...] | None,
+    format: str,
+    count: int,
+    seed: int,
+    verify: RejectionSampler | None,
+) -> dict[str, Any]:
+    """The content of ``dataset.json``: how to draw the data set again, and its label noise."""
+    try:
+        model = hashlib.sha256(sampler.path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise FileError(f"{sampler.path} cannot be read: {error.strerror}") from error
+    measured = sampler.header["measured"] if chosen is not None else None
+    return {
+        "format": "cgan-dataset",
+        "format_version": FORMAT_VERSION,
+        "files": format,
+        "count": count,
+        "pictures_per_shard": SHARD_SIZE,
+        "image_shape": list(sampler.image_shape),
+        "classes": list(sampler.classes) if chosen is not None else None,
+        "folders": safe_file_names(sampler.classes) if chosen is not None else None,
+        "chosen": None if chosen is None else list(chosen),
+        "seed": seed,
+        "rule": "picture i is of class chosen[i % k], k of them, and has the seed seed + i // k",
+        "model": sampler.path.name,
+        "model_sha256": model,
+        "control_accuracy": measured["control_accuracy"] if measured else None,
+        "verified_by": None if verify is None else _judge_digest(verify.judge),
+        "licence": "pictures drawn by a generator",
+        "cgan": __version__,
+    }
+
+
+def _judge_digest(judge: ImageClassifier) -> str:
+    """SHA-256 of a judge's weights; the type of any other classifier."""
+    digest = getattr(judge, "weights_digest", None)
+    return str(digest()) if digest is not None else type(judge).__name__
+
+
+def _prepare(out: Path, description: dict[str, Any]) -> None:
+    """Write ``dataset.json``, or check that the folder holds this data set.
+
+    Raises:
+        FileError: it holds something else, or is not writable.
+    """
+    path = out / DATASET_FILE
+    try:
+        # In this order: any other process writes dataset.json before anything else.
+        others = sorted(p.name for p in out.iterdir() if p.name[0] != ".") if out.exists() else []
+        begun = json.loads(path.read_text("utf-8")) if path.exists() else None
+    except OSError as error:
+        raise FileError(f"{out} cannot be read as a folder: {error.strerror}") from error
+    except ValueError as error:
+        raise FileError(f"{path} was not written by cgan generate: give another --out") from error
+    if begun is None and others:
+        raise FileError(f"{out} holds other files, like {others[0]}: give a new or empty --out")
+    if begun is not None:
+        differing = [
+            f"{key} {begun.get(key)!r}, not {value!r}"
+            for key, value in description.items()
+            if key not in MAY_DIFFER and begun.get(key) != value
+        ]
+        if begun.get("count", 0) > description["count"]:
+            differing.append(f"count {begun['count']}, not {description['count']}")
+        if differing:
+            raise FileError(
+                f"{out} holds another data set ({'; '.join(differing)}): give another --out"
+            )
+    if begun is None or begun["count"] < description["count"]:
+        content = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(path, content.encode())

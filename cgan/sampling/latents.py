@@ -1,0 +1,78 @@
+"""z from a seed: the part of an image that is not its class.
+
+z is a function of (seed, draw index, position) only. Philox4x32-10, a counter-based random
+generator, makes 4 random words from a key (the seed) and a counter (block, draw index, 0, 0), and
+Box-Muller makes 4 normal values from those. The code uses operators that NumPy and torch share: the
+CPU draws without torch, and a GPU draws all z in one call.
+
+Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3". Box and Muller 1958.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import pi
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MASK = 0xFFFF_FFFF
+MULTIPLIERS = (0xD251_1F53, 0xCD9E_8D57)
+STEPS = (0x9E37_79B9, 0xBB67_AE85)
+ROUNDS = 10
+
+Words = Sequence[Any]
+"""32-bit words, each stored in an int64 array (NumPy or torch) or in an int."""
+
+
+def philox(counter: Words, key: Words) -> tuple[Any, Any, Any, Any]:
+    """Four random words from a counter of four words and a key of two; shapes broadcast.
+
+    Products wrap around in 64 bits and ``>>`` extends the sign, hence the masks.
+    """
+    a, b, c, d = counter
+    low, high = key
+    for _ in range(ROUNDS):
+        first, second = MULTIPLIERS[0] * a, MULTIPLIERS[1] * c
+        a, b, c, d = (
+            ((second >> 32) & MASK) ^ b ^ low,
+            second & MASK,
+            ((first >> 32) & MASK) ^ d ^ high,
+            first & MASK,
+        )
+        low, high = (low + STEPS[0]) & MASK, (high + STEPS[1]) & MASK
+    return a, b, c, d
+
+
+def draw_normals(xp: Any, seeds: Any, draw_index: Any, latent_dim: int) -> Any:
+    """z ~ N(0, 1) as float32 (N, latent_dim), on the device of the seeds.
+
+    Args:
+        xp: the array library, ``numpy`` or ``torch``.
+        seeds: int64 (N,), from 0 to 2^63 − 1.
+        draw_index: int64 (N,), from 0: which z of the seed's sequence.
+        latent_dim: a shorter z is a prefix of a longer one.
+    """
+    blocks = xp.arange(-(-latent_dim // 4), device=seeds.device)
+    seeds = seeds[:, None]
+    words = philox((blocks, draw_index[:, None], 0, 0), (seeds & MASK, (seeds >> 32) & MASK))
+    a, b, c, d = (xp.asarray(word, dtype=xp.float64) * 2.0**-32 for word in words)
+    normals = []
+    for length, angle in ((a, b), (c, d)):
+        radius = xp.sqrt(-2 * xp.log(length + 2.0**-32))  # in (0, 1], since log(0) is infinite
+        normals += [radius * xp.cos(2 * pi * angle), radius * xp.sin(2 * pi * angle)]
+    drawn = xp.stack(normals, -1).reshape(len(seeds), 4 * len(blocks))
+    return xp.asarray(drawn[:, :latent_dim], dtype=xp.float32)
+
+
+def draw_latents(
+    seeds: Sequence[int], latent_dim: int, draw_index: Sequence[int] | None = None
+) -> NDArray[np.float32]:
+    """One z ~ N(0, 1) per seed: (len(seeds), latent_dim), float32.
+
+    Each seed has a long sequence of z; ``draw_index`` chooses one of them (default: the first).
+    """
+    index = np.zeros(len(seeds), np.int64) if draw_index is None else np.array(draw_index, np.int64)
+    z: NDArray[np.float32] = draw_normals(np, np.array(seeds, np.int64), index, latent_dim)
+    return z

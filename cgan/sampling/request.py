@@ -1,0 +1,135 @@
+"""What a generator can draw, and how class names become class indices and seeds.
+
+Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from cgan.errors import ConfigError, UnconditionalError, UnknownName
+from cgan.storage.paths import CONFIG_FILE, GENERATOR_FILE, PACKAGED
+
+
+@runtime_checkable
+class Indices(Protocol):
+    """Class indices: an int64 torch tensor or a NumPy array."""
+
+    def flatten(self) -> Any:
+        """One dimension."""
+        ...
+
+    def tolist(self) -> Any:
+        """Python ints."""
+        ...
+
+
+Labels = str | int | Sequence[str | int] | Indices | None
+
+
+@dataclass(frozen=True)
+class Request:
+    """Images to draw: the class index and seed of each; ``labels`` is None if unconditional."""
+
+    labels: tuple[int, ...] | None
+    seeds: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.seeds)
+
+
+class GeneratorInfo:
+    """A generator as its header describes it, with any backend.
+
+    Attributes:
+        header: the file's header.
+        path: the generator file.
+        classes: class names of its data. An unconditional GAN has them too, but cannot choose.
+        image_shape: (C, H, W) of its images.
+        latent_dim: length of z.
+        conditional: whether it takes a class.
+    """
+
+    def __init__(self, header: Mapping[str, Any], path: Path) -> None:
+        self.header, self.path = dict(header), path
+        self.classes: tuple[str, ...] = tuple(header["classes"])
+        channels, height, width = header["image_shape"]
+        self.image_shape: tuple[int, int, int] = (channels, height, width)
+        model = header["config"]["model"]
+        self.latent_dim = int(model["latent_dim"])
+        self.conditional = bool(model["conditional"])
+
+    @property
+    def name(self) -> str:
+        """Its name in the package, its run folder, or its file."""
+        path = self.path
+        if path.parent.parent == PACKAGED:
+            return f"{path.parent.name} (in the package)"
+        in_run = path.name == GENERATOR_FILE and (path.parent / CONFIG_FILE).exists()
+        return str(path.parent if in_run else path)
+
+    @property
+    def has_digits(self) -> bool:
+        """Whether all classes are named by a digit."""
+        return all(name.isdigit() and len(name) == 1 for name in self.classes)
+
+    def request(self, labels: Labels = None, n: int = 1, seed: int = 0) -> Request:
+        """The class indices and seeds that ``sample`` draws for the same arguments.
+
+        The k-th image of a class has the seed ``seed + k``.
+
+        Raises:
+            UnknownName: no such class.
+            UnconditionalError: an unconditional GAN was asked for a class.
+            ConfigError: ``n`` is less than 1, or the seed is out of range.
+        """
+        if n < 1:
+            raise ConfigError(f"n is the number of images per class: at least 1, not {n}")
+        if not 0 <= seed <= 2**63 - 1 - n:
+            raise ConfigError(f"a seed is a whole number from 0 to 2^63 - 1, not {seed}")
+        if not self.conditional:
+            if labels is not None:
+                raise UnconditionalError(
+                    "a plain GAN cannot choose the class; train a conditional one: "
+                    f"cgan train --conditional {self.header['config']['name']}"
+                )
+            return Request(None, tuple(range(seed, seed + n)))
+        indices = [label for label in self.find(labels) for _ in range(n)]
+        drawn: Counter[int] = Counter()
+        seeds = []
+        for label in indices:
+            seeds.append(seed + drawn[label])
+            drawn[label] += 1
+        return Request(tuple(indices), tuple(seeds))
+
+    def find(self, labels: Labels) -> list[int]:
+        """Class indices of names, digits, a list of them, or an index tensor; None is all."""
+        if labels is None:
+            return list(range(len(self.classes)))
+        if isinstance(labels, Indices):
+            indices = [int(index) for index in labels.flatten().tolist()]
+            wrong = [index for index in indices if not 0 <= index < len(self.classes)]
+            if wrong:
+                raise UnknownName("class number", wrong[0], self._numbers())
+            return indices
+        if isinstance(labels, str | int):
+            labels = [labels]
+        return [self._find_one(label) for label in labels]
+
+    def _find_one(self, label: str | int) -> int:
+        """By name. An int is an index if no class is named by a number."""
+        name = str(label)
+        if name in self.classes:
+            return self.classes.index(name)
+        if isinstance(label, int) and not any(known.isdigit() for known in self.classes):
+            if 0 <= label < len(self.classes):
+                return label
+            raise UnknownName("class number", label, self._numbers())
+        raise UnknownName("class", name, self.classes)
+
+    def _numbers(self) -> list[str]:
+        return [str(index) for index in range(len(self.classes))]

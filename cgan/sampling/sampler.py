@@ -1,0 +1,165 @@
+"""The Sampler: draws images of a class by name.
+
+An image is a function of model, class and seed only. The k-th image of a class in a request has the
+seed ``seed + k``, and each z is drawn from its own seed. The network always runs on batches of one
+fixed size, the last one padded, so that rounding does not depend on the number of images either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from cgan.config import Config
+from cgan.config_io import make_config
+from cgan.errors import ConfigError, FileError
+from cgan.models import build_networks
+from cgan.sampling.latents import draw_latents, draw_normals
+from cgan.sampling.rejection import ImageClassifier, RejectionSampler
+from cgan.sampling.request import GeneratorInfo, Labels, Request
+from cgan.storage.checkpoint import GENERATOR, load_weights, read_header, read_tensors
+from cgan.storage.images import to_unit
+from cgan.storage.paths import find_generator
+
+HEADER_KEYS = ("data", "images_seen", "seconds", "measured", "versions")
+"""Header keys besides config, classes and image shape."""
+
+BATCH = {"cpu": 64, "cuda": 4_096}
+"""Images per batch. It is fixed because rounding depends on it."""
+
+
+class Sampler(GeneratorInfo):
+    """A generator with the names of its classes.
+
+    Attributes:
+        generator: the network, in evaluation mode.
+        config: the config it was trained with.
+    """
+
+    def __init__(self, generator: nn.Module, header: dict[str, Any], path: Path) -> None:
+        super().__init__(header, path)
+        # Channels-last, as in training: another memory format rounds differently.
+        self.generator = generator.eval().requires_grad_(False)
+        self.generator.to(memory_format=torch.channels_last)
+        self.config: Config = make_config(header["config"], warn=False)
+
+    @property
+    def device(self) -> torch.device:
+        """The device it draws on."""
+        return next(self.generator.parameters()).device
+
+    @property
+    def batch_size(self) -> int:
+        """Images per forward pass."""
+        return BATCH[self.device.type]
+
+    def to(self, device: torch.device | str) -> Sampler:
+        """Move it to a device; returns itself."""
+        self.generator.to(device)
+        return self
+
+    def sample(
+        self,
+        labels: Labels = None,
+        n: int = 1,
+        seed: int = 0,
+        verify: ImageClassifier | RejectionSampler | None = None,
+    ) -> Tensor:
+        """Draw images.
+
+        Args:
+            labels: a class by name (``"cat"``) or digit (``7``), a list of them, or an int64
+                tensor of class indices. None is every class, or no class if unconditional.
+            n: images per label.
+            seed: seed of the first image of each class; the next image has the next seed.
+            verify: a judge (or a :class:`RejectionSampler`, which counts draws); images that it
+                assigns to another class are drawn again.
+
+        Returns:
+            float32 in [0, 1], (labels · n, C, H, W), label by label, on the CPU.
+
+        Raises:
+            UnknownName: no such class.
+            UnconditionalError: an unconditional GAN was asked for a class, or to verify.
+            MeasureError: the judge has other classes, or rejected every draw of an image.
+        """
+        request = self.request(labels, n, seed)
+        images = torch.empty(len(request), *self.image_shape)
+        start = 0
+        for batch, _ in self.batches(request, verify):
+            images[start : start + len(batch)] = batch.cpu()
+            start += len(batch)
+        return images
+
+    def batches(
+        self, request: Request, verify: ImageClassifier | RejectionSampler | None = None
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Images (≤ batch_size, C, H, W) in [0, 1] and their labels, in order, on the device."""
+        if verify is not None and not isinstance(verify, RejectionSampler):
+            verify = RejectionSampler(verify)
+        if verify is not None:
+            verify.check(self, request)
+        for start in range(0, len(request), self.batch_size):
+            seeds = request.seeds[start : start + self.batch_size]
+            labels = None
+            if request.labels is not None:
+                chosen = request.labels[start : start + self.batch_size]
+                labels = torch.tensor(chosen, device=self.device)
+            images = self._draw(seeds, labels)
+            if verify is not None and labels is not None:
+                verify.resample(images, seeds, labels, self._draw)
+            yield images, labels
+
+    def _draw(
+        self, seeds: Sequence[int], labels: Tensor | None, draw_index: Sequence[int] | None = None
+    ) -> Tensor:
+        """Draw up to one batch of images, padded to a full batch."""
+        missing = self.batch_size - len(seeds)
+        z = functional.pad(self._draw_z(seeds, draw_index), (0, 0, 0, missing))
+        if labels is not None:
+            labels = functional.pad(labels, (0, missing))
+        with torch.inference_mode():
+            return to_unit(self.generator(z, labels))[: len(seeds)]
+
+    def _draw_z(self, seeds: Sequence[int], draw_index: Sequence[int] | None) -> Tensor:
+        """On the CPU with NumPy, exactly as the ONNX sampler does; on a GPU with torch."""
+        if self.device.type == "cpu":
+            return torch.from_numpy(draw_latents(seeds, self.latent_dim, draw_index))
+        index = torch.tensor(draw_index or [0] * len(seeds), device=self.device)
+        z: Tensor = draw_normals(
+            torch, torch.tensor(seeds, device=self.device), index, self.latent_dim
+        )
+        return z
+
+
+def load(path_or_run: str | Path, device: torch.device | str = "cpu") -> Sampler:
+    """Load a generator.
+
+    Args:
+        path_or_run: a generator file, a run folder, or ``"mnist"`` for the packaged generator.
+        device: the device to draw on.
+
+    Raises:
+        FileError: there is none, or the file is not a generator.
+    """
+    path = find_generator(path_or_run)
+    header = read_header(path, GENERATOR)
+    try:
+        config, classes = make_config(header["config"], warn=False), header["classes"]
+        channels, height, width = map(int, header["image_shape"])
+        if missing := [key for key in HEADER_KEYS if key not in header]:
+            raise ValueError(f"{', '.join(missing)} missing")
+        if not isinstance(classes, list):
+            raise TypeError("classes is not a list")
+    except (KeyError, TypeError, ValueError, ConfigError) as error:
+        raise FileError(f"{path} has an invalid header: {error}") from error
+    header["config"] = config.model_dump(mode="json")  # with defaults that an older file lacks
+    with torch.random.fork_rng([]):  # the initial weights are overwritten
+        generator = build_networks(config.model, (channels, height, width), len(classes)).generator
+    load_weights(generator, read_tensors(path), path)
+    return Sampler(generator, header, path).to(device)

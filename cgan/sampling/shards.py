@@ -1,0 +1,190 @@
+"""Shards of a data set on disk: tar, npz or PNGs in folders, each with an index.
+
+Worker processes import this module, so it must not import torch.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+import tarfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cgan.errors import FileError
+from cgan.sampling.workers import map_in_order
+from cgan.storage.atomic import explain_write_error, stream_atomically, write_atomically
+from cgan.storage.images import encode_png
+
+TAR_END = bytes(2 * tarfile.BLOCKSIZE)
+"""The end marker of a tar file."""
+
+UNCONDITIONAL_FOLDER = "pictures"
+"""The folder of an unconditional GAN's images."""
+
+SUFFIXES = {"webdataset": ".tar", "npz": ".npz", "folder": ""}
+
+Pixels: TypeAlias = NDArray[np.uint8]
+Batches: TypeAlias = Iterator[Pixels]
+"""Images (B, H, W, C) in the order of their keys."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Images that are written together.
+
+    Attributes:
+        out: the folder of the data set.
+        number: the number of the shard.
+        start: the key of its first image; keys are consecutive.
+        labels: the class of each image, or None if unconditional.
+        seeds: the seed of each image.
+    """
+
+    out: Path
+    number: int
+    start: int
+    labels: tuple[int, ...] | None
+    seeds: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        """The stem of its files."""
+        return f"shard-{self.number:05d}"
+
+    @property
+    def index(self) -> Path:
+        """Its index: key, class, name and seed of each image. It is written last."""
+        return self.out / f"{self.name}.csv"
+
+    def is_complete(self, format: str) -> bool:
+        """Whether it exists with all its images. (The last shard of a data set may grow.)"""
+        data = self.out / f"{self.name}{SUFFIXES[format]}"
+        if not self.index.exists() or (SUFFIXES[format] and not data.exists()):
+            return False
+        last = self.index.read_bytes().splitlines()[-1]
+        return last.startswith(_key(self.start + len(self.seeds) - 1).encode())
+
+    def write(
+        self, format: str, batches: Batches, classes: Sequence[str], folders: Sequence[str],
+        pool: Executor,
+    ) -> None:  # fmt: skip
+        """Write the images, then the index. If ``batches`` raises, nothing is left behind.
+
+        Raises:
+            FileError: the folder is not writable, or the disk is full.
+            RunError: a worker process died.
+        """
+        for leftover in self.out.glob(f".{self.name}.*"):
+            leftover.unlink()
+        if format == "webdataset":
+            _write_tar(self, batches, pool)
+        elif format == "npz":
+            _write_npz(self, batches)
+        else:
+            _write_folder(self, batches, folders, pool)
+        _write_index(self, classes)
+
+
+def _write_tar(shard: Shard, batches: Batches, pool: Executor) -> None:
+    def jobs() -> Iterator[tuple[Any, ...]]:
+        at = 0
+        for pixels in batches:
+            labels = shard.labels and shard.labels[at : at + len(pixels)]
+            yield shard.start + at, pixels, labels
+            at += len(pixels)
+
+    with stream_atomically(shard.index.with_suffix(".tar")) as file:
+        for members in map_in_order(pool, _tar_members, jobs()):
+            file.write(members)
+        file.write(TAR_END)
+
+
+def _tar_members(first: int, pixels: Pixels, labels: Sequence[int] | None) -> bytes:
+    """In a worker: ``KEY.png`` and, if conditional, ``KEY.cls`` for each image."""
+    parts = []
+    for at, picture in enumerate(pixels):
+        parts.append(_member(f"{_key(first + at)}.png", encode_png(np.moveaxis(picture, 2, 0))))
+        if labels is not None:
+            parts.append(_member(f"{_key(first + at)}.cls", str(labels[at]).encode()))
+    return b"".join(parts)
+
+
+def _member(name: str, content: bytes) -> bytes:
+    """A file in a tar. TarInfo defaults to time 0, user 0 and group 0, so bytes are repeatable."""
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    padding = bytes(-len(content) % tarfile.BLOCKSIZE)
+    return info.tobuf(tarfile.USTAR_FORMAT) + content + padding
+
+
+def _write_folder(shard: Shard, batches: Batches, folders: Sequence[str], pool: Executor) -> None:
+    """Write to a hidden folder first, then move each image, so no image is ever incomplete."""
+    hidden = shard.out / f".{shard.name}"
+    if shard.labels is None:
+        places = [UNCONDITIONAL_FOLDER] * len(shard.seeds)
+    else:
+        places = [folders[label] for label in shard.labels]
+
+    def jobs() -> Iterator[tuple[Any, ...]]:
+        at = 0
+        for pixels in batches:
+            yield hidden, places[at : at + len(pixels)], shard.start + at, pixels
+            at += len(pixels)
+
+    try:
+        shutil.rmtree(hidden, ignore_errors=True)
+        for place in set(places):
+            (hidden / place).mkdir(parents=True)
+        for _ in map_in_order(pool, _write_pngs, jobs()):
+            pass
+        if hasattr(os, "sync"):
+            os.sync()  # once for all images: one fsync per image would take minutes
+        for place in set(places):
+            (shard.out / place).mkdir(exist_ok=True)
+            for picture in (hidden / place).iterdir():
+                picture.replace(shard.out / place / picture.name)
+    except OSError as error:
+        raise FileError(explain_write_error(error, shard.out / shard.name)) from error
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _write_pngs(root: Path, places: Sequence[str], first: int, pixels: Pixels) -> None:
+    """In a worker: ``PLACE/KEY.png`` for each image."""
+    for at, (place, picture) in enumerate(zip(places, pixels, strict=True)):
+        (root / place / f"{_key(first + at)}.png").write_bytes(
+            encode_png(np.moveaxis(picture, 2, 0))
+        )
+
+
+def _write_npz(shard: Shard, batches: Batches) -> None:
+    arrays: dict[str, Any] = {"images": np.concatenate(list(batches))}
+    if shard.labels is not None:
+        arrays["labels"] = np.array(shard.labels, np.int64)
+    arrays["seeds"] = np.array(shard.seeds, np.int64)
+    with stream_atomically(shard.index.with_suffix(".npz")) as file:
+        np.savez(file, allow_pickle=False, **arrays)
+
+
+def _write_index(shard: Shard, classes: Sequence[str]) -> None:
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["key", "class", "name", "seed"])
+    for at, seed in enumerate(shard.seeds):
+        label = "" if shard.labels is None else shard.labels[at]
+        name = "" if shard.labels is None else classes[shard.labels[at]]
+        table.writerow([_key(shard.start + at), label, name, seed])
+    write_atomically(shard.index, text.getvalue().encode())
+
+
+def _key(number: int) -> str:
+    return f"{number:09d}"

@@ -1,0 +1,1 @@
+"""Files: atomic writes, paths, checkpoints, metrics and images."""

@@ -1,0 +1,94 @@
+"""Names and locations of files: in a run folder, in ``runs/``, in the cache, in the package."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from cgan.errors import FileError
+
+GENERATOR_FILE = "generator.safetensors"
+CONFIG_FILE = "config.yaml"
+BEST_FILE = "best.safetensors"
+JUDGE_FILE = "judge.safetensors"
+STATE_FILES = ("state.safetensors", "state-before.safetensors")
+"""The latest state, and the one before it."""
+
+RUNS = Path("runs")
+PACKAGED = Path(__file__).parent.parent / "packaged"
+"""Files shipped with the package: one folder per data set, with a judge and maybe a generator."""
+
+
+def packaged_names() -> list[str]:
+    """Names of the packaged generators."""
+    return sorted(path.parent.name for path in PACKAGED.glob(f"*/{GENERATOR_FILE}"))
+
+
+def find_generator(path_or_run: str | Path) -> Path:
+    """The generator file for a file path, a run folder or the name of a packaged generator.
+
+    Raises:
+        FileError: there is none.
+    """
+    path = Path(path_or_run)
+    if not path.exists() and str(path) in packaged_names():
+        path = PACKAGED / path.name
+    if path.is_dir():
+        path = path / GENERATOR_FILE
+        if not path.exists():
+            raise FileError(f"{path.parent} holds no {GENERATOR_FILE}: is it the folder of a run?")
+    elif not path.exists():
+        raise FileError(f"there is no run or generator file {path}")
+    return path
+
+
+def newest_model() -> Path:
+    """The run in ``runs/`` with the newest generator; without runs, the packaged generator."""
+    runs = runs_by_age((GENERATOR_FILE,))
+    return runs[-1] if runs else PACKAGED / "mnist"
+
+
+def runs_by_age(files: tuple[str, ...], base: Path | None = None) -> list[Path]:
+    """Folders in ``base`` (default ``runs/``) that hold one of these files, newest last."""
+    ages: dict[Path, int] = {}
+    base = RUNS if base is None else base
+    for folder in base.iterdir() if base.is_dir() else ():
+        times = [path.stat().st_mtime_ns for name in files if (path := folder / name).exists()]
+        if times:
+            ages[folder] = max(times)
+    return sorted(ages, key=lambda folder: ages[folder])
+
+
+def has_state(folder: Path) -> bool:
+    """Whether a run folder holds a state, readable or not."""
+    return any((folder / name).exists() for name in STATE_FILES)
+
+
+def cache_folder() -> Path:
+    """The cache of this package: ``$CGAN_CACHE``, or the user's cache folder."""
+    if custom := os.environ.get("CGAN_CACHE"):
+        return Path(custom)
+    from platformdirs import user_cache_path  # 20 ms that `cgan --help` does not need
+
+    return user_cache_path("cgan")
+
+
+def default_data_dir() -> Path:
+    """``$CGAN_DATA``, or a folder in the cache."""
+    return Path(os.environ.get("CGAN_DATA") or cache_folder() / "data")
+
+
+def safe_file_name(text: str) -> str:
+    """A class name as a file name: other characters than letters, digits and ``-_.`` become _."""
+    return "".join(c if c.isalnum() or c in "-_. " else "_" for c in text)
+
+
+def safe_file_names(names: Sequence[str]) -> list[str]:
+    """A different file name for each class, even for "c#" and "c+", or "Cat" and "cat"."""
+    found = [safe_file_name(name) for name in names]
+    lower = [name.lower() for name in found]
+    return [
+        f"{name}-{index}" if lower.count(name.lower()) > 1 else name
+        for index, name in enumerate(found)
+    ]

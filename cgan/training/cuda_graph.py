@@ -1,0 +1,93 @@
+"""A training step captured once as a CUDA graph and replayed.
+
+With small networks, launching kernels takes longer than running them. Replaying a graph takes one
+launch. A replay repeats the same work on the same memory without Python, so a captured step reads
+everything that changes (images, labels, learning rate, EMA decay) from tensors and never reads a
+result back.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from cgan.errors import one_line
+from cgan.updates import Losses, PenaltyWeights
+
+Step = Callable[[Tensor, Tensor, PenaltyWeights], Losses]
+"""(real, labels, penalty weights) to losses; changes networks and optimisers in place."""
+
+Capture = Callable[[Callable[[], Losses]], Callable[[], Losses]]
+"""Takes a function and returns one that repeats it on the same memory; does not run it itself."""
+
+WARM_UP = 3
+"""Steps of each kind that run without capture, while optimisers and libraries initialise."""
+
+logger = logging.getLogger("cgan")
+
+
+def capture_cuda_graph(work: Callable[[], Losses]) -> Callable[[], Losses]:
+    """Capture as a CUDA graph."""
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        losses = work()
+
+    def replay() -> Losses:
+        graph.replay()
+        return losses  # the next replay overwrites them
+
+    return replay
+
+
+class GraphedStep:
+    """Captures a step once per set of penalty weights and replays it from then on.
+
+    If the step cannot be captured, it runs without capture, with one warning.
+    """
+
+    def __init__(self, step: Step, capture: Capture = capture_cuda_graph) -> None:
+        self.step, self.capture = step, capture
+        self.calls = Counter[PenaltyWeights]()
+        self.replays: dict[PenaltyWeights, Callable[[], Losses]] = {}
+        self.enabled = True
+        self.inputs: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, real: Tensor, labels: Tensor, weights: PenaltyWeights) -> Losses:
+        """Run one step. The next step overwrites the returned losses."""
+        if not self.enabled:
+            return self.step(real, labels, weights)
+        if self.inputs is None:
+            self.inputs = real.clone(), labels.clone()
+        for static, given in zip(self.inputs, (real, labels), strict=True):
+            static.copy_(given)
+        if weights not in self.replays:
+            work = partial(self.step, *self.inputs, weights)
+            self.calls[weights] += 1
+            if self.calls[weights] <= WARM_UP:
+                return run_on_side_stream(work, real.device)
+            try:
+                self.replays[weights] = self.capture(work)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                logger.warning("the step cannot be captured, so it is slower: %s", one_line(error))
+                self.enabled = False
+                return self.step(real, labels, weights)
+        return self.replays[weights]()
+
+
+def run_on_side_stream(work: Callable[[], Losses], device: torch.device) -> Losses:
+    """Run on a separate stream, as CUDA requires before a capture."""
+    if device.type != "cuda":
+        return work()
+    stream, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
+    stream.wait_stream(current)
+    with torch.cuda.stream(stream):
+        losses = work()
+    current.wait_stream(stream)
+    return losses

@@ -1,0 +1,201 @@
+"""Where metrics go: the terminal, JSON lines, wandb, TensorBoard, behind one protocol."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+from cgan.config import Config
+from cgan.errors import ConfigError, FileError, one_line
+from cgan.runtime.progress import ProgressLine, format_seconds
+from cgan.storage.atomic import explain_write_error, write_atomically
+from cgan.storage.metrics import METRICS_FILE, read_metrics
+
+Metrics = Mapping[str, float]
+
+
+class Logger(Protocol):
+    """Receives metrics and sample grids. ``images_seen`` is always among the metrics."""
+
+    def log(self, metrics: Metrics) -> None:
+        """Log the metrics of one moment."""
+        ...
+
+    def log_images(self, path: Path, images_seen: int) -> None:
+        """Log the grid of samples stored at ``path``."""
+        ...
+
+    def close(self) -> None:
+        """Finish."""
+        ...
+
+
+class JsonLines:
+    """``metrics.jsonl``: one JSON object per line, flushed after each.
+
+    Args:
+        folder: the run folder.
+        images_seen: of the state that the run resumes from; later lines are removed.
+    """
+
+    def __init__(self, folder: Path, images_seen: int = 0) -> None:
+        self.path = folder / METRICS_FILE
+        if self.path.exists():
+            kept = [row for row in read_metrics(folder) if row["images_seen"] <= images_seen]
+            lines = "".join(json.dumps(row) + "\n" for row in kept)
+            write_atomically(self.path, lines.encode())
+        try:
+            self.file = self.path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise FileError(explain_write_error(error, self.path)) from error
+
+    def log(self, metrics: Metrics) -> None:
+        """Append one line."""
+        try:
+            self.file.write(json.dumps(dict(metrics)) + "\n")
+            self.file.flush()
+        except OSError as error:
+            raise FileError(explain_write_error(error, self.path)) from error
+
+    def log_images(self, path: Path, images_seen: int) -> None:
+        """Do nothing: the grid is a file already."""
+
+    def close(self) -> None:
+        """Close the file. Every line has been flushed."""
+        with suppress(OSError):
+            self.file.close()
+
+
+class Terminal:
+    """Progress, speed, time left and losses on stderr."""
+
+    def __init__(self) -> None:
+        self.line = ProgressLine().__enter__()
+
+    def log(self, metrics: Metrics) -> None:
+        """Update the progress line; metrics of an evaluation are not shown."""
+        if "share" not in metrics:
+            return
+        self.line.show(
+            metrics["share"],
+            f"{metrics['images_seen']:,} images · {metrics['images_per_second']:,.0f} images/s"
+            f" · {format_seconds(metrics['seconds_left'])} left"
+            f" · loss G {metrics['loss_G']:.3f} D {metrics['loss_D']:.3f}",
+        )
+
+    def log_images(self, path: Path, images_seen: int) -> None:
+        """Do nothing: a terminal shows no images."""
+
+    def close(self) -> None:
+        """Remove the progress line."""
+        self.line.__exit__()
+
+
+class Wandb:
+    """Weights & Biases. ``WANDB_MODE=offline`` needs no account."""
+
+    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        wandb = import_optional("wandb", "wandb")
+        try:
+            self.run = wandb.init(
+                project="cgan", name=folder.name, dir=str(folder), config=dict(config)
+            )
+        except wandb.Error as error:
+            raise ConfigError(
+                f"wandb does not start ({one_line(error)}): log in with `wandb login`, "
+                "set WANDB_MODE=offline, or leave out --wandb"
+            ) from error
+        self.image = wandb.Image
+
+    def log(self, metrics: Metrics) -> None:
+        """Log one step, counted in images."""
+        self.run.log(dict(metrics), step=int(metrics["images_seen"]))
+
+    def log_images(self, path: Path, images_seen: int) -> None:
+        """Log the grid."""
+        self.run.log({"samples": self.image(str(path))}, step=images_seen)
+
+    def close(self) -> None:
+        """Finish the run."""
+        self.run.finish()
+
+
+class TensorBoard:
+    """Event files in the run folder."""
+
+    def __init__(self, folder: Path) -> None:
+        import_optional("tensorboard", "cgan[tensorboard]")
+        writer: Any = importlib.import_module("torch.utils.tensorboard").SummaryWriter
+        self.writer = writer(log_dir=str(folder / "tensorboard"))
+
+    def log(self, metrics: Metrics) -> None:
+        """Log every metric over images seen."""
+        for name, value in metrics.items():
+            if name != "images_seen":
+                self.writer.add_scalar(name, value, int(metrics["images_seen"]))
+
+    def log_images(self, path: Path, images_seen: int) -> None:
+        """Log the grid."""
+        import numpy as np
+        from PIL import Image
+
+        with Image.open(path) as image:
+            pixels = np.asarray(image)
+        layout = "HW" if pixels.ndim == 2 else "HWC"
+        self.writer.add_image("samples", pixels, images_seen, dataformats=layout)
+
+    def close(self) -> None:
+        """Flush."""
+        self.writer.close()
+
+
+class Loggers:
+    """All loggers of a run."""
+
+    def __init__(self, config: Config, folder: Path, images_seen: int, progress: bool) -> None:
+        values = config.model_dump(mode="json")
+        self.quiet: list[Logger] = [JsonLines(folder, images_seen)]
+        if config.wandb:
+            self.quiet.append(Wandb(folder, values))
+        if config.tensorboard:
+            self.quiet.append(TensorBoard(folder))
+        self.terminal = Terminal() if progress else None
+
+    def log(self, metrics: Metrics) -> None:
+        """Log to all."""
+        for logger in self._all():
+            logger.log(metrics)
+
+    def log_images(self, path: Path, images_seen: int) -> None:
+        """Log a grid to all."""
+        for logger in self._all():
+            logger.log_images(path, images_seen)
+
+    def close_terminal(self) -> None:
+        """Remove the progress line, so that other lines can follow."""
+        if self.terminal is not None:
+            self.terminal.close()
+            self.terminal = None
+
+    def close(self) -> None:
+        """Close all, even if one fails."""
+        with ExitStack() as stack:
+            for logger in self._all():
+                stack.callback(logger.close)
+
+    def _all(self) -> list[Logger]:
+        return [*self.quiet, *([self.terminal] if self.terminal else [])]
+
+
+def import_optional(module: str, requirement: str) -> Any:
+    """Import an optional package; raises :class:`ConfigError` if it is not installed."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ConfigError(
+            f"{module} is not installed: pip install '{requirement}', or run without it"
+        ) from error

@@ -1,0 +1,236 @@
+"""The training loop: step, log, sample, evaluate, save, until the budget is spent or a signal."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from contextlib import closing
+from pathlib import Path
+
+from torch import Tensor
+
+from cgan.data import ImageDataset, ImageFolder, Loader, Split, load_split
+from cgan.errors import Diverged
+from cgan.evaluation.control import Control
+from cgan.runtime.signals import catch_signals
+from cgan.storage.checkpoint import GENERATOR, read_header
+from cgan.storage.images import make_grid, save_png, to_pixels
+from cgan.storage.paths import BEST_FILE, GENERATOR_FILE
+from cgan.training.loggers import Loggers, Metrics
+from cgan.training.monitor import Monitor
+from cgan.training.state import Counters
+from cgan.training.step import TrainStep, learning_rate
+from cgan.updates import Losses
+
+GRID_COLUMNS = 10
+GRID_CLASSES = 32
+
+logger = logging.getLogger("cgan")
+
+
+class TrainLoop:
+    """Repeats a training step on the batches of a data set.
+
+    Only rank 0 has loggers; it alone logs, samples, evaluates and writes.
+    """
+
+    def __init__(
+        self,
+        step: TrainStep,
+        dataset: ImageDataset | ImageFolder,
+        folder: Path,
+        loggers: Loggers | None,
+    ) -> None:
+        self.step, self.state, self.world = step, step.state, step.world
+        self.config, self.counters = step.config, step.state.counters
+        self.dataset, self.folder, self.loggers = dataset, folder, loggers
+        self.signal = 0
+        self.monitor: Monitor | None = None
+        self.last_evaluation = -1
+        self.reset_losses()
+
+    def run(self) -> int | None:
+        """Train until the budget is spent (returns None) or a signal arrives (its number)."""
+        config, counters = self.config, self.counters
+        is_main = self.world.is_main
+        if is_main and counters.steps == 0:
+            self.state.save(self.folder)
+        saved = time.monotonic()
+        evaluates = self.prepare_evaluation()
+        loader = Loader(
+            self.dataset, config.batch_size, self.state.device, config.seed, config.data.balanced,
+            world=self.world,
+        )  # fmt: skip
+        batches = loader.batches(counters.images_seen)
+        with catch_signals() as caught, closing(batches):
+            clock = time.perf_counter()
+            while not self.should_stop(caught):
+                real, labels = next(batches)
+                self.accumulate_losses(self.step(real, labels))
+                counters.seconds += time.perf_counter() - clock
+                clock = time.perf_counter()
+                if self.is_due(config.log_every_images):
+                    self.log_metrics()
+                if is_main and self.is_due(config.sample_every_images):
+                    self.save_samples()
+                if evaluates and self.is_due(config.eval_every_images):
+                    self.evaluate()
+                    clock = time.perf_counter()  # evaluations do not count as training time
+                if is_main and time.monotonic() - saved > config.save_every_seconds:
+                    self.save()
+                    saved = time.monotonic()
+            self.log_metrics()
+            if is_main:
+                self.save()
+        if is_main:
+            self.save_samples()
+        return self.signal if counters.progress(config) < 1 else None
+
+    def prepare_evaluation(self) -> bool:
+        """Whether to evaluate during training; if so, create the monitor.
+
+        It is created before the first step, while a missing test part or Ctrl-C costs nothing.
+        """
+        config = self.config
+        reached = config.images is None or config.images >= config.eval_every_images
+        several = len(self.dataset.classes) > 1
+        evaluates = bool(self.world.is_main and config.eval_every_images and reached and several)
+        if evaluates:
+            self.monitor = Monitor(self.load_split, self.state.device, self.folder)
+        return evaluates
+
+    def is_due(self, every_images: int) -> bool:
+        """Whether the last step passed a multiple of this many images."""
+        seen = self.counters.images_seen
+        return seen // every_images > (seen - self.config.batch_size) // every_images
+
+    def should_stop(self, caught: list[int]) -> bool:
+        """Whether the budget is spent or a signal arrived; all processes agree on both."""
+        counters, number = self.counters, caught[0] if caught else 0
+        counters.seconds, number_everywhere = self.world.all_reduce_max(counters.seconds, number)
+        self.signal = int(number_everywhere)
+        return self.counters.progress(self.config) >= 1 or bool(self.signal)
+
+    def accumulate_losses(self, losses: Losses) -> None:
+        """Add up losses on the device: reading them here would stall a GPU."""
+        for name, value in losses.items():
+            self.totals[name] = self.totals.get(name, 0) + value
+
+    def reset_losses(self) -> None:
+        """Start new means."""
+        counters = self.counters
+        self.totals: dict[str, Tensor] = {}
+        self.since = Counters(counters.images_seen, counters.steps, counters.seconds)
+
+    def mean_losses(self) -> dict[str, float]:
+        """Mean losses since the last log line.
+
+        Raises:
+            Diverged: a loss is not finite.
+        """
+        counters, since = self.counters, self.since
+        steps = max(counters.steps - since.steps, 1)
+        means = {name: float(total) / steps for name, total in self.totals.items()}
+        for name, mean in means.items():
+            if not math.isfinite(mean):
+                raise Diverged(
+                    f"{name} became {mean} between {since.images_seen:,} and "
+                    f"{counters.images_seen:,} images; the last good state is kept in "
+                    f"{self.folder}: try a lower --lr or a stronger --set penalty.r1=…"
+                )
+        return means
+
+    def log_metrics(self) -> None:
+        """Log the means since the last log line; raises like :meth:`mean_losses`."""
+        counters, since = self.counters, self.since
+        if counters.steps == since.steps:
+            return
+        self.world.all_reduce_mean_(list(self.totals.values()))
+        progress, means = counters.progress(self.config), self.mean_losses()
+        images, seconds = counters.images_seen - since.images_seen, counters.seconds - since.seconds
+        self.log(
+            {
+                "images_seen": counters.images_seen,
+                "steps": counters.steps,
+                "seconds": round(counters.seconds, 3),
+                "seconds_left": round(counters.seconds * (1 / progress - 1), 3),
+                "share": progress,
+                "images_per_second": images / seconds,
+                "lr": learning_rate(self.config, progress),
+                **means,
+            }
+        )
+        self.reset_losses()
+
+    def log(self, metrics: Metrics) -> None:
+        """Pass metrics to the loggers, if this process has them."""
+        if self.loggers is not None:
+            self.loggers.log(metrics)
+
+    def save(self) -> None:
+        """Write the state and the generator, if the losses are finite."""
+        self.mean_losses()
+        self.state.save(self.folder)
+
+    def save_samples(self) -> None:
+        """Write a grid: one row per class (unconditional: ten rows), always the same seeds."""
+        sampler = self.state.sampler(self.folder)
+        if sampler.conditional:
+            images = sampler.sample(list(sampler.classes[:GRID_CLASSES]), GRID_COLUMNS)
+        else:
+            images = sampler.sample(None, GRID_COLUMNS**2)
+        images_seen = self.counters.images_seen
+        path = self.folder / "samples" / f"{images_seen:09d}.png"
+        save_png(make_grid(to_pixels(images), GRID_COLUMNS), path)
+        if self.loggers is not None:
+            self.loggers.log_images(path, images_seen)
+
+    def load_split(self, split: Split) -> ImageDataset | ImageFolder:
+        """The training images, which are loaded already, or the held-out ones."""
+        return self.dataset if split == "train" else load_split(self.config.data, split)
+
+    def evaluate(self) -> None:
+        """Log the metrics of an evaluation, warn about problems, and keep the best generator."""
+        self.mean_losses()  # raises if the run has diverged
+        assert self.monitor is not None
+        self.last_evaluation = images_seen = self.counters.images_seen
+        result = self.monitor.evaluate(self.state.sampler(self.folder))
+        self.log({"images_seen": images_seen, **result.metrics()})
+        if self.monitor.is_best(result):
+            self.state.save_generator(self.folder / BEST_FILE, self.monitor.best)
+        self.monitor.warn(result, self.folder, self.counters.progress(self.config))
+
+    def final_evaluation(self) -> Control | None:
+        """Evaluate with more images and write the result into the generator's header."""
+        if self.loggers is None:  # rank 0 does this
+            return None
+        self.loggers.close_terminal()
+        images_seen = self.counters.images_seen
+        if self.monitor is None:
+            self.monitor = Monitor(self.load_split, self.state.device, self.folder)
+        elif self.last_evaluation != images_seen:
+            self.evaluate()
+        per_class = self.config.control_per_class
+        result = self.monitor.evaluate(self.state.sampler(self.folder), per_class)
+        self.state.save_generator(self.folder / GENERATOR_FILE, result.to_dict())
+        # Without its FID, which does not belong to the curve: FID falls with the number of images.
+        control = result.control
+        self.log(
+            {
+                "images_seen": images_seen,
+                "control_accuracy": control.accuracy,
+                "control_accuracy_worst_class": control.per_class[control.worst],
+            }
+        )
+        best = self.folder / BEST_FILE
+        if (
+            best.exists()
+            and (best_at := read_header(best, GENERATOR)["images_seen"]) != images_seen
+        ):
+            logger.info(
+                "the generator after %s images was the best by control accuracy and FID: %s",
+                f"{best_at:,}",
+                best,
+            )
+        return control

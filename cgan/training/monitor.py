@@ -1,0 +1,195 @@
+"""Evaluation during training: metrics, the best generator so far, and warnings."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cgan.errors import FileError
+from cgan.evaluation.control import Control, check_judge
+from cgan.evaluation.feature_set import draw_by_class
+from cgan.evaluation.judge_training import find_judge
+from cgan.evaluation.reference import Load, Reference
+from cgan.sampling.sampler import Sampler
+from cgan.storage.checkpoint import GENERATOR, read_header
+from cgan.storage.paths import BEST_FILE, JUDGE_FILE
+
+EVAL_IMAGES = 2_000
+"""Images per evaluation, all classes together."""
+
+TIE_TOLERANCE = 1.1
+"""Two selection scores within this ratio are a tie: an evaluation is that noisy."""
+
+CONTROL_DROP = 0.1
+"""Control accuracy this far below the best so far raises a warning."""
+FID_RISE = 3.0
+"""So does an FID this many times the best so far,"""
+COLLAPSED = 0.3
+"""and a class with less than this fraction of its real spread,"""
+MIN_COLLAPSE_IMAGES = 20
+"""if at least this many images of each class were drawn."""
+
+logger = logging.getLogger("cgan")
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """The result of one evaluation during training.
+
+    Attributes:
+        control: class control, with the confusion matrix.
+        fid: in the judge's features; None if too few images are held out.
+        fid_real: of as many training images.
+        diversity: the smallest spread of a class relative to its real spread; None if undefined.
+        least_diverse: the class with that spread.
+        features: the feature network's name.
+        background: mean value of background pixels, in [0, 1]; None if there are none.
+    """
+
+    control: Control
+    fid: float | None
+    fid_real: float | None
+    diversity: float | None
+    least_diverse: str
+    features: str
+    background: float | None = None
+
+    @property
+    def selection_score(self) -> float:
+        """Error rate plus FID, each divided by that of real images: 2 is as good as real."""
+        known = self.control.judge_accuracy
+        ceiling = 0.01 if known is None else 1 - known
+        errors = (1 - self.control.accuracy) / max(ceiling, 1e-3)
+        if not self.control.conditional:
+            errors = 0.0  # its control is chance at all times
+        if self.fid is None or self.fid_real is None:
+            return errors
+        return errors + self.fid / max(self.fid_real, 1e-6)
+
+    def metrics(self) -> dict[str, float]:
+        """The metrics to log."""
+        found = {
+            "control_accuracy": self.control.accuracy,
+            "control_accuracy_worst_class": self.control.per_class[self.control.worst],
+            "fid": self.fid,
+            "diversity_least": self.diversity,
+            "background_ink": self.background,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The ``measured`` entry of a generator's header."""
+        return {
+            **self.control.to_dict(),
+            "fid": self.fid,
+            "fid_real": self.fid_real,
+            "diversity_least": self.diversity,
+            "background_ink": self.background,
+            "features": self.features,
+            "selection_score": self.selection_score,
+        }
+
+
+class Monitor:
+    """Evaluates the generators of one run with one judge.
+
+    Args:
+        load: returns the split ``"train"`` or ``"test"`` of the data.
+        device: the device to evaluate on.
+        folder: the run folder; the judge is saved there, so that images can be verified without
+            the data.
+    """
+
+    def __init__(self, load: Load, device: torch.device, folder: Path) -> None:
+        judge = find_judge(load, device, beside=folder)
+        judge.save(folder / JUDGE_FILE)
+        self.per_class = max(EVAL_IMAGES // len(judge.classes), 2)
+        self.load, self.device, self.judge = load, device, judge
+        self.reference = Reference(judge, load, per_class=self.per_class, device=device)
+        self.best = _read_best(folder)
+        self.warned: set[str] = set()
+
+    def evaluate(self, sampler: Sampler, per_class: int | None = None) -> EvalResult:
+        """Draw images of each class and measure them."""
+        check_judge(sampler, self.judge)
+        reference = self.reference
+        if per_class not in (None, reference.per_class):
+            reference = Reference(self.judge, self.load, per_class=per_class, device=self.device)
+        count = reference.per_class * len(sampler.classes)
+        drawn = reference.extract(draw_by_class(sampler, reference.per_class), count)
+        spreads = [
+            (spread, name)
+            for label, name in enumerate(sampler.classes)
+            if (spread := reference.diversity_of(drawn, label)) is not None
+        ]
+        diversity, least_diverse = min(spreads, default=(None, ""))
+        return EvalResult(
+            Control.of(self.judge, drawn.target, drawn.predicted, sampler.conditional),
+            reference.fid_of(drawn),
+            reference.fid,
+            diversity,
+            least_diverse,
+            reference.network.name,
+            float(drawn.ink.mean()) if reference.background.any() else None,
+        )
+
+    def is_best(self, result: EvalResult) -> bool:
+        """Whether to keep this generator: no worse than the best so far, within the noise.
+
+        Of several generators that tie, the latest is kept, as it was trained with smaller steps.
+        """
+        lowest = self.best["lowest_selection_score"] if self.best else float("inf")
+        lowest = min(result.selection_score, lowest)
+        if result.selection_score > TIE_TOLERANCE * lowest:
+            return False
+        self.best = {**result.to_dict(), "lowest_selection_score": lowest}
+        return True
+
+    def warn(self, result: EvalResult, folder: Path, progress: float) -> None:
+        """Log each warning once: control dropped, FID rose, a class collapsed, label ignored."""
+        control, best = result.control, self.best or result.to_dict()
+        kept = f"the best generator so far is kept in {folder / BEST_FILE}"
+        if control.accuracy < best["control_accuracy"] - CONTROL_DROP:
+            self._warn_once(
+                "control",
+                f"control accuracy has fallen from {best['control_accuracy']:.1%} to "
+                f"{control.accuracy:.1%}: {kept}",
+            )
+        if result.fid is not None and best["fid"] and result.fid > FID_RISE * best["fid"]:
+            self._warn_once(
+                "fid", f"FID has risen from {best['fid']:.3g} to {result.fid:.3g}: {kept}"
+            )
+        # Early in training every generator draws the mean of a class.
+        late = progress >= 0.25 and self.per_class >= MIN_COLLAPSE_IMAGES
+        if late and result.diversity is not None and result.diversity < COLLAPSED:
+            self._warn_once(
+                "collapse",
+                f"{result.least_diverse} has collapsed: its images have only "
+                f"{result.diversity:.0%} of the real spread",
+            )
+        if progress >= 0.5 and control.ignores_label:
+            self._warn_once(
+                "label",
+                f"the generator ignores its label: after {progress:.0%} of the budget control "
+                f"accuracy is {control.accuracy:.1%}, and {control.chance:.1%} is chance",
+            )
+
+    def _warn_once(self, kind: str, sentence: str) -> None:
+        if kind not in self.warned:
+            self.warned.add(kind)
+            logger.warning("%s", sentence)
+
+
+def _read_best(folder: Path) -> dict[str, Any] | None:
+    """The measurements of the best generator of a resumed run."""
+    try:
+        measured: dict[str, Any] = read_header(folder / BEST_FILE, GENERATOR)["measured"]
+    except (FileError, KeyError):
+        return None
+    if "least_shortfall" in measured:  # written by version 0.1
+        measured["lowest_selection_score"] = measured.pop("least_shortfall")
+    return measured if "lowest_selection_score" in measured else None

@@ -1,0 +1,152 @@
+"""The state of a run: everything that is saved, restored and broadcast.
+
+That is both networks, the generator's EMA, both optimisers, three counters, and torch's random
+state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from cgan import __version__
+from cgan.config import Config
+from cgan.data import ImageDataset, ImageFolder
+from cgan.errors import Diverged
+from cgan.models import build_networks
+from cgan.runtime.distributed import World
+from cgan.sampling.sampler import Sampler
+from cgan.storage.checkpoint import (
+    GENERATOR,
+    load_state,
+    new_header,
+    pack_state,
+    save_state,
+    save_tensors,
+    unpack_state,
+)
+from cgan.storage.paths import GENERATOR_FILE
+from cgan.training.ema import frozen_copy
+
+
+@dataclass
+class Counters:
+    """The part of the state that is not a tensor."""
+
+    images_seen: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+
+    def progress(self, config: Config) -> float:
+        """Spent fraction of the budget, from 0 to 1."""
+        if config.minutes is not None:
+            return min(self.seconds / (60 * config.minutes), 1.0)
+        return min(self.images_seen / (config.images or 1), 1.0)
+
+
+class TrainState:
+    """Networks, EMA, optimisers and counters of one run.
+
+    The weights come from torch's global random state, and so does every z: seed it first.
+
+    Attributes:
+        generator, discriminator: the networks, on the device, channels-last.
+        generator_ema: the moving average of the generator, in evaluation mode.
+        generator_optimizer, discriminator_optimizer: Adam.
+        counters: images seen, steps, seconds.
+    """
+
+    def __init__(
+        self, config: Config, dataset: ImageDataset | ImageFolder, device: torch.device
+    ) -> None:
+        self.config, self.device, self.counters = config, device, Counters()
+        self.classes, self.image_shape = dataset.classes, dataset.image_shape
+        self.data_name, self.dataset_size = dataset.name, len(dataset)
+        pair = build_networks(config.model, dataset.image_shape, len(dataset.classes))
+        self.generator = to_device(pair.generator, device)
+        self.discriminator = to_device(pair.discriminator, device)
+        self.generator_ema = frozen_copy(self.generator)
+        self.generator_optimizer = make_optimizer(self.generator, config)
+        self.discriminator_optimizer = make_optimizer(self.discriminator, config)
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """By their names in a state file."""
+        return {"G": self.generator, "D": self.discriminator, "ema": self.generator_ema}
+
+    @property
+    def optimizers(self) -> dict[str, torch.optim.Optimizer]:
+        """By their names in a state file."""
+        return {"opt_G": self.generator_optimizer, "opt_D": self.discriminator_optimizer}
+
+    def save(self, folder: Path) -> None:
+        """Write the state and the averaged generator.
+
+        Raises:
+            Diverged: a weight is not finite; the files on disk are unchanged.
+        """
+        tensors = pack_state(self.networks, self.optimizers, self.device)
+        for name, tensor in tensors.items():
+            if tensor.is_floating_point() and not tensor.isfinite().all():
+                raise Diverged(
+                    f"{name} is not finite after {self.counters.images_seen:,} images; the last "
+                    f"good state is kept in {folder}: try a lower --lr"
+                )
+        save_state(folder, tensors, asdict(self.counters))
+        self.save_generator(folder / GENERATOR_FILE)
+
+    def save_generator(self, path: Path, measured: dict[str, Any] | None = None) -> None:
+        """Write the averaged generator with its header."""
+        save_tensors(path, self.generator_ema.state_dict(), self.generator_header(measured))
+
+    def restore(self, folder: Path) -> list[str]:
+        """Load a run's newest readable state; returns the problems with newer ones."""
+        path, tensors, header, problems = load_state(folder)
+        unpack_state(tensors, self.networks, self.optimizers, self.device, path)
+        self.counters = Counters(header["images_seen"], header["steps"], header["seconds"])
+        return problems
+
+    def broadcast_state(self, world: World) -> None:
+        """Replace the state of every process by that of rank 0."""
+        if world.size == 1:
+            return
+        counted = torch.tensor(list(asdict(self.counters).values()), dtype=torch.float64)
+        packed = pack_state(self.networks, self.optimizers, self.device)
+        packed = world.broadcast({**packed, "counters": counted})
+        images_seen, steps, seconds = packed.pop("counters").tolist()
+        self.counters = Counters(int(images_seen), int(steps), seconds)
+        unpack_state(packed, self.networks, self.optimizers, self.device, Path("rank 0"))
+
+    def generator_header(self, measured: dict[str, Any] | None = None) -> dict[str, Any]:
+        """The header of the generator file. It names the data but not where it is stored."""
+        config = self.config.model_dump(mode="json")
+        config["data"] |= {"source": Path(self.config.data.source).name, "data_dir": None}
+        return {
+            **new_header(GENERATOR),
+            "config": config,
+            "data": self.data_name,
+            "classes": self.classes,
+            "image_shape": self.image_shape,
+            "value_range": [-1, 1],
+            **asdict(self.counters),
+            "measured": measured or {},
+            "versions": {"cgan": __version__, "torch": torch.__version__},
+        }
+
+    def sampler(self, folder: Path) -> Sampler:
+        """The averaged generator as a sampler."""
+        return Sampler(self.generator_ema, self.generator_header(), folder / GENERATOR_FILE)
+
+
+def to_device(network: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network to a device, with channels-last filters (measured 10 % faster on a CPU)."""
+    return network.to(device).to(memory_format=torch.channels_last)
+
+
+def make_optimizer(network: nn.Module, config: Config) -> torch.optim.Optimizer:
+    """Fused Adam (Kingma and Ba 2015)."""
+    return torch.optim.Adam(network.parameters(), config.lr, config.betas, fused=True)

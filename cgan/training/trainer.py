@@ -1,0 +1,269 @@
+"""``cgan.train``: a run as a pipeline.
+
+resolve device → find run → load data → build state and step → open run folder → loop
+→ final evaluation
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from cgan.config import MIN_UPDATES, Config
+from cgan.config_io import load_config, to_yaml
+from cgan.data import ImageDataset, ImageFolder, load_split, warn_about_classes
+from cgan.errors import CganError, ConfigError, DataError, DeviceError, RunError
+from cgan.evaluation.control import Control
+from cgan.runtime.device import configure_backends, find_device
+from cgan.runtime.distributed import World, process_group
+from cgan.runtime.rank import is_restart, local_rank
+from cgan.storage.atomic import lock, write_atomically
+from cgan.storage.paths import CONFIG_FILE, GENERATOR_FILE
+from cgan.training.loggers import Loggers
+from cgan.training.loop import TrainLoop
+from cgan.training.memory import check_batch_fits
+from cgan.training.run_dir import check_same_config, new_run, run_to_resume
+from cgan.training.state import TrainState
+from cgan.training.step import TrainStep
+
+logger = logging.getLogger("cgan")
+
+
+@dataclass(frozen=True)
+class Run:
+    """The result of training.
+
+    Attributes:
+        folder: the run folder.
+        config: the config of the run.
+        images_seen: real images shown to the discriminator.
+        seconds: training time, all sessions together.
+        control: the final evaluation; None if there was none.
+        stopped_by: the signal that stopped the run before its budget was spent, or None.
+        written_here: False in every process but rank 0.
+    """
+
+    folder: Path
+    config: Config
+    images_seen: int
+    seconds: float
+    control: Control | None = None
+    stopped_by: int | None = None
+    written_here: bool = True
+
+    @property
+    def generator(self) -> Path:
+        """The generator file, for :func:`cgan.load`."""
+        return self.folder / GENERATOR_FILE
+
+
+def train(
+    config: Config | str | Path,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    progress: bool = False,
+) -> Run:
+    """Train a GAN.
+
+    If ``torchrun`` started several processes, they train it together.
+
+    Args:
+        config: a config, or anything that :func:`cgan.load_config` reads.
+        out: the run folder; default ``runs/<config name>``. An existing folder is never
+            overwritten: a number is added.
+        resume: continue the run in that folder (without ``out``, the newest of that name). On a
+            CPU, with a budget in images, it ends with the same weights, bit for bit, as a run
+            that was never stopped.
+        progress: show progress on the terminal.
+
+    Returns:
+        The run. ``stopped_by`` is set if Ctrl-C or SIGTERM stopped it; its state is saved.
+
+    Raises:
+        CganError: config, data, device or folder cannot be used; nothing was written.
+        Diverged: a loss is no longer finite; the last good state is kept.
+    """
+    config = config if isinstance(config, Config) else load_config(config)
+    with process_group() as world:
+        device = resolve_device(config, world)
+        folder = find_existing_run(config, out, resume) if world.is_main else None
+        dataset = load_training_data(config, world)
+        with seeded(config.seed, device):
+            state = TrainState(config, dataset, device)
+            step = TrainStep(state, world)
+            check_batch_fits(state, world.size)
+            with open_run(state, world, folder, out, progress) as (folder, loggers):
+                loop = TrainLoop(step, dataset, folder, loggers)
+                stopped_by = run_loop(loop)
+                control = None
+                if stopped_by is None and config.control_per_class and len(dataset.classes) > 1:
+                    control = loop.final_evaluation()
+    counters = state.counters
+    return Run(
+        folder, config, counters.images_seen, counters.seconds, control, stopped_by, world.is_main
+    )
+
+
+def resolve_device(config: Config, world: World) -> torch.device:
+    """The device of this process, with torch's backends configured for it.
+
+    Raises:
+        ConfigError: the batch cannot be split evenly over the processes.
+        DeviceError: the device is not available, or bf16 was requested on a CPU.
+    """
+    check_batch_splits(config, world)
+    device = find_device(config.device, local_rank())
+    if config.bf16 and device.type == "cpu":
+        raise DeviceError("bf16 needs a CUDA device, and this is a cpu: leave it off")
+    configure_backends(device)
+    if world.size > 1 and device.type == "cuda":
+        torch.cuda.set_device(device)  # NCCL requires it
+    return device
+
+
+def check_batch_splits(config: Config, world: World) -> None:
+    """Refuse a batch that cannot be split evenly over the processes.
+
+    Raises:
+        ConfigError: names batch sizes that can.
+    """
+    batch, size = config.batch_size, world.size
+    if batch % size or batch // size < 2:
+        below, above = batch // size * size, -(-batch // size) * size
+        near = " or ".join(str(b) for b in sorted({below, above}) if b >= 2 * size) or 2 * size
+        raise ConfigError(
+            f"a batch of {batch} cannot be split evenly over {size} processes, two images or "
+            f"more for each: choose --batch-size {near}, or another number of processes"
+        )
+
+
+def find_existing_run(config: Config, out: str | Path | None, resume: bool) -> Path | None:
+    """The folder of the run to resume; None for a new run.
+
+    A process that torchrun restarted resumes its run, if there is a state.
+
+    Raises:
+        RunError: there is no run to resume, or its config differs.
+    """
+    folder = None
+    if resume:
+        folder = run_to_resume(config, out)
+    elif is_restart():
+        with suppress(RunError):
+            folder = run_to_resume(config, out, numbered=True)
+    if folder is not None:
+        check_same_config(config, load_config(folder / CONFIG_FILE), folder)
+    return folder
+
+
+def load_training_data(config: Config, world: World) -> ImageDataset | ImageFolder:
+    """The training images. Rank 0 loads first, so that only one process downloads.
+
+    Raises:
+        DataError: there are no images, or a conditional GAN has a single class.
+    """
+    if not world.is_main:
+        world.barrier()
+    dataset = load_split(config.data, "train")
+    if world.is_main:
+        world.barrier()
+    if not len(dataset):
+        raise DataError(f"there are no images in {config.data.source}")
+    if config.model.conditional and len(dataset.classes) == 1:
+        raise DataError(
+            f"{config.data.source} has one class only ({dataset.classes[0]}), so there is nothing "
+            "to choose: add a folder for each further class, or train with --plain"
+        )
+    warn_about_classes(dataset, config.data.balanced)
+    if config.images is not None and config.images < MIN_UPDATES * config.batch_size:
+        logger.warning(
+            "a budget of %s images in batches of %s is only %d updates: "
+            "lower --batch-size or raise --images",
+            f"{config.images:,}",
+            f"{config.batch_size:,}",
+            -(-config.images // config.batch_size),
+        )
+    return dataset
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch's random state; the caller's state is restored afterwards."""
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def open_run(
+    state: TrainState, world: World, folder: Path | None, out: str | Path | None, progress: bool
+) -> Iterator[tuple[Path, Loggers | None]]:
+    """Create or lock the run folder, restore its state, and give every process the same state.
+
+    Yields:
+        the folder, and the loggers (None in every process but rank 0).
+    """
+    if not world.is_main:
+        state.broadcast_state(world)
+        yield Path(world.broadcast_text("")), None
+        return
+    config, is_new = state.config, folder is None
+    folder = folder or new_run(config, out)
+    with lock(folder):
+        if not is_new:
+            restore(state, folder)
+        write_atomically(folder / CONFIG_FILE, to_yaml(config).encode())
+        log_start(state, world, folder)
+        try:
+            loggers = Loggers(config, folder, state.counters.images_seen, progress)
+        except CganError:
+            if is_new:
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        with closing(loggers):
+            state.broadcast_state(world)
+            world.broadcast_text(str(folder))
+            yield folder, loggers
+
+
+def restore(state: TrainState, folder: Path) -> None:
+    """Restore the state of a run and log where it continues."""
+    for problem in state.restore(folder):
+        logger.warning("%s; resuming from the state before it", problem)
+    logger.info("resuming after %s images", f"{state.counters.images_seen:,}")
+    if state.counters.progress(state.config) >= 1:
+        logger.info("its budget is spent: raise --images or --minutes to continue")
+
+
+def log_start(state: TrainState, world: World, folder: Path) -> None:
+    """Log what is trained on what, and where."""
+    logger.info(
+        "%s GAN (%s) on %s: %d images of %d classes, on %s%s, in %s",
+        "conditional" if state.config.model.conditional else "plain",
+        state.config.model.backbone,
+        state.data_name,
+        state.dataset_size,
+        len(state.classes),
+        state.device,
+        f" in {world.size} processes" if world.size > 1 else "",
+        folder,
+    )
+
+
+def run_loop(loop: TrainLoop) -> int | None:
+    """Run the loop; an out-of-memory error becomes one sentence."""
+    try:
+        return loop.run()
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            f"a batch of {loop.config.batch_size} does not fit the memory of {loop.state.device} "
+            f"({str(error).partition('. See')[0]}): lower --batch-size; "
+            f"the last state is kept in {loop.folder}"
+        ) from error
