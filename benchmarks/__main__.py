@@ -115,11 +115,11 @@ def print_reports(models: dict[str, str]) -> None:
     """Measure each and print a row of Markdown for it, under one of real pictures."""
     import cgan
     from cgan.data import load_split
-    from cgan.metrics.classifier import find_judge
-    from cgan.metrics.control import Control
-    from cgan.metrics.gather import draw_by_class
-    from cgan.metrics.measure import known
-    from cgan.metrics.reference import Reference
+    from cgan.evaluation.control import Control
+    from cgan.evaluation.feature_set import draw_by_class
+    from cgan.evaluation.judge_training import find_judge
+    from cgan.evaluation.reference import Reference
+    from cgan.evaluation.sections import known
 
     data = cgan.load_config("mnist-dcgan").data
     splits = {split: load_split(data, split) for split in ("train", "test")}
@@ -178,12 +178,12 @@ def pack(
     from dataclasses import replace
 
     import cgan
-    from cgan.checkpoint import read_tensors, save_tensors
-    from cgan.export import export
-    from cgan.loggers import read_curves
-    from cgan.metrics.classifier import Judge
-    from cgan.page import render_page
-    from cgan.places import GENERATOR_FILE, JUDGE_FILE, PACKAGED
+    from cgan.evaluation.html import render_page
+    from cgan.evaluation.judge import Judge
+    from cgan.sampling.export import export
+    from cgan.storage.checkpoint import read_tensors, save_tensors
+    from cgan.storage.metrics import read_curves
+    from cgan.storage.paths import GENERATOR_FILE, JUDGE_FILE, PACKAGED
 
     sampler = cgan.load(run)
     folder = PACKAGED / sampler.config.name

@@ -7,7 +7,7 @@ BASE: dict[str, dict[str, object]] = {
         "images": "300k",
         "update": "shared",
         "loss": "nonsaturating",
-        "auxiliary": 1.0,
+        "aux_weight": 1.0,
         "model.generator_label": "concat",
         "model.discriminator_label": "projection",
         "model.width": 32,
@@ -20,7 +20,7 @@ BASE: dict[str, dict[str, object]] = {
         "images": "1.8M",
         "update": "shared",
         "loss": "nonsaturating",
-        "auxiliary": 1.0,
+        "aux_weight": 1.0,
         "model.generator_label": "concat",
         "model.discriminator_label": "projection",
         "penalty.r1": 0.1,
@@ -34,7 +34,7 @@ CBN = {"model.generator_label": "cbn"}
 CONCAT = {"model.discriminator_label": "concat"}
 AUXILIARY = {"model.discriminator_label": "auxiliary"}
 BOTH = {"model.discriminator_label": "projection+auxiliary"}
-W03 = {**BOTH, "auxiliary": 0.3}
+W03 = {**BOTH, "aux_weight": 0.3}
 HINGE = {"loss": "hinge"}
 RELATIVISTIC = {"loss": "relativistic", "penalty.r2": 0.3}
 
@@ -69,7 +69,7 @@ RECIPES: dict[str, tuple[str, dict[str, object]]] = {
     "aux-rel-s1": ("mnist-dcgan", {**AUXILIARY, **RELATIVISTIC, "seed": 1}),
     "both-bce": ("mnist-dcgan", BOTH),
     "both-bce-s1": ("mnist-dcgan", {**BOTH, "seed": 1}),
-    "both-w01": ("mnist-dcgan", {**BOTH, "auxiliary": 0.1}),
+    "both-w01": ("mnist-dcgan", {**BOTH, "aux_weight": 0.1}),
     "both-w03": ("mnist-dcgan", W03),
     "w03-s1": ("mnist-dcgan", {**W03, "seed": 1}),
     "w03-g01": ("mnist-dcgan", {**W03, "penalty.r1": 0.1}),

@@ -26,12 +26,13 @@ from torch.utils.flop_counter import flop_registry
 
 import cgan
 from cgan.data import Loader, load_split
-from cgan.device import find_device, set_arithmetic
-from cgan.learner import Learner
-from cgan.loggers import read_metrics
-from cgan.metrics.classifier import find_judge
+from cgan.evaluation.judge_training import find_judge
 from cgan.models.conditioning import LABEL_DIM
 from cgan.models.dcgan import plan_channels
+from cgan.runtime.device import configure_backends, find_device
+from cgan.storage.metrics import read_metrics
+from cgan.training.state import TrainState
+from cgan.training.step import TrainStep
 
 LEVELS = (0.95, 0.98, 0.99, 0.995)
 BLOCKS = 9
@@ -102,7 +103,7 @@ def by_hand(config: cgan.Config, image_shape: tuple[int, int, int], classes: int
         head = 4 * width * (1 + classes)
         d = sum(convolutions) + flat * 4 * width + head
     step = 3 * g + 5 * d + 2 * (d - first)
-    penalty = (3 * d - head) / config.penalty.every_steps if config.penalty.r1 else 0
+    penalty = (3 * d - head) / config.penalty.lazy_interval if config.penalty.r1 else 0
     return 2 * (step + penalty)
 
 
@@ -142,26 +143,26 @@ class Bench:
         self.wait()
         return done / (time.perf_counter() - before)
 
-    def learner(self) -> Learner:
+    def train_step(self) -> TrainStep:
         torch.manual_seed(0)
-        return Learner(self.config, self.pictures, self.device)
+        return TrainStep(TrainState(self.config, self.pictures, self.device))
 
     def flops(self) -> float:
         """Operations a trained image, over one round of the lazy penalty."""
-        learner, every = self.learner(), self.config.penalty.every_steps
-        learner.run = learner.learn  # as it is: what is replayed is not seen
+        step, every = self.train_step(), self.config.penalty.lazy_interval
+        step.run = step.update  # without capture: a replay is not counted
         batches = Loader(self.pictures, self.config.batch_size, self.device).batches()
         with Count() as counted:
             for _ in range(every):
-                learner.step(*next(batches))
+                step(*next(batches))
         return counted.total / every / self.config.batch_size
 
     def steps(self) -> dict[str, Any]:
         """Images/s of the bare step and of the step with its loader, and shares of the peak."""
-        learner, batch = self.learner(), self.config.batch_size
+        step, batch = self.train_step(), self.config.batch_size
         batches = Loader(self.pictures, batch, self.device).batches()
         one, per_image = next(batches), self.flops()
-        self.timed(lambda: learner.step(*one), 2.0)
+        self.timed(lambda: step(*one), 2.0)
         rates: dict[str, list[float]] = {"bare": [], "loader": []}
         shares: dict[str, list[float]] = {"bare": [], "loader": []}
         peaks = []
@@ -169,9 +170,9 @@ class Bench:
             for kind in rates:
                 before = self.peak()
                 if kind == "bare":
-                    rate = batch * self.timed(lambda: learner.step(*one))
+                    rate = batch * self.timed(lambda: step(*one))
                 else:
-                    rate = batch * self.timed(lambda: learner.step(*next(batches)))
+                    rate = batch * self.timed(lambda: step(*next(batches)))
                 peak = (before + self.peak()) / 2
                 peaks.append(peak)
                 rates[kind].append(rate)
@@ -190,19 +191,19 @@ class Bench:
 
     def whole(self, seconds: float, repeats: int = 3) -> dict[str, Any]:
         """Images/s of `cgan.train`, everything but the import in it, beside the bare step then."""
-        learner, batch = self.learner(), self.config.batch_size
+        step, batch = self.train_step(), self.config.batch_size
         one = next(Loader(self.pictures, batch, self.device).batches())
-        self.timed(lambda: learner.step(*one), 1.0)
+        self.timed(lambda: step(*one), 1.0)
         described = self.config.model_copy(update={"images": None, "minutes": seconds / 60})
         rates, shares = [], []
         for _ in range(repeats):
-            bare = batch * self.timed(lambda: learner.step(*one), seconds / 4)
+            bare = batch * self.timed(lambda: step(*one), seconds / 4)
             folder = Path(tempfile.mkdtemp())
             before = time.perf_counter()
             run = cgan.train(described, folder / "run")
             rates.append(run.images_seen / (time.perf_counter() - before))
             shutil.rmtree(folder)
-            bare = (bare + batch * self.timed(lambda: learner.step(*one), seconds / 4)) / 2
+            bare = (bare + batch * self.timed(lambda: step(*one), seconds / 4)) / 2
             shares.append(rates[-1] / bare)
         if self.device.type == "cuda":
             used = torch.cuda.max_memory_allocated(self.device) / 2**30
@@ -216,7 +217,7 @@ class Bench:
 
     def drawing(self) -> dict[str, Any]:
         """Pictures/s drawn by class and seed, to uint8, by a network of this config."""
-        sampler = self.learner().sampler(Path("none"))
+        sampler = self.train_step().state.sampler(Path("none"))
         count = 200_000 if self.device.type == "cuda" else 6_400
         request = sampler.request(None, count // 10)
 
@@ -250,7 +251,7 @@ class Bench:
     def textbook(self, seconds: float) -> dict[str, Any]:
         """The usual loop, its rate, and how far it gets."""
         from benchmarks.textbook import Textbook
-        from cgan.data.sources import default_data_dir
+        from cgan.storage.paths import default_data_dir
 
         torch.manual_seed(0)
         data_dir = self.config.data.data_dir or str(default_data_dir())
@@ -303,7 +304,7 @@ def measure(
 ) -> dict[str, Any]:
     """Everything, for each config, on the fastest device here."""
     device = find_device()
-    set_arithmetic(device)
+    configure_backends(device)
     results: dict[str, Any] = {}
     for named in configs:
         bench = Bench(named, device, data_dir)
@@ -343,7 +344,7 @@ def to_table(results: dict[str, Any], machine: str) -> str:
         ("`cgan.train`, images/s", lambda r: f"{r['whole_images_per_s']:,.0f}"),
         ("its share of the bare step", lambda r: f"{r['whole_share_of_bare']:.2f}"),
         ("peak memory, GiB", lambda r: f"{r['peak_memory_gib']:.2f}"),
-        ("drawing, pictures/s", lambda r: f"{r['drawn_per_s']:,.0f}"),
+        ("drawing, images/s", lambda r: f"{r['drawn_per_s']:,.0f}"),
         ("textbook loop, images/s", lambda r: _spread(r, "textbook_images_per_s")),
         ("`cgan.train` over textbook", _ratio),
         ("textbook's control", _textbook_control),

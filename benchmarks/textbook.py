@@ -15,6 +15,7 @@ from torchvision import transforms
 from torchvision.datasets import MNIST
 
 import cgan
+from cgan.evaluation.judge import Judge
 
 BATCH = 64
 
@@ -75,7 +76,7 @@ class Textbook:
         return (seen - BATCH) / (time.perf_counter() - began)
 
     @torch.no_grad()
-    def control(self, judge: cgan.metrics.classifier.Judge, per_class: int = 200) -> float:
+    def control(self, judge: Judge, per_class: int = 200) -> float:
         """Share of pictures that the judge takes for what was asked for."""
         self.generator.eval()
         labels = torch.arange(10 * per_class, device=self.device) % 10

@@ -43,7 +43,10 @@ def config_names() -> list[str]:
 
 
 def load_config(
-    name_or_path: str | Path = "digits-mlp", overrides: Mapping[str, object] | None = None
+    name_or_path: str | Path = "digits-mlp",
+    overrides: Mapping[str, object] | None = None,
+    *,
+    warn: bool = True,
 ) -> Config:
     """Read a config and apply overrides.
 
@@ -52,6 +55,7 @@ def load_config(
             ``config.yaml``).
         overrides: values by dotted key, for example ``{"model.width": 64, "images": "600k"}``.
             Setting ``images`` clears ``minutes`` and the other way round.
+        warn: log a warning for keys that have been renamed.
 
     Raises:
         ConfigError: no such config, unknown key, value out of range, or contradiction.
@@ -71,7 +75,7 @@ def load_config(
     if not isinstance(values, dict):
         raise ConfigError(f"{path} is not a config: it should hold keys and values")
     values.setdefault("name", path.stem)
-    return make_config(values, overrides)
+    return make_config(values, overrides, warn=warn)
 
 
 def make_config(

@@ -9,11 +9,10 @@ from pathlib import Path
 import torch
 
 from cgan.data import Loader, load_pictures
-from cgan.images import to_unit
 from cgan.losses import discriminator_hinge, generator_hinge
 from cgan.models import build_pair
 from cgan.penalties import r1
-from cgan.png import make_grid, save_png, to_pixels
+from cgan.storage.images import make_grid, save_png, to_pixels, to_unit
 
 STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 1_500
 

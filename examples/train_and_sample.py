@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import cgan
-from cgan.png import make_grid, save_png, to_pixels
+from cgan.storage.images import make_grid, save_png, to_pixels
 
 IMAGES = sys.argv[1] if len(sys.argv) > 1 else "100k"
 

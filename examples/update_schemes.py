@@ -12,8 +12,8 @@ from torch.nn.utils import parameters_to_vector as flat
 
 import cgan
 from cgan.data import Loader, load_pictures
+from cgan.evaluation.judge_training import find_judge
 from cgan.losses import get_loss
-from cgan.metrics.classifier import find_judge
 from cgan.updates import UPDATES, Players
 
 IMAGES, LOSS = int((sys.argv[1:] or ["60000"])[0]), get_loss("nonsaturating")

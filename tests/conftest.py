@@ -13,7 +13,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 import cgan
-from cgan.config import load_config
+from cgan.config_io import load_config
 
 
 def mnist_folder() -> Path | None:

@@ -6,18 +6,17 @@ from typing import Any
 import pytest
 import yaml
 
-from cgan.config import (
-    DATA_NAMES,
+from cgan.config import DATA_NAMES, parse_count
+from cgan.config_io import (
     config_folder,
     config_names,
     default_config_name,
     load_config,
     make_config,
     parse_assignment,
-    parse_count,
     to_yaml,
 )
-from cgan.data import SOURCES
+from cgan.data import DATASETS
 from cgan.errors import ConfigError
 
 PACKAGED = ["digits-mlp", "fashion-dcgan", "folder-dcgan", "mnist", "mnist-dcgan", "mnist-mlp"]
@@ -133,7 +132,7 @@ def test_defaults_by_data() -> None:
 
 
 def test_data_names_are_those_of_the_table() -> None:
-    assert tuple(SOURCES) == DATA_NAMES
+    assert tuple(DATASETS) == DATA_NAMES
 
 
 def test_packaged_files_are_plain_yaml() -> None:

@@ -1,13 +1,13 @@
 """Did you mean."""
 
-from cgan.errors import CganError, UnknownName, nearest
+from cgan.errors import CganError, UnknownName, suggest
 
 
 def test_nearest_known_name() -> None:
-    assert nearest("Cat", ["cat", "dog"]) == "; did you mean 'cat'?"
-    assert nearest("xyz", ["cat", "dog"]) == "; choose from cat, dog"
+    assert suggest("Cat", ["cat", "dog"]) == "; did you mean 'cat'?"
+    assert suggest("xyz", ["cat", "dog"]) == "; choose from cat, dog"
     many = [f"class{index:03}" for index in range(50)]
-    assert nearest("xyz", many) == "; there are 50, from 'class000' to 'class049'"
+    assert suggest("xyz", many) == "; there are 50, from 'class000' to 'class049'"
 
 
 def test_unknown_name_is_one_of_ours() -> None:

@@ -63,7 +63,7 @@ def test_nonsaturating_gradient_is_full_where_the_discriminator_is_sure() -> Non
 
 
 def test_only_the_relativistic_generator_looks_at_real_logits() -> None:
-    assert [name for name, loss in LOSSES.items() if loss.compares] == ["relativistic"]
+    assert [name for name, loss in LOSSES.items() if loss.needs_real_logits] == ["relativistic"]
     with pytest.raises(ValueError, match="real"):
         generator_relativistic(real=None, fake=FAKE)
 

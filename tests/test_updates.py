@@ -13,9 +13,17 @@ from cgan.errors import UnknownName
 from cgan.losses import LOSSES, get_loss
 from cgan.models import build_pair
 from cgan.penalties import r1, r2
-from cgan.updates import UPDATES, Penalty, Players, ask, follow, frozen, get_update
+from cgan.updates import (
+    UPDATES,
+    PenaltyWeights,
+    Players,
+    backward_into,
+    discriminate,
+    frozen,
+    get_update,
+)
 
-PENALTIES = [Penalty(), Penalty(r1=2.0), Penalty(r1=2.0, r2=0.5)]
+PENALTIES = [PenaltyWeights(), PenaltyWeights(r1=2.0), PenaltyWeights(r1=2.0, r2=0.5)]
 LABELS = torch.tensor([0, 1, 2, 1])
 
 
@@ -54,7 +62,7 @@ def same(left: list[Tensor], right: list[Tensor]) -> bool:
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("scheme", UPDATES)
 def test_gradients_are_exactly_those_of_each_loss_alone(
-    scheme: str, name: str, penalty: Penalty
+    scheme: str, name: str, penalty: PenaltyWeights
 ) -> None:
     players, real, latents = make()
     G, D, loss = players.generator, players.discriminator, get_loss(name)
@@ -84,7 +92,7 @@ def test_both_networks_move_and_everything_is_thawed(scheme: str) -> None:
     networks = (players.generator, players.discriminator)
     before = [[p.clone() for p in network.parameters()] for network in networks]
     get_update(scheme)(
-        players, real, LABELS, iter(latents).__next__, get_loss("hinge"), Penalty(r1=1.0)
+        players, real, LABELS, iter(latents).__next__, get_loss("hinge"), PenaltyWeights(r1=1.0)
     )
     for network, old in zip(networks, before, strict=True):
         assert not same(list(network.parameters()), old)
@@ -103,7 +111,12 @@ def test_alternating_judges_fakes_of_the_updated_generator_and_shared_those_of_t
         old = build_pair("mlp", image_shape=(1, 8, 8), num_classes=3, latent_dim=4, width=8)[0]
         old.load_state_dict(players.generator.state_dict())
         get_update(scheme)(
-            players, real, LABELS, iter(latents).__next__, get_loss("nonsaturating"), Penalty()
+            players,
+            real,
+            LABELS,
+            iter(latents).__next__,
+            get_loss("nonsaturating"),
+            PenaltyWeights(),
         )
         with torch.no_grad():
             from_old = old(latents[0], LABELS)
@@ -125,7 +138,7 @@ def test_shared_runs_the_generator_once_and_alternating_twice() -> None:
         calls: list[int] = []
         players.generator.register_forward_hook(lambda *_, calls=calls: calls.append(1))
         get_update(scheme)(
-            players, real, LABELS, iter(latents).__next__, get_loss("hinge"), Penalty()
+            players, real, LABELS, iter(latents).__next__, get_loss("hinge"), PenaltyWeights()
         )
         assert len(calls) == expected
 
@@ -147,7 +160,7 @@ def test_following_one_loss_leaves_the_other_networks_gradients_untouched() -> N
     G, D = players.generator, players.discriminator
     for p in D.parameters():
         p.grad = torch.full_like(p, 7.0)
-    follow(D(G(latents[0], LABELS), LABELS).mean(), G)
+    backward_into(G, D(G(latents[0], LABELS), LABELS).mean())
     assert all((p.grad == 7.0).all() for p in D.parameters())
 
 
@@ -175,7 +188,7 @@ def test_plain_pair_learns_without_labels() -> None:
     for update in UPDATES.values():
         losses = update(
             players, torch.randn(4, 1, 8, 8), None, lambda: torch.randn(4, 4),
-            get_loss("nonsaturating"), Penalty(gradient_penalty=10.0),
+            get_loss("nonsaturating"), PenaltyWeights(gradient_penalty=10.0),
         )  # fmt: skip
         assert losses["penalty"] > 0
         assert all(value.isfinite() for value in losses.values())
@@ -194,14 +207,14 @@ def test_auxiliary_classifier_by_hand() -> None:
         def forward(self, images: Tensor, labels: Tensor) -> Tensor:
             return torch.tensor([[7.0, 0.0, math.log(3)], [8.0, 0.0, math.log(3)]])
 
-    logits, misnamed = ask(Fixed(), torch.zeros(2, 1), torch.tensor([0, 1]))
+    logits, misnamed = discriminate(Fixed(), torch.zeros(2, 1), torch.tensor([0, 1]))
     assert logits.tolist() == [7.0, 8.0]
     assert float(misnamed) == pytest.approx((math.log(4) + math.log(4 / 3)) / 2)
 
 
 def test_without_auxiliary_classifier_there_is_nothing_to_pay() -> None:
     players, real, _ = make()
-    logits, misnamed = ask(players.discriminator, real, LABELS)
+    logits, misnamed = discriminate(players.discriminator, real, LABELS)
     assert torch.equal(logits, players.discriminator(real, LABELS))
     assert float(misnamed) == 0
 
@@ -217,7 +230,7 @@ def test_auxiliary_classifier_learns_from_real_pictures_and_teaches_g_with_fakes
     )  # fmt: skip
     players = Players(G, D, Recorder(G, 0.0), Recorder(D, 0.0))
     real, z, loss = torch.randn(4, 1, 8, 8), torch.randn(4, 4), get_loss("nonsaturating")
-    get_update(scheme)(players, real, LABELS, lambda: z, loss, Penalty(r1=2.0))
+    get_update(scheme)(players, real, LABELS, lambda: z, loss, PenaltyWeights(r1=2.0))
 
     fake = D(G(z, LABELS), LABELS)
     loss_G = loss.generator(real=None, fake=fake[:, 0]).mean()

@@ -177,9 +177,10 @@ def _print_control(sampler: GeneratorInfo, rejection: RejectionSampler | None) -
         control = f", which draws the requested class {share} of the time"
     messages.print(f"drawn by {sampler.name}{control}")
     if rejection is not None:
+        rest = "; the others were drawn again" if rejection.accepted < rejection.drawn else ""
         messages.print(
             f"verified: the judge accepted {rejection.accepted:,} of {rejection.drawn:,} draws "
-            f"({100 * rejection.acceptance:.2f} %); the others were drawn again"
+            f"({100 * rejection.acceptance:.2f} %){rest}"
         )
 
 

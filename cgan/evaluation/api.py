@@ -128,7 +128,7 @@ def data_config_of(
 def _run_config(sampler: Sampler) -> Config | None:
     """The config of the run that a generator belongs to; None if it is not in a run folder."""
     try:
-        config = load_config(sampler.path.parent / CONFIG_FILE)
+        config = load_config(sampler.path.parent / CONFIG_FILE, warn=False)
     except ConfigError:  # no config, or another program's
         return None
     return config if config.name == sampler.config.name else None

@@ -11,17 +11,19 @@ from torch import Tensor
 from cgan.evaluation.control import Control, check_judge
 from cgan.evaluation.distances import Nearest
 from cgan.evaluation.feature_set import FeatureSet, draw_by_class, evenly_spaced, nearest_image
+from cgan.evaluation.quality import (
+    cas_section,
+    distance_section,
+    manifold_section,
+    memorization_section,
+)
 from cgan.evaluation.reference import MEMORIZATION_QUERIES, Reference
 from cgan.evaluation.report import ClassFigures, Report
 from cgan.evaluation.sections import (
     Values,
     background_section,
-    cas_section,
     control_section,
-    distance_section,
     diversity_section,
-    manifold_section,
-    memorization_section,
 )
 from cgan.sampling.sampler import Sampler
 from cgan.storage.images import to_pixels

@@ -12,6 +12,22 @@ With an auxiliary classifier D returns (B, 1 + num_classes): the logit, then the
 GAN, which takes no y. The networks know nothing about losses or optimisers.
 """
 
-from cgan.models.factory import BACKBONES, Pair, build_networks, build_pair, count_parameters
+from cgan.models.factory import (
+    BACKBONES,
+    DISCRIMINATOR_LABELS,
+    GENERATOR_LABELS,
+    Pair,
+    build_networks,
+    build_pair,
+    count_parameters,
+)
 
-__all__ = ["BACKBONES", "Pair", "build_networks", "build_pair", "count_parameters"]
+__all__ = [
+    "BACKBONES",
+    "DISCRIMINATOR_LABELS",
+    "GENERATOR_LABELS",
+    "Pair",
+    "build_networks",
+    "build_pair",
+    "count_parameters",
+]

@@ -15,20 +15,19 @@ from pathlib import Path
 
 import torch
 
-from cgan.config import MIN_UPDATES, Config
+from cgan.config import Config
 from cgan.config_io import load_config, to_yaml
-from cgan.data import ImageDataset, ImageFolder, load_split, warn_about_classes
-from cgan.errors import CganError, ConfigError, DataError, DeviceError, RunError
+from cgan.errors import CganError, RunError
 from cgan.evaluation.control import Control
-from cgan.runtime.device import configure_backends, find_device
 from cgan.runtime.distributed import World, process_group
-from cgan.runtime.rank import is_restart, local_rank
+from cgan.runtime.rank import is_restart
 from cgan.storage.atomic import lock, write_atomically
 from cgan.storage.paths import CONFIG_FILE, GENERATOR_FILE
 from cgan.training.loggers import Loggers
 from cgan.training.loop import TrainLoop
 from cgan.training.memory import check_batch_fits
 from cgan.training.run_dir import check_same_config, new_run, run_to_resume
+from cgan.training.setup import load_training_data, resolve_device, seeded
 from cgan.training.state import TrainState
 from cgan.training.step import TrainStep
 
@@ -111,39 +110,6 @@ def train(
     )
 
 
-def resolve_device(config: Config, world: World) -> torch.device:
-    """The device of this process, with torch's backends configured for it.
-
-    Raises:
-        ConfigError: the batch cannot be split evenly over the processes.
-        DeviceError: the device is not available, or bf16 was requested on a CPU.
-    """
-    check_batch_splits(config, world)
-    device = find_device(config.device, local_rank())
-    if config.bf16 and device.type == "cpu":
-        raise DeviceError("bf16 needs a CUDA device, and this is a cpu: leave it off")
-    configure_backends(device)
-    if world.size > 1 and device.type == "cuda":
-        torch.cuda.set_device(device)  # NCCL requires it
-    return device
-
-
-def check_batch_splits(config: Config, world: World) -> None:
-    """Refuse a batch that cannot be split evenly over the processes.
-
-    Raises:
-        ConfigError: names batch sizes that can.
-    """
-    batch, size = config.batch_size, world.size
-    if batch % size or batch // size < 2:
-        below, above = batch // size * size, -(-batch // size) * size
-        near = " or ".join(str(b) for b in sorted({below, above}) if b >= 2 * size) or 2 * size
-        raise ConfigError(
-            f"a batch of {batch} cannot be split evenly over {size} processes, two images or "
-            f"more for each: choose --batch-size {near}, or another number of processes"
-        )
-
-
 def find_existing_run(config: Config, out: str | Path | None, resume: bool) -> Path | None:
     """The folder of the run to resume; None for a new run.
 
@@ -159,46 +125,8 @@ def find_existing_run(config: Config, out: str | Path | None, resume: bool) -> P
         with suppress(RunError):
             folder = run_to_resume(config, out, numbered=True)
     if folder is not None:
-        check_same_config(config, load_config(folder / CONFIG_FILE), folder)
+        check_same_config(config, load_config(folder / CONFIG_FILE, warn=False), folder)
     return folder
-
-
-def load_training_data(config: Config, world: World) -> ImageDataset | ImageFolder:
-    """The training images. Rank 0 loads first, so that only one process downloads.
-
-    Raises:
-        DataError: there are no images, or a conditional GAN has a single class.
-    """
-    if not world.is_main:
-        world.barrier()
-    dataset = load_split(config.data, "train")
-    if world.is_main:
-        world.barrier()
-    if not len(dataset):
-        raise DataError(f"there are no images in {config.data.source}")
-    if config.model.conditional and len(dataset.classes) == 1:
-        raise DataError(
-            f"{config.data.source} has one class only ({dataset.classes[0]}), so there is nothing "
-            "to choose: add a folder for each further class, or train with --plain"
-        )
-    warn_about_classes(dataset, config.data.balanced)
-    if config.images is not None and config.images < MIN_UPDATES * config.batch_size:
-        logger.warning(
-            "a budget of %s images in batches of %s is only %d updates: "
-            "lower --batch-size or raise --images",
-            f"{config.images:,}",
-            f"{config.batch_size:,}",
-            -(-config.images // config.batch_size),
-        )
-    return dataset
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's random state; the caller's state is restored afterwards."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 @contextmanager

@@ -6,15 +6,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from cgan.data import Loader, PictureFolder, Pictures, epoch_order, load_pictures
+from cgan.data import ImageDataset, ImageFolder, Loader, epoch_order, load_pictures
 
 LABELS = torch.tensor([0] * 90 + [1] * 9 + [2] * 1)
 
 
-def numbered(count: int = 100) -> Pictures:
+def numbered(count: int = 100) -> ImageDataset:
     """Picture i has the value i everywhere, so a batch tells which pictures it holds."""
     images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, 8, 8)
-    return Pictures("numbered", images.contiguous(), LABELS[:count], ("a", "b", "c"))
+    return ImageDataset("numbered", images.contiguous(), LABELS[:count], ("a", "b", "c"))
 
 
 def names(images: torch.Tensor) -> list[int]:
@@ -74,8 +74,8 @@ def test_batch_larger_than_the_data() -> None:
 def test_folder_too_large_for_memory_gives_the_same_batches(pets: Path) -> None:
     held = load_pictures(str(pets))
     read = load_pictures(str(pets), memory_bytes=0)
-    assert isinstance(held, Pictures)
-    assert isinstance(read, PictureFolder)
+    assert isinstance(held, ImageDataset)
+    assert isinstance(read, ImageFolder)
     for (a, la), (b, lb) in zip(
         islice(Loader(held, 8, seed=1).batches(16), 4),
         Loader(read, 8, seed=1).batches(16),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cgan.models.conditioning import BatchNorm, Head, LabelPlane, LatentLabel
+from cgan.models.conditioning import BatchNorm, Head, LabelChannel, LatentConcat
 
 
 def test_head_by_hand() -> None:
@@ -71,20 +71,20 @@ def test_batch_norm_in_evaluation_mode_sees_one_picture_at_a_time() -> None:
 
 
 def test_label_is_concatenated_to_z() -> None:
-    entrance = LatentLabel(4, 3)
+    entrance = LatentConcat(4, 3)
     z = torch.randn(2, 4)
     joined = entrance(z, torch.tensor([2, 0]))
     assert joined.shape == (2, entrance.features)
     assert torch.equal(joined[:, :4], z)
     assert torch.equal(joined[:, 4:], entrance.embedding.weight[[2, 0]])
-    assert torch.equal(LatentLabel(4, None)(z, None), z)
+    assert torch.equal(LatentConcat(4, None)(z, None), z)
 
 
 def test_label_is_one_more_channel_of_the_picture() -> None:
-    entrance = LabelPlane((3, 4, 4), 5)
+    entrance = LabelChannel((3, 4, 4), 5)
     x = torch.randn(2, 3, 4, 4)
     joined = entrance(x, torch.tensor([4, 1]))
     assert joined.shape == (2, 4, 4, 4)
     assert torch.equal(joined[:, :3], x)
     assert torch.equal(joined[:, 3].flatten(1), entrance.embedding.weight[[4, 1]])
-    assert torch.equal(LabelPlane((3, 4, 4), None)(x, None), x)
+    assert torch.equal(LabelChannel((3, 4, 4), None)(x, None), x)

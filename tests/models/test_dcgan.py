@@ -14,7 +14,7 @@ def test_patches_times_weights_are_the_convolution(channels: int) -> None:
     x = torch.randn(5, channels, 12, 20, requires_grad=True)
     upstream = torch.randn(5, 8, 6, 10)
     asked = [x, convolution.weight, convolution.bias]
-    expected, found = convolution(x), dcgan.halve(x, convolution)
+    expected, found = convolution(x), dcgan.conv_as_matmul(x, convolution)
     torch.testing.assert_close(found, expected)
     for one, other in zip(
         torch.autograd.grad(expected, asked, upstream),
@@ -44,7 +44,7 @@ def test_every_layer_keeps_one_layout() -> None:
             note(output)
             output.register_hook(note)
 
-    for module in [*G.norms, *G.raises, *D.halves]:
+    for module in [*G.norms, *G.up, *D.down]:
         module.register_forward_hook(watch)
     labels = torch.arange(4)
     D(G(torch.randn(4, 64), labels), labels).sum().backward()

@@ -92,14 +92,14 @@ def test_forgotten_or_superfluous_labels_are_refused() -> None:
     with pytest.raises(ValueError, match="conditional"):
         D(torch.randn(2, 1, 8, 8))
     G, _ = build_pair("mlp", image_shape=(1, 8, 8), num_classes=None, width=4)
-    with pytest.raises(ValueError, match="plain"):
+    with pytest.raises(ValueError, match="unconditional"):
         G(torch.randn(2, 64), torch.tensor([0, 1]))
 
 
 def test_dcgan_weights_are_drawn_as_in_the_paper() -> None:
     torch.manual_seed(0)
     G, _ = build_pair("dcgan", width=64)
-    weight = G.raises[0].weight
+    weight = G.up[0].weight
     assert abs(weight.std() - 0.02) < 0.001
     assert abs(G.norms[0].gain.std() - 0.02) < 0.002
     assert abs(G.norms[0].gain.mean() - 1) < 0.002

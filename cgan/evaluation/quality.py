@@ -1,0 +1,148 @@
+"""Sections of a report that compare sets of images: distances, manifold, memorization, CAS.
+
+Each function returns a :class:`Section`. None depends on another.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from cgan.data import ImageDataset
+from cgan.evaluation.distances import NEIGHBOURS, Nearest, copied_share
+from cgan.evaluation.feature_set import FeatureSet, draw_by_class
+from cgan.evaluation.judge_training import train_judge
+from cgan.evaluation.reference import Reference
+from cgan.evaluation.report import Figure
+from cgan.evaluation.sections import Section, Values, known
+from cgan.sampling.sampler import Sampler
+from cgan.storage.images import to_pixels
+
+CAS_PICTURES = 60_000
+"""Generated images that the CAS classifier is trained on, at most."""
+
+HIGH_COPIED_SHARE = 0.2
+"""More images than this that are closer to training images than 99 % of held-out ones are raise a
+warning."""
+
+
+def distance_section(drawn: FeatureSet, reference: Reference, class_fids: Values) -> Section:
+    """Distances between the distributions: FID, KID, and FID within each class."""
+    section, classes, size = Section(), reference.train.classes, reference.network.size
+    fid, kid = reference.fid_of(drawn), reference.kid_of(drawn)
+    if fid is None:
+        few = min(len(reference.matched(drawn)), len(reference.held_out))
+        section.left_out.append(f"FID: {too_few(few, size)}")
+    if kid is None:
+        section.left_out.append("KID: it needs two images drawn and two held out")
+    without = [label for label in reference.labels if class_fids[label] is None]
+    if without:
+        names = ", ".join(classes[label] for label in without[:10])
+        few = min(
+            min(len(reference.matched(drawn, k)), len(reference.held_out.of_class(k)))
+            for k in without
+        )
+        more = "…" if len(without) > 10 else ""
+        section.left_out.append(f"intra-class FID of {names}{more}: {too_few(few, size)}")
+    own, real, chance = map(known, (class_fids, reference.class_fids, reference.chance_fids))
+    worst = f" ({classes[class_fids.index(max(own))]})" if own else ""
+    section.figures = [
+        Figure("fid", "FID", fid, reference.fid, meaning="distance of the feature sets; lower"),
+        Figure("kid", "KID", kid, reference.kid, meaning="the same without a Gaussian; lower"),
+        Figure(
+            "intra_fid_mean", "intra-class FID, mean", mean(own), mean(real), mean(chance),
+            meaning="FID within each class; lower",
+        ),
+        Figure(
+            "intra_fid_worst", f"intra-class FID, worst{worst}", max(own, default=None),
+            max(real, default=None), max(chance, default=None),
+            meaning="of the class furthest from real; lower",
+        ),
+    ]  # fmt: skip
+    return section
+
+
+def manifold_section(drawn: FeatureSet, reference: Reference) -> Section:
+    """Fidelity and diversity, separately."""
+    own, real = reference.manifold_of(drawn), reference.manifold
+    if own is None:
+        few = min(len(reference.matched(drawn)), len(reference.held_out))
+        reason = f"{few} images are too few for {NEIGHBOURS} neighbours"
+        return Section(left_out=[f"precision, recall, density, coverage: {reason}"])
+    return Section(
+        [
+            Figure(
+                key, key, getattr(own, key), getattr(real, key) if real else None,
+                share=share, meaning=meaning,
+            )
+            for key, share, meaning in (
+                ("precision", True, "generated images that look like real ones; higher"),
+                ("recall", True, "real images that the generator could draw; higher"),
+                ("density", False, "how close generated images are to real ones; near real"),
+                ("coverage", True, "real images with a generated one beside them; higher"),
+            )
+        ]
+    )  # fmt: skip
+
+
+def memorization_section(closest: Nearest, reference: Reference) -> Section:
+    """How close generated images are to training images."""
+    if not len(reference.held_out):
+        return Section(left_out=["memorization: no real images are held out to compare with"])
+    held_out = reference.nearest_distance
+    share = copied_share(closest.distance, held_out)
+    section = Section(
+        [
+            Figure(
+                "nearest_training_picture", "nearest training image",
+                float(closest.distance.median()), float(held_out.median()),
+                meaning="Euclidean, pixels in [0, 1], median; near real",
+            ),
+            Figure(
+                "copied_share", "closer than 99 % of held-out ones", share, 0.01, share=True,
+                meaning="generated images that close to a training image; 1 % if they are new",
+            ),
+        ]
+    )  # fmt: skip
+    if share > HIGH_COPIED_SHARE:
+        section.warnings = [
+            f"it may be copying: {share:.0%} of its images are closer to a training image than "
+            "99 % of held-out images are"
+        ]
+    return section
+
+
+def cas_section(sampler: Sampler, reference: Reference) -> Section:
+    """CAS: real-image accuracy of a classifier trained on generated images only.
+
+    Ravuri and Vinyals 2019, "Classification accuracy score"; the GAN-train of Shmelkov et al. 2018.
+    """
+    train, test = reference.train, reference.test
+    if not sampler.conditional:
+        return Section(left_out=["CAS: images of a plain GAN have no class"])
+    if not len(test):
+        return Section(left_out=["CAS: no real images are held out to classify"])
+    per_class = max(min(len(train), CAS_PICTURES) // len(train.classes), 1)
+    drawn = [(to_pixels(images).cpu(), y) for images, y in draw_by_class(sampler, per_class)]
+    generated = ImageDataset(
+        f"generated images ({train.name})",
+        torch.cat([images for images, _ in drawn]),
+        torch.cat([labels for _, labels in drawn]),
+        train.classes,
+    )
+    student = train_judge(generated, test, "generated", sampler.device)
+    figure = Figure(
+        "cas", "CAS", student.header.held_out_accuracy, reference.judge.header.held_out_accuracy,
+        1 / len(train.classes), share=True,
+        meaning="real images classified correctly by a classifier of generated ones; higher",
+    )  # fmt: skip
+    return Section([figure])
+
+
+def too_few(count: int, size: int) -> str:
+    """Why there is no covariance."""
+    return f"{count:,} images are too few for a covariance of {size:,} features"
+
+
+def mean(values: list[float]) -> float | None:
+    """The mean; None for an empty list."""
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,107 @@
+"""Named data sets, splits and warnings."""
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+from cgan.data import DATASETS, ImageDataset, load_pictures, stratified_split, warn_about_classes
+from cgan.errors import DataError, UnknownName
+from tests.conftest import mnist_folder, write_idx
+
+
+def test_digits_are_the_real_ones_in_full_range() -> None:
+    train, test = load_pictures("digits"), load_pictures("digits", "test")
+    assert train.image_shape == (1, 8, 8)
+    assert train.images.dtype == torch.uint8
+    assert (int(train.images.min()), int(train.images.max())) == (0, 255)
+    assert len(train) + len(test) == 1797
+    assert train.classes == tuple("0123456789")
+    zero = train.images[train.labels == 0].float().mean(0)[0]
+    assert zero[3:5, 3:5].mean() < 60  # a zero is hollow
+    assert zero.max() > 150
+
+
+def test_no_picture_is_in_both_parts() -> None:
+    labels = torch.arange(3).repeat_interleave(torch.tensor([100, 15, 4]))
+    train, test = stratified_split(labels, 0.1)
+    assert sorted([*train.tolist(), *test.tolist()]) == list(range(119))
+    assert torch.bincount(labels[test], minlength=3).tolist() == [10, 1, 0]
+    again, _ = stratified_split(labels, 0.1)
+    assert torch.equal(train, again)
+
+
+@pytest.mark.mnist
+def test_mnist() -> None:
+    train = load_pictures("mnist", data_dir=mnist_folder())
+    test = load_pictures("mnist", "test", data_dir=mnist_folder())
+    assert train.images.shape == (60_000, 1, 28, 28)
+    assert test.images.shape == (10_000, 1, 28, 28)
+    assert train.labels[:5].tolist() == [5, 0, 4, 1, 9]
+    assert (train.image_shape, train.classes) == DATASETS["mnist"][1:]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST"), ("kmnist", "KMNIST")]
+)
+def test_mnist_family_is_read_from_its_files(name: str, kind: str, tmp_path: Path) -> None:
+    pictures = load_pictures(name, data_dir=write_idx(tmp_path, kind))
+    assert (pictures.image_shape, pictures.classes) == DATASETS[name][1:]
+    assert pictures.labels[:3].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+def test_no_network_names_the_offline_ways(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import urllib.error
+    import urllib.request
+
+    def refuse(*args: object, **options: object) -> None:
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    with pytest.raises(DataError, match=r"--data digits .* --data-dir"):
+        load_pictures(name, data_dir=tmp_path)
+
+
+def test_damaged_files_are_told(tmp_path: Path) -> None:
+    write_idx(tmp_path, "MNIST")
+    path = tmp_path / "MNIST/raw/train-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(DataError, match="MNIST in .* is damaged"):
+        load_pictures("mnist", data_dir=tmp_path)
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(UnknownName, match="did you mean 'fashion-mnist'"):
+        load_pictures("fashion-minst")
+
+
+def test_digest_tells_pictures_and_labels_apart() -> None:
+    images = torch.zeros(4, 1, 8, 8, dtype=torch.uint8)
+    labels = torch.tensor([0, 1, 0, 1])
+    base = ImageDataset("a", images, labels, ("x", "y")).digest()
+    assert base == ImageDataset("b", images.clone(), labels.clone(), ("x", "y")).digest()
+    assert base != ImageDataset("a", images + 1, labels, ("x", "y")).digest()
+    assert base != ImageDataset("a", images, 1 - labels, ("x", "y")).digest()
+    assert base != ImageDataset("a", images, labels, ("x", "z")).digest()
+
+
+def warnings(counts: list[int], caplog: pytest.LogCaptureFixture, balanced: bool = False) -> str:
+    logging.getLogger("cgan").propagate = True
+    caplog.clear()
+    labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    images = torch.zeros(len(labels), 1, 8, 8, dtype=torch.uint8)
+    names = tuple("abcdef"[: len(counts)])
+    warn_about_classes(ImageDataset("set", images, labels, names), balanced)
+    return caplog.text
+
+
+def test_warnings(caplog: pytest.LogCaptureFixture) -> None:
+    assert "one class only" in warnings([50], caplog)
+    assert "fewer than 10 images in: b" in warnings([50, 9], caplog)
+    assert "data.balanced=true" in warnings([300, 20], caplog)
+    assert warnings([300, 20], caplog, balanced=True) == ""
+    assert warnings([100, 11, 60], caplog) == ""

@@ -1,0 +1,114 @@
+"""A folder of pictures: colours, sizes, broken files, odd layouts."""
+
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from cgan.data import load_pictures
+from cgan.data.image_folder import read_image, scan_folder
+from cgan.errors import DataError
+from tests.conftest import make_pets
+
+
+def test_classes_are_the_folders_names_and_pixels_those_of_the_files(pets: Path) -> None:
+    train = load_pictures(str(pets))
+    test = load_pictures(str(pets), "test")
+    assert train.classes == ("cat", "dog")
+    assert train.image_shape == (3, 28, 28)  # 18 to 20 pixels need 28
+    assert len(train) + len(test) == 24
+    assert len(test) == 2  # a tenth of 12, rounded down, of each class
+    bright = train.images[train.labels == 0].float().mean()
+    assert abs(bright - 200) < 5
+
+
+def test_size_is_taken_as_it_is_where_nothing_is_resized(tmp_path: Path) -> None:
+    make_pets(tmp_path / "p", side=6)
+    scanned = scan_folder(tmp_path / "p")
+    assert scanned.image_shape == (3, 8, 8)
+    (tmp_path / "q" / "a").mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "q" / "a" / "x.png")
+    picture = scan_folder(tmp_path / "q").read(0)
+    assert torch.equal(picture.permute(1, 2, 0), torch.from_numpy(pixels))
+
+
+def test_size_is_said_and_can_be_chosen(pets: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "cgan")
+    logging.getLogger("cgan").propagate = True
+    assert load_pictures(str(pets), size=16).image_shape == (3, 16, 16)
+    assert "resized to 16×16 in colour" in caplog.text
+
+
+def test_grey_pictures_stay_grey(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    Image.new("L", (8, 8), 77).save(tmp_path / "a" / "x.png")
+    assert scan_folder(tmp_path).image_shape == (1, 8, 8)
+    Image.new("RGB", (8, 8), (1, 2, 3)).save(tmp_path / "a" / "y.png")
+    assert scan_folder(tmp_path).image_shape == (3, 8, 8)
+
+
+def test_modes(tmp_path: Path) -> None:
+    """Transparency lies on white, 16 bits are scaled, a palette has its colours."""
+    shape = (3, 8, 8)
+    Image.new("RGBA", (8, 8), (9, 9, 9, 0)).save(tmp_path / "t.png")
+    assert (read_image(tmp_path / "t.png", shape) == 255).all()
+    deep = Image.fromarray(np.full((8, 8), 65535, dtype=np.uint16))
+    deep.save(tmp_path / "d.png")
+    assert (read_image(tmp_path / "d.png", (1, 8, 8)) == 255).all()
+    Image.new("RGB", (8, 8), (200, 0, 0)).convert("P").save(tmp_path / "p.png")
+    assert read_image(tmp_path / "p.png", shape)[0].float().mean() > 150
+
+
+def test_wide_pictures_are_cropped_at_the_centre_not_squeezed(tmp_path: Path) -> None:
+    pixels = np.zeros((8, 24, 3), dtype=np.uint8)
+    pixels[:, 8:16] = 255
+    Image.fromarray(pixels).save(tmp_path / "w.png")
+    assert (read_image(tmp_path / "w.png", (3, 8, 8)) == 255).all()
+
+
+def test_broken_picture_is_named_and_skipped_only_if_asked(pets: Path) -> None:
+    good = pets / "cat" / "03.png"
+    good.write_bytes(good.read_bytes()[:60])
+    with pytest.raises(DataError, match="03.png.*--skip-broken"):
+        load_pictures(str(pets))
+    assert len(load_pictures(str(pets), skip_broken=True)) == 23 - 2
+    (pets / "dog" / "99.jpg").write_text("not a picture")
+    with pytest.raises(DataError, match="cannot be read as an image"):
+        load_pictures(str(pets))
+
+
+def test_no_pictures_no_classes_too_deep(tmp_path: Path, pets: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(DataError, match="no images in"):
+        load_pictures(str(empty))
+    with pytest.raises(DataError, match="one folder per class"):
+        load_pictures(str(pets / "cat"))
+    shutil.move(pets, tmp_path / "outer" / "train")
+    with pytest.raises(DataError, match="did you mean --data .*train"):
+        load_pictures(str(tmp_path / "outer"))
+    with pytest.raises(DataError, match="there is no folder"):
+        load_pictures("./nowhere")
+
+
+def test_nested_folders_beside_classes_are_told(
+    pets: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("cgan").propagate = True
+    shutil.copytree(pets / "cat", pets / "birds" / "small")
+    (pets / "void").mkdir()
+    assert load_pictures(str(pets)).classes == ("cat", "dog")
+    assert "birds holds folders of images" in caplog.text
+    assert "void holds no images" in caplog.text
+
+
+def test_hidden_files_and_others_are_not_pictures(pets: Path) -> None:
+    (pets / "cat" / ".hidden.png").write_text("x")
+    (pets / "cat" / "notes.txt").write_text("x")
+    (pets / ".git").mkdir()
+    assert len(scan_folder(pets)) == 24

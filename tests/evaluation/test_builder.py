@@ -1,0 +1,370 @@
+"""The whole report, on generators with planted faults: each must be caught by its own figure."""
+
+from __future__ import annotations
+
+import json
+import sys
+import types
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cgan.config_io import load_config
+from cgan.data import ImageDataset
+from cgan.errors import MeasureError, UnknownName
+from cgan.evaluation import quality
+from cgan.evaluation.builder import build_report
+from cgan.evaluation.control import Control
+from cgan.evaluation.features import find_features
+from cgan.evaluation.judge import Judge
+from cgan.evaluation.judge_training import train_judge
+from cgan.evaluation.reference import Reference
+from cgan.evaluation.report import Figure, Report
+from cgan.sampling.sampler import Sampler
+
+CLASSES = ("top", "bottom", "left")
+PER_CLASS = 160
+
+
+def draw_bars(label: int, count: int, seed: int) -> Tensor:
+    """A bright bar at one side, of random brightness, place and noise; the last row has no ink."""
+    random = torch.Generator().manual_seed(1_000 * seed + label)
+    images = 40 * torch.rand(count, 1, 12, 12, generator=random)
+    for image in images:
+        at = int(torch.randint(0, 3, (), generator=random))
+        ink = 120 + 100 * torch.rand(12, generator=random)
+        if label == 2:
+            image[0, :, at] += ink
+        else:
+            image[0, at if label == 0 else 10 - at] += ink
+    images[:, :, 11] = 0
+    return images.round().clamp(0, 255).to(torch.uint8)
+
+
+def make_bars(count: int, seed: int) -> ImageDataset:
+    images = torch.cat([draw_bars(label, count, seed) for label in range(3)])
+    return ImageDataset("bars", images, torch.arange(3).repeat_interleave(count), CLASSES)
+
+
+TRAIN, TEST, NEVER_SEEN = make_bars(400, 1), make_bars(160, 2), make_bars(PER_CLASS, 3)
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    return train_judge(TRAIN, TEST, "bars", images=15_000)
+
+
+class Puppet(nn.Module):
+    """A generator whose pictures are given: (class asked for, how many it drew) to uint8."""
+
+    def __init__(self, draw: Callable[[int, int], Tensor]) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+        self.draw, self.drawn = draw, [0, 0, 0]
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        pictures = []
+        for label in labels.tolist():
+            pictures.append(self.draw(label, self.drawn[label]))
+            self.drawn[label] = (self.drawn[label] + 1) % PER_CLASS
+        return torch.stack(pictures).float() / 127.5 - 1
+
+
+def puppet(draw: Callable[[int, int], Tensor]) -> Sampler:
+    config = load_config("digits-mlp").model_dump(mode="json")
+    header = {
+        "config": config, "classes": list(CLASSES), "image_shape": [1, 12, 12], "data": "bars",
+        "images_seen": 1, "seconds": 1.0, "measured": {},
+    }  # fmt: skip
+    return Sampler(Puppet(draw), header, Path("puppet"))
+
+
+def of(pictures: ImageDataset, label: int, index: int) -> Tensor:
+    return pictures.images[pictures.labels == label][index]
+
+
+def honest(label: int, index: int) -> Tensor:
+    return of(NEVER_SEEN, label, index)
+
+
+def report_on(sampler: Sampler, judge: Judge, **options: object) -> Report:
+    def load(split: str) -> ImageDataset:
+        return TRAIN if split == "train" else TEST
+
+    features = str(options.pop("features", "judge"))
+    reference = Reference(
+        judge, load, description="made up", per_class=PER_CLASS, features=features
+    )
+    return build_report(sampler, reference, **options)  # type: ignore[arg-type]
+
+
+def figures(report: Report) -> dict[str, Figure]:
+    return {figure.key: figure for figure in report.figures}
+
+
+def value(report: Report, key: str) -> float:
+    found = figures(report)[key].value
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def sound(judge: Judge) -> Report:
+    return report_on(puppet(honest), judge)
+
+
+def test_a_sound_generator_is_as_good_as_real(sound: Report) -> None:
+    assert sound.warnings == []
+    assert sound.left_out == []
+    assert next(iter(figures(sound))) == "control_accuracy"
+    for figure in sound.figures:
+        assert figure.value is not None
+        assert figure.real is not None
+    assert value(sound, "control_accuracy") > 0.98
+    for key in ("precision", "recall", "coverage"):
+        assert value(sound, key) == pytest.approx(figures(sound)[key].real or 0, abs=0.1)
+    assert value(sound, "diversity_least") == pytest.approx(1, abs=0.2)
+    assert value(sound, "copied_share") < 0.06
+    assert value(sound, "background_ink") == 0
+    assert figures(sound)["control_accuracy"].chance == pytest.approx(1 / 3)
+    chance = figures(sound)["intra_fid_mean"].chance
+    assert chance is not None
+    assert value(sound, "intra_fid_mean") < 0.2 * chance
+
+
+def test_one_that_ignores_its_label(judge: Judge, sound: Report) -> None:
+    seen = iter(range(10**6))
+
+    def deaf(label: int, index: int) -> Tensor:
+        step = next(seen)
+        return of(NEVER_SEEN, step % 3, step // 3 % PER_CLASS)
+
+    report = report_on(puppet(deaf), judge)
+    assert value(report, "control_accuracy") == pytest.approx(1 / 3, abs=0.08)
+    assert "ignores its label" in report.warnings[0]
+    # Its pictures are as good as ever; only the figures by class know.
+    assert value(report, "fid") < 2 * value(sound, "fid") + 0.1
+    chance = figures(report)["intra_fid_mean"].chance
+    assert value(report, "intra_fid_mean") == pytest.approx(chance or 0, rel=0.3)
+
+
+def test_one_that_draws_a_single_picture_a_class(judge: Judge) -> None:
+    report = report_on(puppet(lambda label, index: of(NEVER_SEEN, label, 0)), judge)
+    assert value(report, "control_accuracy") == 1.0
+    assert value(report, "diversity_least") == 0.0
+    assert value(report, "recall") == 0.0
+    assert value(report, "coverage") < 0.3
+    (warning,) = [line for line in report.warnings if "same image" in line]
+    assert all(name in warning for name in CLASSES)
+
+
+def test_one_class_that_collapsed_is_named(judge: Judge) -> None:
+    def draw(label: int, index: int) -> Tensor:
+        return honest(label, 0 if label == 1 else index)
+
+    report = report_on(puppet(draw), judge)
+    (warning,) = [line for line in report.warnings if "same image" in line]
+    assert "bottom" in warning
+    assert "top" not in warning
+    assert "left" not in warning
+
+
+def test_one_that_copies_training_pictures(judge: Judge) -> None:
+    report = report_on(puppet(lambda label, index: of(TRAIN, label, index)), judge)
+    assert value(report, "control_accuracy") > 0.98
+    assert value(report, "copied_share") == 1.0
+    assert value(report, "nearest_training_picture") == 0.0
+    assert any("copying" in line for line in report.warnings)
+    assert report.pair_distances.eq(0).all()
+    assert report.pairs[:, 0].equal(report.pairs[:, 1])
+
+
+def test_noise_where_there_is_no_ink(judge: Judge) -> None:
+    def noisy(label: int, index: int) -> Tensor:
+        image = honest(label, index).clone()
+        image[:, 11] = 51  # 0.2 of 255; the last row is the only one without ink
+        return image
+
+    report = report_on(puppet(noisy), judge)
+    assert value(report, "background_ink") == pytest.approx(0.2, abs=1e-6)
+    assert any("noise" in line for line in report.warnings)
+
+
+def test_one_class_drawn_as_another(judge: Judge) -> None:
+    def confused(label: int, index: int) -> Tensor:
+        return honest(1 if label == 0 else label, index)
+
+    report = report_on(puppet(confused), judge)
+    assert value(report, "control_accuracy_worst_class") < 0.05
+    (warning,) = [line for line in report.warnings if "asked for" in line]
+    assert "asked for top, it draws top only" in warning
+    assert "bottom" in warning
+
+
+def test_cas_of_good_and_of_mislabelled_images(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The classifier of generated images is trained for fewer images than by default."""
+    monkeypatch.setattr(quality, "train_judge", partial(train_judge, images=10_000))
+    good = report_on(puppet(honest), judge, cas=True)
+    assert value(good, "cas") > 0.95
+    wrong = report_on(puppet(lambda label, index: honest((label + 1) % 3, index)), judge, cas=True)
+    assert value(wrong, "cas") < 0.05
+    assert figures(wrong)["cas"].chance == pytest.approx(1 / 3)
+
+
+def test_pictures_that_are_no_numbers(judge: Judge) -> None:
+    class Diverged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.zeros(1))
+
+        def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+            return torch.full((len(z), 1, 12, 12), float("nan"))
+
+    sampler = puppet(honest)
+    sampler.generator = Diverged()
+    with pytest.raises(MeasureError, match="not numbers"):
+        report_on(sampler, judge)
+
+
+def test_listening_is_told_from_chance_with_few_classes() -> None:
+    for confusion, deaf in (
+        ([[505, 495], [490, 510]], True),
+        ([[740, 260], [260, 740]], False),
+        ([[400, 300, 300], [300, 400, 300], [300, 300, 400]], True),
+        ([[600, 200, 200], [200, 600, 200], [200, 200, 600]], False),
+    ):
+        classes = CLASSES[: len(confusion)]
+        assert Control(classes, torch.tensor(confusion), True, 0.99, 100).ignores_label == deaf, (
+            confusion
+        )
+    plain = Control(CLASSES[:2], torch.tensor([[1, 1], [1, 1]]), False, 0.99, 100)
+    assert not plain.ignores_label
+
+
+def test_one_that_obeys_half_heartedly(judge: Judge) -> None:
+    def draw(label: int, index: int) -> Tensor:
+        return honest(label if index % 10 < 7 else (label + 1) % 3, index)
+
+    report = report_on(puppet(draw), judge)
+    assert value(report, "control_accuracy") == pytest.approx(0.7, abs=0.03)
+    assert any("far less often than real" in line for line in report.warnings)
+
+
+def test_a_class_without_held_out_pictures(judge: Judge) -> None:
+    without = TEST.labels != 0
+    test = ImageDataset("bars", TEST.images[without], TEST.labels[without], CLASSES)
+    load = {"train": TRAIN, "test": test}.__getitem__
+    report = build_report(puppet(honest), Reference(judge, load, per_class=PER_CLASS))
+    assert "figures of real top: none is held out" in report.left_out
+    assert report.classes[0].control_real is None
+    assert report.classes[1].control_real is not None
+    assert figures(report)["control_accuracy_worst_class"].real is not None
+    json.dumps(report.to_dict(), allow_nan=False)
+
+
+def test_no_more_are_compared_than_there_are_real_ones(judge: Judge) -> None:
+    """FID falls with the number of pictures: a small data set must not make it look better."""
+    some = torch.cat([torch.arange(400 * k, 400 * k + 60) for k in range(3)])
+    small = ImageDataset("bars", TRAIN.images[some], TRAIN.labels[some], CLASSES)
+    load = {"train": small, "test": TEST}.__getitem__
+    report = build_report(puppet(honest), Reference(judge, load, per_class=PER_CLASS))
+    assert report.pictures == 3 * PER_CLASS
+    assert report.compared == 180
+    fewer = build_report(puppet(honest), Reference(judge, load, per_class=60))
+    assert value(report, "fid") == pytest.approx(value(fewer, "fid"), rel=1e-9)
+    assert value(report, "recall") == value(fewer, "recall")
+
+
+def test_another_judge_is_refused() -> None:
+    other = make_bars(20, 5)
+    renamed = ImageDataset("bars", other.images, other.labels, ("a", "b", "c"))
+    with pytest.raises(MeasureError, match="--data"):
+        report_on(puppet(honest), train_judge(renamed, renamed, "x", images=256))
+
+
+def test_too_few_held_out_leave_figures_out_and_say_why(judge: Judge) -> None:
+    few = ImageDataset("bars", TEST.images[::40], TEST.labels[::40], CLASSES)  # four of each
+    none = ImageDataset("bars", TEST.images[:0], TEST.labels[:0], CLASSES)
+
+    def report(test: ImageDataset) -> Report:
+        load = {"train": TRAIN, "test": test}.__getitem__
+        return build_report(puppet(honest), Reference(judge, load, per_class=PER_CLASS))
+
+    small = report(few)
+    assert value(small, "control_accuracy") > 0.98
+    assert figures(small)["fid"].value is None
+    assert any("FID: 12 images are too few for a covariance of 128" in x for x in small.left_out)
+    assert any("intra-class FID of top, bottom, left" in line for line in small.left_out)
+    bare = report(none)
+    assert figures(bare)["control_accuracy"].real is None
+    assert any("held out" in line for line in bare.left_out)
+    for whole in (small, bare):
+        json.dumps(whole.to_dict(), allow_nan=False)
+
+
+def test_every_pixel_inked_leaves_background_out(judge: Judge) -> None:
+    images = TRAIN.images.clamp(min=1)
+    inked = ImageDataset("bars", images, TRAIN.labels, CLASSES)
+    load = {"train": inked, "test": TEST}.__getitem__
+    report = build_report(puppet(honest), Reference(judge, load, per_class=20))
+    assert any("background noise" in line for line in report.left_out)
+
+
+def test_json_holds_every_figure(sound: Report) -> None:
+    told = json.loads(json.dumps(sound.to_dict(), allow_nan=False))
+    assert told["control_accuracy"] == sound.control.accuracy
+    assert told["features"] == "judge of bars"
+    assert set(told["figures"]) == set(figures(sound))
+    assert [one["name"] for one in told["classes"]] == list(CLASSES)
+    assert sum(map(sum, told["confusion"])) == 3 * PER_CLASS
+    low, high = told["interval"]
+    assert low <= told["control_accuracy"] <= high
+
+
+def fake_fidelity(monkeypatch: pytest.MonkeyPatch, network: Callable[..., object]) -> None:
+    module = types.ModuleType("torch_fidelity.feature_extractor_inceptionv3")
+    module.FeatureExtractorInceptionV3 = network  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch_fidelity", types.ModuleType("torch_fidelity"))
+    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", module)
+
+
+def test_inception_without_its_package_or_weights(
+    judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
+    with pytest.raises(MeasureError, match="pip install.*--features judge"):
+        find_features("inception", judge)
+
+    def no_network(*arguments: object) -> object:
+        raise OSError("<urlopen error [Errno -2] Name or service not known>")
+
+    fake_fidelity(monkeypatch, no_network)
+    with pytest.raises(MeasureError, match="could not be downloaded .*Name or service not known"):
+        find_features("inception", judge)
+    with pytest.raises(UnknownName, match="did you mean 'inception'"):
+        find_features("inceptoin", judge)
+
+
+def test_inception_sees_colour_bytes(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Network(nn.Module):
+        def __init__(self, name: str, layers: list[str]) -> None:
+            super().__init__()
+            assert layers == ["2048"]
+
+        def forward(self, pixels: Tensor) -> tuple[Tensor]:
+            assert pixels.dtype == torch.uint8
+            return (pixels.flatten(1)[:, :1].float().expand(-1, 2048) + pixels.shape[1],)
+
+    fake_fidelity(monkeypatch, Network)
+    network = find_features("inception", judge)
+    assert "Inception" in network.name
+    assert network.extract is not None
+    features = network.extract(torch.full((2, 1, 12, 12), 0.2))  # grey: 51 of 255, 3 channels
+    assert features.shape == (2, network.size)
+    assert features[0, 0] == 51 + 3

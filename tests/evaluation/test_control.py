@@ -1,0 +1,169 @@
+"""The judge and what it says: on data where the truth is known."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import cgan
+from cgan.data import ImageDataset
+from cgan.errors import DataError, FileError, MeasureError
+from cgan.evaluation.control import Control, confusion_matrix, measure_control
+from cgan.evaluation.judge import Classifier, Judge, JudgeHeader
+from cgan.evaluation.judge_training import find_judge, measure_accuracy, shift, train_judge
+
+
+def stripes(count: int, seed: int = 0) -> ImageDataset:
+    """Class 0 is bright on the left, class 1 on the right, noise everywhere."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 2
+    images = torch.randint(0, 80, (count, 1, 8, 8), generator=generator)
+    images[labels == 0, :, :, :3] += 150
+    images[labels == 1, :, :, 5:] += 150
+    return ImageDataset("stripes", images.to(torch.uint8), labels, ("left", "right"))
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    return train_judge(stripes(400), stripes(100, seed=1), "digest", images=6_400)
+
+
+def test_confusion_by_hand() -> None:
+    named = torch.tensor([0, 0, 1, 2, 2, 2])
+    asked = torch.tensor([0, 0, 0, 2, 1, 2])
+    counts = confusion_matrix(asked, named, 3)
+    assert counts.tolist() == [[2, 1, 0], [0, 0, 1], [0, 0, 2]]
+
+
+def test_figures_by_hand() -> None:
+    confusion = torch.tensor([[3, 1], [3, 3]])
+    control = Control(("x", "y"), confusion, True, 0.9, 10)
+    assert control.accuracy == 0.6
+    assert control.per_class == {"x": 0.75, "y": 0.5}
+    assert control.worst == "y"
+    assert control.chance == 0.5
+    figures = control.to_dict()
+    assert figures["confusion"] == [[3, 1], [3, 3]]
+    assert figures["pictures"] == 10
+    assert figures["interval"] == pytest.approx([0.3127, 0.8318], abs=1e-4)  # Wilson, 6 of 10
+    assert control.intervals[0] == pytest.approx((0.3006, 0.9544), abs=1e-4)  # 3 of 4
+
+
+def test_judge_learns_and_is_measured_on_held_out_pictures(judge: Judge) -> None:
+    assert judge.header.held_out_accuracy == 1.0
+    assert judge.header.held_out_pictures == 100
+    swapped = stripes(100, seed=2)
+    wrong = ImageDataset("wrong", swapped.images, 1 - swapped.labels, swapped.classes)
+    assert measure_accuracy(judge, wrong) == 0.0
+
+
+def test_judge_takes_pictures_from_0_to_1(judge: Judge) -> None:
+    pictures = stripes(20, seed=3)
+    assert torch.equal(judge.classify(pictures.images / 255), pictures.labels)
+
+
+def test_judge_comes_back_from_its_file(judge: Judge, tmp_path: Path) -> None:
+    judge.save(tmp_path / "j.safetensors")
+    again = Judge.load(tmp_path / "j.safetensors")
+    assert again.header == judge.header
+    images = torch.rand(8, 1, 8, 8)
+    assert torch.equal(again.network(images), judge.network(images))
+    (tmp_path / "torn.safetensors").write_bytes(b"x")
+    with pytest.raises(FileError):
+        Judge.load(tmp_path / "torn.safetensors")
+
+
+def test_judge_is_trained_once_a_data_set(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("CGAN_CACHE", str(tmp_path))
+    trained: list[str] = []
+
+    def quick(pictures: ImageDataset, held_out: ImageDataset, digest: str, device: str) -> Judge:
+        trained.append(digest)
+        network = Classifier((1, 8, 8), 2)
+        header = JudgeHeader("stripes", digest, ("left", "right"), (1, 8, 8), 1.0, 10)
+        return Judge(network, header)
+
+    monkeypatch.setattr("cgan.evaluation.judge_training.train_judge", quick)
+    first = find_judge(lambda split: stripes(40))
+    assert find_judge(lambda split: stripes(40)).header == first.header
+    assert len(trained) == 1
+    find_judge(lambda split: stripes(42))
+    assert len(trained) == 2
+    (file,) = [p for p in (tmp_path / "judges").iterdir() if first.header.digest[:16] in p.name]
+    file.write_bytes(file.read_bytes()[:50])
+    find_judge(lambda split: stripes(40))
+    assert len(trained) == 3
+
+
+def test_judge_training_leaves_random_state_alone() -> None:
+    state = torch.get_rng_state()
+    train_judge(stripes(40), stripes(10), "d", images=256)
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_one_class_cannot_be_judged() -> None:
+    pictures = ImageDataset("one", torch.zeros(4, 1, 8, 8).byte(), torch.zeros(4).long(), ("a",))
+    with pytest.raises(DataError, match="one class only"):
+        find_judge(lambda split: pictures)
+
+
+def test_shift_moves_and_never_mirrors() -> None:
+    torch.manual_seed(0)
+    image = torch.full((1, 1, 8, 8), -1.0)
+    image[0, 0, 3, 4] = 1.0
+    places = set()
+    for _ in range(60):
+        moved = shift(image, 1)
+        assert moved.shape == image.shape
+        assert (moved > 0).sum() == 1
+        row, column = (moved[0, 0] > 0).nonzero()[0].tolist()
+        places.add((row - 3, column - 4))
+    assert places == {(i, j) for i in (-1, 0, 1) for j in (-1, 0, 1)}
+
+
+class Painter(torch.nn.Module):
+    """A generator that obeys its label, or ignores its label."""
+
+    def __init__(self, obeys: bool) -> None:
+        super().__init__()
+        self.obeys = obeys
+        self.nothing = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        shown = labels if self.obeys else (z[:, 0] > 0).long()
+        images = torch.full((len(z), 1, 8, 8), -0.7)
+        images[shown == 0, :, :, :3] = 0.6
+        images[shown == 1, :, :, 5:] = 0.6
+        return images
+
+
+def paint(obeys: bool, conditional: bool = True, classes: tuple[str, ...] = ("left", "right")):  # type: ignore[no-untyped-def]
+    config = cgan.load_config("digits-mlp", {"model.conditional": conditional})
+    header = {
+        "config": config.model_dump(mode="json"),
+        "classes": list(classes),
+        "image_shape": [1, 8, 8],
+    }
+    return cgan.Sampler(Painter(obeys), header, Path("none"))
+
+
+def test_obedience_and_deafness_are_told_apart(judge: Judge) -> None:
+    obedient = measure_control(paint(True), judge, 200)
+    assert obedient.accuracy == 1.0
+    assert obedient.confusion.tolist() == [[200, 0], [0, 200]]
+    deaf = measure_control(paint(False), judge, 200)
+    assert abs(deaf.accuracy - 0.5) < 0.1
+
+
+def test_a_plain_gan_gets_chance_and_each_class_pictures_of_its_own(judge: Judge) -> None:
+    plain = measure_control(paint(False, conditional=False), judge, 200)
+    assert not plain.conditional
+    assert plain.confusion.sum() == 400
+    assert abs(plain.accuracy - 0.5) < 0.1
+    assert plain.confusion[0].tolist() != plain.confusion[1].tolist()
+
+
+def test_judge_of_other_classes_is_refused(judge: Judge) -> None:
+    with pytest.raises(MeasureError, match="--data"):
+        measure_control(paint(True, classes=("cat", "dog")), judge, 10)

@@ -1,0 +1,412 @@
+"""Distances against values worked by hand, plain loops, other packages and planted faults."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.stats
+import torch
+from torch import Tensor
+
+from cgan.evaluation import distances
+from cgan.evaluation.distances import (
+    Manifold,
+    Moments,
+    copied_share,
+    diversity_ratio,
+    frechet_distance,
+    kernel_distance,
+    manifold_scores,
+    moments,
+    nearest,
+    wilson_interval,
+)
+
+
+def points(count: int, width: int = 6, seed: int = 0) -> Tensor:
+    """Correlated normal features with a mean, so that no covariance is diagonal."""
+    generator = torch.Generator().manual_seed(seed)
+    normal = torch.randn(count, width, generator=generator, dtype=torch.float64)
+    return normal @ torch.randn(width, width, generator=generator, dtype=torch.float64) + 0.5
+
+
+def column(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)[:, None]
+
+
+def gaussian(mean: list[float], deviations: list[float]) -> Moments:
+    diagonal = torch.tensor(deviations, dtype=torch.float64).square().diag()
+    return Moments(torch.tensor(mean, dtype=torch.float64), diagonal)
+
+
+REAL, FAKE = points(60), points(50, seed=1)
+
+
+def frechet(real: Tensor, fake: Tensor) -> float:
+    return frechet_distance(moments(real), moments(fake))
+
+
+# Fréchet distance
+
+
+@pytest.mark.parametrize(
+    ("mean", "deviation", "other_mean", "other_deviation", "expected"),
+    [(0, 1, 3, 1, 9.0), (2, 1, 2, 4, 9.0), (-1, 2, 1, 5, 13.0), (0, 0, 1, 2, 5.0)],
+)
+def test_frechet_of_1d_gaussians_is_squared_mean_and_deviation_gaps(
+    mean: float, deviation: float, other_mean: float, other_deviation: float, expected: float
+) -> None:
+    first, second = gaussian([mean], [deviation]), gaussian([other_mean], [other_deviation])
+    assert frechet_distance(first, second) == pytest.approx(expected, rel=1e-12)
+
+
+def test_frechet_of_diagonal_gaussians_adds_up_over_the_axes() -> None:
+    first, second = gaussian([0, 1, 2], [1, 2, 3]), gaussian([1, 1, 0], [3, 2, 7])
+    assert frechet_distance(first, second) == pytest.approx((1 + 0 + 4) + (4 + 0 + 16))
+
+
+def test_moments_by_hand() -> None:
+    mean, covariance = moments(torch.tensor([[0.0, 0.0], [2.0, 4.0]]))
+    assert mean.tolist() == [1, 2]
+    assert covariance.tolist() == [[2, 4], [4, 8]]  # over N − 1
+
+
+def test_frechet_of_1d_sets_by_hand() -> None:
+    """Means 0 and 2, unbiased variances 2 and 8: 4 + (√2 − 2√2)²."""
+    assert frechet(column(-1, 1), column(0, 4)) == pytest.approx(6)
+
+
+def test_frechet_is_the_formula_with_a_matrix_square_root() -> None:
+    (mean, covariance), (other_mean, other) = (
+        (features.numpy().mean(0), np.cov(features.numpy(), rowvar=False))
+        for features in (REAL, FAKE)
+    )
+    root = scipy.linalg.sqrtm(covariance @ other)
+    expected = ((mean - other_mean) ** 2).sum() + np.trace(covariance + other - 2 * root.real)
+    assert frechet(REAL, FAKE) == pytest.approx(expected, rel=1e-10)
+
+
+def test_frechet_of_fewer_pictures_than_features() -> None:
+    """Singular covariances, AᵀA and BᵀB: tr (Σ₁Σ₂)^½ is then the nuclear norm of ABᵀ."""
+    real, fake = points(10, width=40), points(12, width=40, seed=1)
+    a, b = ((x - x.mean(0)) / (len(x) - 1) ** 0.5 for x in (real, fake))
+    overlap = torch.linalg.matrix_norm(a @ b.T, "nuc")
+    expected = (real.mean(0) - fake.mean(0)).square().sum() + a.square().sum() + b.square().sum()
+    # A zero eigenvalue comes out as ± 1e-16 of the largest; its root is 1e-8.
+    assert frechet(real, fake) == pytest.approx(float(expected - 2 * overlap), rel=1e-6)
+
+
+def test_frechet_of_equal_sets_is_0_and_never_below() -> None:
+    for features in (REAL, points(10, width=40), torch.ones(3, 2)):
+        assert 0 <= frechet(features, features.flip(0)) < 1e-5
+
+
+def test_frechet_is_symmetric_and_sees_no_rotation_or_common_shift() -> None:
+    expected = frechet(REAL, FAKE)
+    rotation = torch.linalg.qr(points(6)).Q
+    assert frechet(FAKE, REAL) == pytest.approx(expected, rel=1e-10)
+    assert frechet(REAL @ rotation, FAKE @ rotation) == pytest.approx(expected, rel=1e-10)
+    # In float32 a mean of 1000 leaves a covariance of about 1 few digits.
+    assert frechet(REAL + 1000, FAKE + 1000) == pytest.approx(expected, rel=1e-8)
+
+
+def test_frechet_is_that_of_torchmetrics() -> None:
+    theirs = pytest.importorskip("torchmetrics.image.fid")._compute_fid
+    expected = theirs(*moments(REAL), *moments(FAKE))
+    assert frechet(REAL, FAKE) == pytest.approx(float(expected), rel=1e-10)
+
+
+def test_frechet_is_that_of_torch_fidelity() -> None:
+    theirs = pytest.importorskip("torch_fidelity.metric_fid")
+    statistics = (theirs.fid_features_to_statistics(features) for features in (REAL, FAKE))
+    (expected,) = theirs.fid_statistics_to_metric(*statistics, verbose=False).values()
+    assert frechet(REAL, FAKE) == pytest.approx(expected, rel=1e-10)
+
+
+# Kernel distance
+
+
+def test_kernel_distance_by_hand() -> None:
+    """(xy + 1)³: 1 among 0 and 1, 343 among 2 and 3, 1, 1, 27, 64 across."""
+    assert kernel_distance(column(0, 1), column(2, 3)) == 1 + 343 - 2 * 93 / 4
+
+
+def test_kernel_distance_of_unequal_sets_by_hand() -> None:
+    """Two features halve each product. An unbiased estimate may be negative."""
+    real = torch.tensor([[1.0, 0.0], [0.0, 2.0]])  # 1
+    fake = torch.tensor([[2.0, 2.0], [0.0, 0.0], [2.0, 0.0]])  # 1, 27, 1
+    across = 8 + 1 + 8 + 27 + 1 + 1
+    assert kernel_distance(real, fake) == pytest.approx(1 + 29 / 3 - 2 * across / 6)
+
+
+def test_kernel_distance_is_the_mean_over_pairs() -> None:
+    def mean(first: Tensor, second: Tensor, same: bool) -> float:
+        kernels = [
+            (sum(a * b for a, b in zip(x, y, strict=True)) / len(x) + 1) ** 3
+            for i, x in enumerate(first.tolist())
+            for j, y in enumerate(second.tolist())
+            if not (same and i == j)
+        ]
+        return sum(kernels) / len(kernels)
+
+    expected = mean(REAL, REAL, True) + mean(FAKE, FAKE, True) - 2 * mean(REAL, FAKE, False)
+    assert kernel_distance(REAL, FAKE) == pytest.approx(expected, rel=1e-10)
+
+
+def test_kernel_distance_is_symmetric_and_blind_to_order() -> None:
+    expected = kernel_distance(REAL, FAKE)
+    assert kernel_distance(FAKE, REAL) == pytest.approx(expected, rel=1e-10)
+    assert kernel_distance(REAL.flip(0), FAKE) == pytest.approx(expected, rel=1e-10)
+
+
+def test_kernel_distance_is_unbiased() -> None:
+    """0 in the mean for sets of one distribution; pairs of a point with itself would raise it."""
+    generator = torch.Generator().manual_seed(0)
+    sets = torch.randn(500, 2, 6, 3, generator=generator)
+    found = torch.tensor([kernel_distance(real, fake) for real, fake in sets])
+    assert abs(found.mean()) < 3 * found.std() / len(found) ** 0.5
+    assert (found < 0).any()
+
+
+def test_kernel_distance_is_that_of_torchmetrics() -> None:
+    theirs = pytest.importorskip("torchmetrics.image.kid").poly_mmd
+    real = REAL[: len(FAKE)]  # theirs takes sets of one size only
+    assert kernel_distance(real, FAKE) == pytest.approx(float(theirs(real, FAKE)), rel=1e-10)
+
+
+def test_kernel_distance_is_that_of_torch_fidelity_with_one_subset() -> None:
+    theirs = pytest.importorskip("torch_fidelity.metric_kid")
+    real = REAL[: len(FAKE)]
+    expected = theirs.kid_features_to_metric(
+        real, FAKE, kid_subsets=1, kid_subset_size=len(real), verbose=False
+    )[theirs.KEY_METRIC_KID_MEAN]
+    assert kernel_distance(real, FAKE) == pytest.approx(expected, rel=1e-10)
+
+
+# Precision, recall, density, coverage
+
+
+def loops(real: Tensor, fake: Tensor, k: int) -> Manifold:
+    reals, fakes = real.tolist(), fake.tolist()
+
+    def balls(centres: list[list[float]]) -> list[tuple[list[float], float]]:
+        return [(c, sorted(math.dist(c, other) for other in centres)[k]) for c in centres]
+
+    def held(balls: list[tuple[list[float], float]], point: list[float]) -> int:
+        return sum(math.dist(centre, point) <= radius for centre, radius in balls)
+
+    return Manifold(
+        precision=sum(held(balls(reals), f) > 0 for f in fakes) / len(fakes),
+        recall=sum(held(balls(fakes), r) > 0 for r in reals) / len(reals),
+        density=sum(held(balls(reals), f) for f in fakes) / len(fakes) / k,
+        coverage=sum(any(held([b], f) for f in fakes) for b in balls(reals)) / len(reals),
+    )
+
+
+def test_manifold_by_hand() -> None:
+    """Real balls [−1, 1], [0, 2], [1, 5], [3, 11]; fake [½, 2½], [1½, 3½], [2½, 20½], [11½, …]."""
+    scores = manifold_scores(column(0, 1, 3, 7), column(1.5, 2.5, 11.5, 100), neighbours=1)
+    assert scores == Manifold(precision=0.5, recall=0.75, density=0.75, coverage=0.5)
+
+
+def test_the_border_of_a_ball_belongs_to_it() -> None:
+    scores = manifold_scores(column(0, 1, 3, 7), column(1.5, 2.5, 11, 100), neighbours=1)
+    assert scores == Manifold(precision=0.75, recall=0.75, density=1.0, coverage=0.75)
+    swapped = manifold_scores(column(1.5, 2.5, 11, 100), column(0, 1, 3, 7), neighbours=1)
+    assert (swapped.precision, swapped.recall) == (scores.recall, scores.precision)
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+@pytest.mark.parametrize("width", [1, 2, 6])
+def test_manifold_is_that_of_plain_loops(width: int, k: int) -> None:
+    real, fake = points(40, width), points(30, width, seed=1) + 0.5
+    found = manifold_scores(real, fake, k)
+    assert found == pytest.approx(loops(real, fake, k), rel=1e-12)
+    assert min(found) > 0  # all four have something to count
+
+
+@pytest.mark.parametrize("k", [1, 5])
+def test_manifold_is_that_of_prdc(k: int) -> None:
+    theirs = pytest.importorskip("prdc").compute_prdc
+    real, fake = points(200, 4), points(150, 4, seed=1)
+    expected = theirs(real.numpy(), fake.numpy(), nearest_k=k)
+    assert manifold_scores(real, fake, k)._asdict() == pytest.approx(expected, rel=1e-12)
+
+
+def test_manifold_of_a_copy() -> None:
+    """Every ball holds its centre and, on its border, its k-th neighbour: k + 1 on average."""
+    scores = manifold_scores(REAL[:20], REAL[:20].flip(0), neighbours=4)
+    assert scores == pytest.approx(Manifold(1, 1, 5 / 4, 1))
+
+
+def test_manifold_sees_no_common_shift() -> None:
+    """Squares of 1000 in float32 would drown every distance."""
+    scores = manifold_scores((REAL + 1000).float(), (FAKE + 1000).float())
+    assert scores == manifold_scores(REAL, FAKE)
+
+
+def test_manifold_needs_more_points_than_neighbours() -> None:
+    assert manifold_scores(REAL[:6], FAKE[:6], neighbours=5)
+    for real, fake in ((REAL[:5], FAKE), (REAL, FAKE[:5])):
+        with pytest.raises(RuntimeError):
+            manifold_scores(real, fake, neighbours=5)
+
+
+def two_modes(count: int, seed: int) -> Tensor:
+    """The first half around (−20, 0), the second around (20, 0)."""
+    modes = torch.randn(count, 2, generator=torch.Generator().manual_seed(seed))
+    modes[:, 0] += torch.where(torch.arange(count) < count // 2, -20, 20)
+    return modes
+
+
+def test_a_missing_mode_costs_recall_and_coverage_but_no_precision() -> None:
+    real, fake = two_modes(400, seed=0), two_modes(400, seed=1)
+    whole, half = manifold_scores(real, fake), manifold_scores(real, two_modes(800, 1)[:400])
+    assert min(whole.precision, whole.recall, whole.coverage) > 0.9
+    assert half.precision > 0.9
+    assert 0.4 < half.recall <= 0.5
+    assert 0.4 < half.coverage <= 0.5
+
+
+def test_pictures_off_the_manifold_cost_precision_and_density_but_no_recall() -> None:
+    real, fake = two_modes(400, seed=0), two_modes(400, seed=1)
+    whole = manifold_scores(real, fake)
+    fake[::2] += torch.tensor([0.0, 100.0])
+    scores = manifold_scores(real, fake)
+    assert 0.4 < scores.precision <= 0.5
+    assert scores.density == pytest.approx(whole.density / 2, rel=0.1)
+    assert scores.recall > 0.9
+
+
+def test_one_picture_again_and_again_has_no_diversity() -> None:
+    """Precision and density cannot see it."""
+    real = points(200, 2)
+    fake = real.mean(0).expand(200, -1)
+    scores = manifold_scores(real, fake)
+    assert scores.precision == 1
+    assert scores.recall == 0
+    assert 0 < scores.coverage < 0.1
+    assert diversity_ratio(real, fake) == 0
+
+
+# Diversity
+
+
+def test_diversity_by_hand() -> None:
+    """Variances 2 + 2 and 0 + ½."""
+    real, fake = torch.tensor([[0.0, 0.0], [2.0, 2.0]]), torch.tensor([[5.0, 0.0], [5.0, 1.0]])
+    assert diversity_ratio(real, fake) == pytest.approx((1 / 8) ** 0.5)
+
+
+def test_diversity_is_the_ratio_of_total_deviations() -> None:
+    spreads = [np.trace(np.cov(features.numpy(), rowvar=False)) for features in (FAKE, REAL)]
+    expected = (spreads[0] / spreads[1]) ** 0.5
+    assert diversity_ratio(REAL, FAKE) == pytest.approx(expected, rel=1e-12)
+    assert diversity_ratio(REAL, 3 * REAL + 1000) == pytest.approx(3, rel=1e-10)
+
+
+# Copies
+
+
+@pytest.mark.parametrize("count", [1, 60])
+def test_nearest_is_that_of_plain_loops(count: int) -> None:
+    queries, reference = FAKE[:count], REAL
+    found = nearest(queries, reference)
+    lengths = [[math.dist(q, other) for other in reference.tolist()] for q in queries.tolist()]
+    assert found.index.tolist() == [row.index(min(row)) for row in lengths]
+    assert found.distance.tolist() == pytest.approx([min(row) for row in lengths], rel=1e-5)
+
+
+def test_a_copy_is_at_distance_exactly_0_and_names_its_original() -> None:
+    order = torch.randperm(len(REAL), generator=torch.Generator().manual_seed(0))
+    for reference in (REAL, REAL.float(), 255 * REAL.sigmoid()):
+        found = nearest(reference[order], reference)
+        assert found.distance.tolist() == [0.0] * len(REAL)
+        assert found.index.tolist() == order.tolist()
+
+
+def test_nearest_sees_no_common_shift() -> None:
+    queries, reference = points(200, 40), points(200, 40, seed=1)
+    shifted = nearest(queries + 1000, reference + 1000)
+    expected = torch.cdist(queries, reference).min(1)
+    assert shifted.index.tolist() == expected.indices.tolist()
+    torch.testing.assert_close(shifted.distance, expected.values, rtol=1e-4, atol=0)
+
+
+def test_copied_share_by_hand() -> None:
+    """Of 0, 1, …, 100 the 1 % quantile is 1."""
+    held_out, distance = torch.arange(101.0), torch.tensor([0.0, 0.5, 1.5, 60.0])
+    assert copied_share(distance, held_out.flip(0)) == 0.5
+    assert copied_share(distance, held_out, quantile=0.5) == 0.75
+
+
+def test_all_copies_have_a_share_of_1_and_new_pictures_the_quantile() -> None:
+    training, held_out, new = (points(3000, 4)[i::3] for i in range(3))
+    baseline = nearest(held_out, training).distance
+    assert copied_share(nearest(training, training).distance, baseline) == 1
+    assert copied_share(baseline, baseline) == 0.01
+    assert 0.002 < copied_share(nearest(new, training).distance, baseline) < 0.025
+    some = torch.cat([new[:700], training[:300]])
+    assert copied_share(nearest(some, training).distance, baseline) == pytest.approx(0.3, abs=0.02)
+
+
+def test_copies_are_seen_where_held_out_pictures_repeat_training_ones() -> None:
+    held_out = torch.tensor([0.0, 0.0, *range(1, 99)])
+    assert copied_share(torch.zeros(10), held_out) == 1
+
+
+# All
+
+
+def test_figures_are_counted_in_float64_whatever_comes_in() -> None:
+    figures: list[Callable[[Tensor, Tensor], object]] = [
+        frechet, kernel_distance, manifold_scores, diversity_ratio,
+    ]  # fmt: skip
+    real, fake = REAL.float(), FAKE.float()
+    for figure in figures:
+        assert figure(real, fake) == figure(real.double(), fake.double())
+        assert figure(real, fake) == pytest.approx(figure(REAL, FAKE), rel=1e-6)
+    found, expected = nearest(real, fake), nearest(REAL, FAKE)
+    assert torch.equal(found.index, expected.index)
+    torch.testing.assert_close(found.distance, expected.distance, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 25, 60])
+def test_chunks_change_nothing(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of one, with a rest, without one, and one for all."""
+    kernel, manifold = kernel_distance(REAL, FAKE), manifold_scores(REAL, FAKE)
+    found = nearest(REAL, FAKE)
+    monkeypatch.setattr(distances, "CHUNK", chunk)
+    assert kernel_distance(REAL, FAKE) == pytest.approx(kernel, rel=1e-12)
+    assert manifold_scores(REAL, FAKE) == manifold
+    chunked = nearest(REAL, FAKE)
+    assert torch.equal(chunked.index, found.index)
+    assert torch.equal(chunked.distance, found.distance)
+
+
+# Wilson interval
+
+
+@pytest.mark.parametrize(
+    ("successes", "trials", "low", "high"),
+    [(0, 10, 0, 0.2775), (9, 10, 0.5958, 0.9821), (10, 10, 0.7225, 1), (5, 10, 0.2366, 0.7634)],
+)
+def test_wilson_of_the_textbook(successes: int, trials: int, low: float, high: float) -> None:
+    assert wilson_interval(successes, trials) == pytest.approx((low, high), abs=5e-5)
+
+
+def test_wilson_is_that_of_scipy() -> None:
+    for trials in (1, 2, 17, 1000):
+        for successes in {0, 1, trials // 3, trials - 1, trials}:
+            theirs = scipy.stats.binomtest(successes, trials).proportion_ci(method="wilson")
+            found = wilson_interval(successes, trials)
+            assert found == pytest.approx((theirs.low, theirs.high), abs=1e-7)
+            assert found.low >= 0
+            assert found.high <= 1
+
+
+def test_wilson_reaches_farther_with_more_confidence() -> None:
+    theirs = scipy.stats.binomtest(3, 20).proportion_ci(0.99, method="wilson")
+    assert wilson_interval(3, 20, z=2.575829) == pytest.approx((theirs.low, theirs.high), abs=1e-6)

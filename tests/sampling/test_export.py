@@ -1,0 +1,254 @@
+"""An export draws the same pictures without torch, and a stale or broken one is never used."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from typer.testing import Result
+
+import cgan
+from cgan.errors import ConfigError, FileError, RunError, UnknownName
+from cgan.models import build_networks
+from cgan.sampling.export import export
+from cgan.sampling.onnx import OnnxSampler, file_digest, open_export
+from cgan.storage.checkpoint import read_header, read_tensors, save_tensors
+from cgan.storage.images import to_pixels
+from cgan.storage.paths import GENERATOR_FILE, PACKAGED
+
+Shell = Callable[..., Result]
+
+
+def write_generator(folder: Path, backbone: str, label: str, conditional: bool) -> Path:
+    """A generator of random weights, large enough that its pictures are no uniform grey."""
+    torch.manual_seed(0)
+    choices = {"backbone": backbone, "generator_label": label, "conditional": conditional}
+    config = cgan.load_config("digits-mlp", {f"model.{key}": v for key, v in choices.items()})
+    generator = build_networks(config.model, (1, 8, 8), 10).generator
+    for weight in generator.parameters():
+        torch.nn.init.normal_(weight, 0.0, 0.3)
+    for _ in range(3):  # so that batch norm has seen something
+        generator(
+            torch.randn(64, config.model.latent_dim), torch.arange(64) % 10 if conditional else None
+        )
+    header = {
+        "format": "cgan-generator",
+        "format_version": 1,
+        "config": config.model_dump(mode="json"),
+        "classes": list("0123456789"),
+        "image_shape": [1, 8, 8],
+        "data": "digits",
+        "images_seen": 0,
+        "seconds": 0,
+        "measured": {},
+        "versions": {},
+    }
+    path = folder / GENERATOR_FILE
+    save_tensors(path, generator.state_dict(), header)
+    return path
+
+
+def copy_packaged(folder: Path) -> Path:
+    return Path(shutil.copytree(PACKAGED / "mnist", folder / "mnist")) / GENERATOR_FILE
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The generator in the package, elsewhere, with its export beside it."""
+    generator = copy_packaged(tmp_path_factory.mktemp("exported"))
+    assert export(generator) == generator.with_name("generator.onnx")
+    return generator
+
+
+@pytest.fixture
+def own(exported: Path, tmp_path: Path) -> Path:
+    """A copy that may be broken."""
+    return Path(shutil.copytree(exported.parent, tmp_path / "own")) / GENERATOR_FILE
+
+
+def levels_apart(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> int:
+    assert one.shape == other.shape
+    return int(np.abs(one.astype(int) - other.astype(int)).max())
+
+
+def same_pictures(generator: Path, labels: str | None) -> None:
+    wanted = to_pixels(cgan.load(generator).sample(labels, n=20, seed=2**40)).numpy()
+    quick = open_export(generator)
+    assert quick is not None
+    found = to_pixels(quick.sample(labels, n=20, seed=2**40))
+    assert levels_apart(wanted, found) <= 1
+    assert wanted.std() > 15
+
+
+def test_the_packaged_generator_draws_the_same(exported: Path) -> None:
+    same_pictures(exported, None)
+    same_pictures(exported, "7")
+
+
+@pytest.mark.parametrize(
+    ("backbone", "label", "conditional"),
+    [
+        ("mlp", "concat", True),
+        ("mlp", "concat", False),
+        ("dcgan", "cbn", True),
+        ("dcgan", "concat", False),
+    ],
+)
+def test_every_kind_draws_the_same(
+    backbone: str, label: str, conditional: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    generator = write_generator(tmp_path, backbone, label, conditional)
+    export(generator)
+    assert capfd.readouterr().out == ""
+    same_pictures(generator, None)
+
+
+def test_it_is_asked_as_a_sampler_is(exported: Path) -> None:
+    quick = open_export(exported)
+    assert quick is not None
+    sampler = cgan.load(exported)
+    assert (quick.name, quick.classes, quick.header) == (
+        sampler.name, sampler.classes, sampler.header,
+    )  # fmt: skip
+    pictures = quick.sample(["3", "7"], n=70)
+    assert (pictures.shape, pictures.dtype) == ((140, 1, 28, 28), np.float32)
+    np.testing.assert_array_equal(quick.sample(7, 1, seed=69)[0], pictures[139])
+    np.testing.assert_array_equal(quick.sample(torch.tensor([7]), seed=1)[0], pictures[71])
+    np.testing.assert_array_equal(quick.sample(np.array([3]))[0], pictures[0])
+    with pytest.raises(UnknownName):
+        quick.sample("seven")
+
+
+def test_the_file_says_what_it_is_and_nothing_of_this_machine(exported: Path) -> None:
+    model = onnx.load(exported.with_suffix(".onnx"))
+    onnx.checker.check_model(model)
+    (about,) = model.metadata_props
+    told = json.loads(about.value)
+    assert about.key == "cgan"
+    assert (told["format"], told["format_version"]) == ("cgan-onnx", 1)
+    assert told["sha256"] == file_digest(exported)
+    assert told["generator"] == read_header(exported, "cgan-generator")
+    assert about.value == json.dumps(told, sort_keys=True, ensure_ascii=False)
+    assert str(Path(cgan.__file__).parent).encode() not in model.SerializeToString()
+
+
+DRAW = """
+import sys
+from cgan.cli import main
+sys.argv = ["cgan", "generate", sys.argv[1], "--digit", "7", "-n", "70", "--out", sys.argv[2]]
+try:
+    main()
+finally:
+    print(*sys.modules)
+"""
+
+
+def test_generate_does_not_import_torch(exported: Path, tmp_path: Path, shell: Shell) -> None:
+    words = (sys.executable, "-c", DRAW, str(exported), str(tmp_path / "quick.png"))
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    path, modules = done.stdout.splitlines()
+    assert path == str(tmp_path / "quick.png")
+    assert done.stderr.count("\n") == 1
+    assert "99." in done.stderr
+    loaded = {module.split(".")[0] for module in modules.split()}
+    assert "onnxruntime" in loaded
+    assert not loaded & {"torch", "torchvision", "safetensors", "yaml", "scipy", "sklearn", "onnx"}
+    assert "cgan.config" not in modules.split()
+
+    exported_elsewhere = copy_packaged(tmp_path)
+    slow = shell("generate", exported_elsewhere, "--digit", 7, "-n", 70, "--out", "slow.png")
+    assert slow.exit_code == 0, slow.output
+    one, other = (np.array(Image.open(tmp_path / name)) for name in ("quick.png", "slow.png"))
+    assert levels_apart(one, other) <= 1
+
+
+def draws_with_torch(shell: Shell, generator: Path, *words: str) -> None:
+    """``generate`` says these words in one warning, none without words, and draws as ever."""
+    result = shell("generate", generator, "--digit", 7, "-n", 4, "--out", "a.png")
+    assert result.exit_code == 0, result.output
+    warnings = [line for line in result.stderr.splitlines() if line.startswith("warning")]
+    assert len(warnings) == bool(words), result.stderr
+    for word in words:
+        assert word in warnings[0]
+    assert open_export(generator) is None
+    generator.with_suffix(".onnx").unlink()
+    shell("generate", generator, "--digit", 7, "-n", 4, "--out", "b.png")
+    assert Path("a.png").read_bytes() == Path("b.png").read_bytes()
+
+
+def test_a_stale_export_is_not_used(own: Path, shell: Shell) -> None:
+    assert open_export(own) is not None
+    header = read_header(own, "cgan-generator")
+    measured = {**header["measured"], "control_accuracy": 0.5}
+    save_tensors(own, read_tensors(own), {**header, "measured": measured})
+    draws_with_torch(shell, own, "generator.onnx is older", f"run cgan export {own} again")
+
+
+def test_without_onnxruntime(own: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    draws_with_torch(shell, own)
+
+
+@pytest.mark.parametrize("kind", ["torn", "empty", "foreign", "newer"])
+def test_what_is_no_export_is_not_used(
+    kind: str, own: Path, shell: Shell, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = own.with_suffix(".onnx")
+    content = path.read_bytes()
+    model = onnx.load_from_string(content)
+    about = model.metadata_props[0]
+    if kind == "foreign":
+        model.ClearField("metadata_props")
+    about.value = about.value.replace('"format_version": 1, "gen', '"format_version": 2, "gen')
+    other = model.SerializeToString()
+    path.write_bytes({"torn": content[: len(content) // 2], "empty": b""}.get(kind, other))
+    words = ("torn or is not",) if kind in ("torn", "empty") else ("this version of cgan",)
+    draws_with_torch(shell, own, *words)
+    printed = capfd.readouterr().err.splitlines()  # onnxruntime has nothing to add
+    assert all(line.startswith("warning") for line in printed)
+
+
+def test_verified_pictures_need_torch(own: Path, shell: Shell) -> None:
+    result = shell("generate", own, "--digit", 7, "-n", 4, "--verify", "--out", "v.png")
+    assert result.exit_code == 0, result.output
+    assert "the judge accepted 4 of" in result.stderr
+
+
+def test_the_command(own: Path, shell: Shell, tmp_path: Path) -> None:
+    own.with_suffix(".onnx").unlink()
+    beside = shell("export", own.parent, "--onnx")
+    assert beside.exit_code == 0, beside.output
+    assert beside.stdout == f"{own.with_suffix('.onnx')}\n"
+    assert isinstance(open_export(own), OnnxSampler)
+    refused = shell("export", own, "--out", "x.pt")
+    assert (refused.exit_code, refused.stdout) == (2, "")
+    assert ".onnx" in refused.stderr
+    assert "no run or generator file none" in shell("export", "none").stderr
+
+
+def test_what_draws_otherwise_is_not_written(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "new" / "g.onnx"
+    monkeypatch.setattr("cgan.sampling.export.to_unit", lambda signed: signed.add(1).div(2.01))
+    with pytest.raises(RunError, match="draws different images"):
+        export(own, target)
+    assert not target.parent.exists()
+
+
+def test_what_is_missing_is_said(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FileError, match="no run or generator file"):
+        export("none")
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ConfigError, match=r"needs onnxscript: pip install 'cgan\[onnx\]'"):
+        export(own)

@@ -1,0 +1,234 @@
+"""Several processes learn what one learns, and end cleanly."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+import cgan
+from cgan.config_io import load_config
+from cgan.data import Loader, load_pictures
+from cgan.errors import ConfigError, FileError, RunError
+from cgan.models.conditioning import BatchNorm, sync_batch_norm
+from cgan.runtime import distributed
+from cgan.runtime.device import find_device
+from cgan.runtime.distributed import SINGLE_PROCESS, World, process_group
+from cgan.storage.checkpoint import load_state, read_tensors
+from cgan.training.setup import check_batch_splits
+
+TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
+
+
+def train_words(folder: Path, images: int, *more: str) -> list[str]:
+    return [
+        *("-m", "cgan", "train", "digits-mlp", "--images", str(images), "--out", str(folder)),
+        *("--set", "control_per_class=0", "--device", "cpu", *more),
+    ]
+
+
+def free_port() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return str(probe.getsockname()[1])
+
+
+def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [*TORCHRUN, "--master-port", free_port(), *words]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def alone(*words: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *words]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+
+
+def worst(one: Path, other: Path) -> float:
+    """The greatest difference of a weight of G, D or the average."""
+    (_, a, *_), (_, b, *_) = load_state(one), load_state(other)
+    names = [name for name in a if name.split(".")[0] in ("G", "D", "ema")]
+    assert a.keys() == b.keys()
+    return max(float((a[name].float() - b[name].float()).abs().max()) for name in names)
+
+
+@pytest.fixture(scope="module")
+def hundred(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A hundred steps by one process and by two, the same ten steps at first."""
+    base = tmp_path_factory.mktemp("hundred")
+    folders = {name: base / name for name in ("one", "two", "one-10", "two-10")}
+    for name, folder in folders.items():
+        images = 640 if name.endswith("10") else 6_400
+        start = torchrun if name.startswith("two") else alone
+        done = start(*train_words(folder, images))
+        assert done.returncode == 0, done.stderr
+    return folders
+
+
+def test_two_processes_learn_what_one_learns(hundred: dict[str, Path]) -> None:
+    """Rounding grows: two threads instead of one make the same difference after 100 steps."""
+    assert worst(hundred["one-10"], hundred["two-10"]) < 5e-5
+    assert worst(hundred["one"], hundred["two"]) < 3e-2
+    one, two = (load_state(hundred[name]) for name in ("one", "two"))
+    assert torch.equal(one[1]["random.cpu"], two[1]["random.cpu"])
+    assert (one[2]["images_seen"], one[2]["steps"]) == (two[2]["images_seen"], two[2]["steps"])
+
+
+def test_only_the_first_process_writes(hundred: dict[str, Path]) -> None:
+    names = [sorted(p.name for p in hundred[name].iterdir()) for name in ("one", "two")]
+    assert names[0] == names[1]
+    assert sorted(p.name for p in hundred["two"].parent.iterdir()) == sorted(hundred)
+    rows = (hundred["two"] / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["images_seen"] for row in rows] == [6_400]
+
+
+def test_another_number_of_processes_goes_on(hundred: dict[str, Path], tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "run"
+    shutil.copytree(hundred["two"], folder)
+    done = alone(*train_words(folder, 7_040, "--resume"))
+    assert done.returncode == 0, done.stderr
+    assert load_state(folder)[2]["images_seen"] == 7_040
+    done = torchrun(*train_words(folder, 7_680, "--resume"))
+    assert done.returncode == 0, done.stderr
+    assert load_state(folder)[2]["images_seen"] == 7_680
+    assert "resuming after 7,040 images" in done.stderr
+
+
+def test_a_process_that_dies_ends_the_run_and_it_goes_on(tmp_path: Path) -> None:
+    folder, port = tmp_path / "run", free_port()
+    environment = {
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": "2",
+        "OMP_NUM_THREADS": "1",
+    }
+    words = train_words(folder, 400_000, "--set", "save_every_seconds=0.2")
+    first, second = (
+        subprocess.Popen(
+            [sys.executable, *words],
+            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(2)
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert first.poll() is None, first.communicate()[1]
+        try:
+            if load_state(folder)[2]["images_seen"] > 1_000:
+                break
+        except FileError:
+            time.sleep(0.05)
+    second.send_signal(signal.SIGKILL)
+    said = first.communicate(timeout=60)[1]
+    assert first.returncode == 2, said
+    assert "another process of this run has ended" in said
+    assert "--resume" in said
+    assert "Traceback" not in said
+    second.wait()
+    seen = load_state(folder)[2]["images_seen"]
+    budget = (seen // 64 + 10) * 64
+    done = alone(*train_words(folder, budget, "--resume"))
+    assert done.returncode == 0, done.stderr
+    assert load_state(folder)[2]["images_seen"] == budget
+    assert all(t.isfinite().all() for t in read_tensors(folder / "generator.safetensors").values())
+
+
+def test_parts_are_the_same_batches() -> None:
+    digits = load_pictures("digits")
+    whole = Loader(digits, 64, seed=3).batches(1_400)  # across the end of an epoch
+    parts = [Loader(digits, 64, seed=3, world=World(r, 4)).batches(1_400) for r in range(4)]
+    for _ in range(4):
+        images, labels = next(whole)
+        pieces = [next(part) for part in parts]
+        assert torch.equal(torch.cat([piece[0] for piece in pieces]), images)
+        assert torch.equal(torch.cat([piece[1] for piece in pieces]), labels)
+        assert {len(piece[1]) for piece in pieces} == {16}
+
+
+def test_moments_of_parts_are_those_of_the_batch() -> None:
+    """One process standing for all: the mean over parts of equal parts is that of one."""
+    torch.manual_seed(0)
+    for shape, classes in (((8, 3, 4, 4), None), ((8, 3), 5)):
+        x, labels = torch.randn(shape) * 3 + 1, torch.arange(8) % 5
+        plain, together = BatchNorm(3, classes), BatchNorm(3, classes)
+        with torch.no_grad():
+            plain.gain.normal_()
+            plain.bias.normal_()
+        together.load_state_dict(plain.state_dict())
+        sync_batch_norm(together, lambda mean: mean, 1)
+        torch.testing.assert_close(together(x, labels), plain(x, labels))
+        torch.testing.assert_close(together.running_var, plain.running_var)
+        torch.testing.assert_close(together.running_mean, plain.running_mean)
+        together.eval()
+        plain.eval()
+        torch.testing.assert_close(together(x, labels), plain(x, labels))
+
+
+def test_batches_that_cannot_be_split() -> None:
+    config = load_config("digits-mlp", {"batch_size": 64})
+    check_batch_splits(config, SINGLE_PROCESS)
+    check_batch_splits(config, World(0, 4))
+    with pytest.raises(ConfigError, match=r"batch of 64 cannot be .* over 3 .* 63 or 66"):
+        check_batch_splits(config, World(0, 3))
+    with pytest.raises(ConfigError, match="--batch-size 128"):
+        check_batch_splits(config, World(0, 64))
+
+
+def test_what_torchrun_starts_again_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the words of the first start: no --resume, and the folder may have a number."""
+    changes = {"images": 640, "control_per_class": 0, "device": "cpu"}
+    config, out = load_config("digits-mlp", changes), tmp_path / "run"
+    out.mkdir()
+    (out / "own").touch()  # so that the run has to be called run-2
+    first = cgan.train(config, out)
+    assert first.folder == tmp_path / "run-2"
+    more = load_config("digits-mlp", {**changes, "images": 1_280})
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    again = cgan.train(more, out)
+    assert again.folder == first.folder
+    assert again.images_seen == 1_280
+    assert load_state(again.folder)[2]["steps"] == 20
+    fresh = cgan.train(more, tmp_path / "other")  # it had not come so far as to write
+    assert fresh.folder == tmp_path / "other"
+
+
+def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    monkeypatch.setattr(distributed, "CONNECT_SECONDS", 1.0)
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("MASTER_PORT", port)):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with pytest.raises(RunError, match=rf"process 1 of 2 .* 127\.0\.0\.1:{port}"), process_group():
+        pass
+
+
+def test_alone_without_torchrun() -> None:
+    with process_group() as world:
+        assert world is SINGLE_PROCESS
+        assert world.all_reduce_max(1.5, 2) == [1.5, 2]
+        assert world.broadcast({"a": torch.ones(2)})["a"].tolist() == [1, 1]
+
+
+def test_each_process_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    assert find_device("cuda") == torch.device("cuda")
+    assert find_device("auto", 3) == find_device("cuda", 3) == torch.device("cuda:3")
+    assert find_device("cuda:1", 3) == torch.device("cuda:1")
+    assert find_device("cpu", 3) == torch.device("cpu")

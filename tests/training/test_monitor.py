@@ -1,0 +1,179 @@
+"""What the judge says while a run learns: the best generator is kept, and faults are told."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+
+import cgan
+from cgan.config_io import load_config
+from cgan.data import load_pictures
+from cgan.errors import CganError
+from cgan.evaluation.control import Control
+from cgan.evaluation.judge import Judge
+from cgan.storage.checkpoint import GENERATOR, read_header
+from cgan.storage.metrics import read_metrics
+from cgan.storage.paths import BEST_FILE, JUDGE_FILE
+from cgan.training.monitor import EvalResult, Monitor
+from cgan.training.step import TrainStep
+
+OBEYS = torch.tensor([[99, 1], [1, 99]])
+
+
+def result(
+    confusion: torch.Tensor = OBEYS, fid: float | None = 1.0, diversity: float = 0.9
+) -> EvalResult:
+    control = Control(("cat", "dog"), confusion, True, 0.99, 100)
+    return EvalResult(control, fid, 0.5, diversity, "dog", "judge of pets")
+
+
+@pytest.fixture(scope="module")
+def monitor(tmp_path_factory: pytest.TempPathFactory) -> Monitor:
+    folder = tmp_path_factory.mktemp("watched")
+    return Monitor(lambda split: load_pictures("digits", split), torch.device("cpu"), folder)
+
+
+@pytest.fixture
+def fresh(monitor: Monitor) -> Monitor:
+    monitor.best, monitor.warned = None, set()
+    return monitor
+
+
+def test_shortfall_by_hand() -> None:
+    """Errors over those in real pictures (0.01 / 0.01) and FID over that of real ones (1 / 0.5)."""
+    assert result().selection_score == pytest.approx(3.0)
+    assert result(fid=None).selection_score == pytest.approx(1.0)
+
+
+def test_the_best_is_by_control_and_fid_together(fresh: Monitor) -> None:
+    assert fresh.is_best(result())
+    assert not fresh.is_best(result(fid=1.5))
+    assert fresh.is_best(result(fid=1.1))  # 3.2 is what a look can't tell from 3.0
+    assert not fresh.is_best(result(fid=1.2))  # but 3.4 is not: a slow decline is no tie
+    assert fresh.is_best(result(fid=0.9))
+    better_control = torch.tensor([[100, 0], [0, 100]])
+    assert fresh.is_best(result(better_control, fid=1.2))  # 2.4 beats 1 + 1.8
+    assert fresh.best is not None
+    assert fresh.best["control_accuracy"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("now", "words"),
+    [
+        (result(torch.tensor([[80, 20], [20, 80]])), "control accuracy has fallen from 99.0% to"),
+        (result(fid=3.5), "FID has risen from 1 to 3.5"),
+        (result(diversity=0.1), "dog has collapsed"),
+        (result(torch.tensor([[50, 50], [50, 50]])), "ignores its label"),
+    ],
+)
+def test_faults_are_told_once(
+    fresh: Monitor, now: EvalResult, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "cgan")
+    logging.getLogger("cgan").propagate = True
+    fresh.is_best(result())
+    fresh.warn(result(), Path("run"), 0.9)
+    assert caplog.text == ""
+    fresh.warn(now, Path("run"), 0.9)
+    fresh.warn(now, Path("run"), 0.9)
+    told = {id(record) for record in caplog.records if words in record.getMessage()}
+    assert len(told) == 1
+
+
+def test_a_run_is_watched_and_its_best_generator_kept(tmp_path: Path) -> None:
+    config = load_config(
+        "digits-mlp",
+        {"images": "12800", "eval_every_images": 3_200, "control_per_class": 20, "device": "cpu"},
+    )
+    run = cgan.train(config, tmp_path / "run")
+    looks = [row for row in read_metrics(run.folder) if "fid" in row]
+    assert [row["images_seen"] for row in looks] == [3_200, 6_400, 9_600, 12_800]
+    assert looks[-1]["control_accuracy"] > looks[0]["control_accuracy"]
+    assert {"control_accuracy_worst_class", "diversity_least"} < looks[0].keys()
+    best = read_header(run.folder / BEST_FILE, GENERATOR)
+    measured = best["measured"]
+    at_best = next(row for row in looks if row["images_seen"] == best["images_seen"])
+    assert at_best["fid"] == measured["fid"]
+    assert at_best["control_accuracy"] == measured["control_accuracy"]
+
+    def shortfall(row: dict[str, float]) -> float:
+        missed = (1 - row["control_accuracy"]) / (1 - measured["judge_accuracy"])
+        return missed + row["fid"] / measured["fid_real"]
+
+    assert measured["lowest_selection_score"] == pytest.approx(min(map(shortfall, looks)))
+    assert measured["selection_score"] <= 1.1 * measured["lowest_selection_score"]
+    assert cgan.load(run.folder / BEST_FILE).sample("7").shape == (1, 1, 8, 8)
+    last = read_header(run.generator, GENERATOR)["measured"]
+    assert last["pictures"] == 200
+    assert last["features"] == "judge of digits"
+    judge = Judge.load(run.folder / JUDGE_FILE)
+    assert cgan.load(run.folder).sample("7", n=4, verify=judge).shape == (4, 1, 8, 8)
+
+
+def test_looking_changes_nothing_that_is_learned(tmp_path: Path) -> None:
+    weights = []
+    for every in (0, 640):
+        config = load_config(
+            "digits-mlp",
+            {"images": 1_920, "eval_every_images": every, "control_per_class": 0, "device": "cpu"},
+        )
+        run = cgan.train(config, tmp_path / str(every))
+        weights.append(cgan.load(run.folder).generator.state_dict())
+    for name, weight in weights[0].items():
+        assert torch.equal(weight, weights[1][name]), name
+    assert not (tmp_path / "0" / BEST_FILE).exists()
+    assert (tmp_path / "640" / BEST_FILE).exists()
+
+
+def test_the_best_is_kept_when_later_ones_are_worse(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "cgan")
+    logging.getLogger("cgan").propagate = True
+    fids = iter([2.0, 1.0, 5.0, 5.0])
+    confusion = 10 * torch.eye(10, dtype=torch.int64)
+
+    def evaluate(self: Monitor, sampler: cgan.Sampler, per_class: int | None = None) -> EvalResult:
+        control = Control(sampler.classes, confusion, True, 0.99, 100)
+        return EvalResult(control, next(fids), 0.5, 0.9, "3", "made up")
+
+    monkeypatch.setattr(Monitor, "evaluate", evaluate)
+    overrides = {
+        "images": 1_920, "eval_every_images": 640, "control_per_class": 1, "device": "cpu",
+    }  # fmt: skip
+    run = cgan.train(load_config("digits-mlp", overrides), tmp_path / "run")
+    assert read_header(run.folder / BEST_FILE, GENERATOR)["images_seen"] == 1_280
+    assert read_header(run.generator, GENERATOR)["images_seen"] == 1_920
+    assert "the generator after 1,280 images was the best" in caplog.text
+    assert "FID has risen from 1 to 5" in caplog.text
+
+
+def test_a_plain_gan_of_one_class_is_not_looked_at(tmp_path: Path, pets: Path) -> None:
+    (pets / "dog").rename(tmp_path / "dog")
+    overrides = {
+        "data.source": str(pets), "model.conditional": False, "model.width": 4, "images": 256,
+        "eval_every_images": 64, "control_per_class": 10, "device": "cpu",
+    }  # fmt: skip
+    run = cgan.train(load_config("folder-dcgan", overrides), tmp_path / "run")
+    assert run.images_seen == 256
+    assert run.control is None
+
+
+def test_weights_that_are_no_numbers_end_the_run_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = TrainStep.__call__
+
+    def spoil(self: TrainStep, real: torch.Tensor, labels: torch.Tensor) -> object:
+        losses = step(self, real, labels)
+        if self.state.counters.steps == 5:
+            next(self.state.generator_ema.parameters()).fill_(float("nan"))
+        return losses
+
+    monkeypatch.setattr(TrainStep, "__call__", spoil)
+    overrides = {"images": 1_280, "eval_every_images": 640, "device": "cpu"}
+    with pytest.raises(CganError, match="not numbers"):
+        cgan.train(load_config("digits-mlp", overrides), tmp_path / "run")

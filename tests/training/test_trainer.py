@@ -1,0 +1,405 @@
+"""Training: it learns, it stops and goes on without a trace, it never loses what it has."""
+
+from __future__ import annotations
+
+import math
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import cgan
+from cgan.config_io import config_names, load_config
+from cgan.errors import ConfigError, DataError, DeviceError, Diverged, FileError, RunError
+from cgan.evaluation.control import measure_control
+from cgan.evaluation.judge import Judge
+from cgan.evaluation.judge_training import train_judge
+from cgan.losses import LOSSES, Loss
+from cgan.storage.checkpoint import load_state, read_tensors
+from cgan.storage.metrics import read_metrics
+from cgan.storage.paths import STATE_FILES
+from cgan.training.state import TrainState
+from tests.conftest import make_pets, mnist_folder, write_idx
+
+QUICK = {"images": "3200", "control_per_class": 0, "log_every_images": 640, "device": "cpu"}
+
+
+def quick(**changes: object) -> cgan.Config:
+    return load_config("digits-mlp", {**QUICK, **changes})
+
+
+def same_weights(left: Path, right: Path) -> bool:
+    one, two = read_tensors(left), read_tensors(right)
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def digits_judge() -> Judge:
+    train = cgan.load_pictures("digits")
+    return train_judge(train, cgan.load_pictures("digits", "test"), "d", images=30_000)
+
+
+def test_it_learns_to_obey(small_run: cgan.Run, digits_judge: Judge) -> None:
+    """20,000 images are a few seconds: far from good, and far from chance."""
+    assert digits_judge.header.held_out_accuracy is not None
+    assert digits_judge.header.held_out_accuracy > 0.95
+    control = measure_control(cgan.load(small_run.folder), digits_judge, 100)
+    assert control.accuracy > 0.4
+
+
+def test_a_plain_gan_gets_chance(plain_run: cgan.Run, digits_judge: Judge) -> None:
+    control = measure_control(cgan.load(plain_run.folder), digits_judge, 100)
+    assert abs(control.accuracy - 0.1) < 0.05
+
+
+def test_run_folder(small_run: cgan.Run) -> None:
+    names = {path.name for path in small_run.folder.iterdir()} - {".lock", "generated"}
+    assert names == {
+        "config.yaml",
+        "metrics.jsonl",
+        "samples",
+        "generator.safetensors",
+        *STATE_FILES,
+    }
+    assert load_config(small_run.folder / "config.yaml") == small_run.config
+    rows = read_metrics(small_run.folder)
+    assert [row["images_seen"] for row in rows] == [10_048, 20_032]
+    assert rows[-1]["share"] == 1.0
+    assert rows[-1]["lr"] == pytest.approx(small_run.config.lr * small_run.config.lr_final_fraction)
+    assert all(math.isfinite(value) for row in rows for value in row.values())
+    assert [path.name for path in (small_run.folder / "samples").iterdir()] == ["000020032.png"]
+
+
+def test_seed_decides_every_weight(tmp_path: Path) -> None:
+    runs = [cgan.train(quick(seed=s), tmp_path / f"{i}") for i, s in enumerate((1, 1, 2))]
+    assert same_weights(runs[0].generator, runs[1].generator)
+    assert not same_weights(runs[0].generator, runs[2].generator)
+
+
+def test_random_state_of_the_caller_is_left_alone(tmp_path: Path) -> None:
+    state = torch.get_rng_state()
+    cgan.train(quick(), tmp_path / "run")
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_taken_folder_gets_a_number(tmp_path: Path) -> None:
+    first = cgan.train(quick(), tmp_path / "run")
+    before = first.generator.read_bytes()
+    second = cgan.train(quick(seed=5), tmp_path / "run")
+    assert second.folder == tmp_path / "run-2"
+    assert first.generator.read_bytes() == before
+
+
+def command(folder: Path, *more: str) -> list[str]:
+    return [
+        *(sys.executable, "-m", "cgan", "train", "digits-mlp", "--images", "60k"),
+        *("--out", str(folder), "--set", "save_every_seconds=0.1"),
+        *("--set", "control_per_class=0", "--set", "sample_every_images=20k"),
+        *("--device", "cpu", *more),
+    ]
+
+
+def start(folder: Path) -> subprocess.Popen[bytes]:
+    """A real training process that has got so far that its state was written a few times."""
+    process = subprocess.Popen(command(folder), stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "it ended before it could be stopped"
+        try:
+            if load_state(folder)[2]["images_seen"] > 3_000:
+                return process
+        except FileError:
+            pass
+        time.sleep(0.02)
+    raise AssertionError("no state was written")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    subprocess.run(command(folder), check=True, stderr=subprocess.DEVNULL)
+    return folder
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_stopped_and_resumed_is_bit_for_bit_the_same(
+    number: signal.Signals, tmp_path: Path, uninterrupted: Path
+) -> None:
+    folder = tmp_path / "run"
+    process = start(folder)
+    process.send_signal(number)
+    status = process.wait(60)
+    assert status == (-9 if number == signal.SIGKILL else 128 + number)
+    stopped_at = load_state(folder)[2]["images_seen"]
+    assert 3_000 < stopped_at < 60_000
+    cgan.load(folder).sample("7")  # a run that was cut can draw
+    subprocess.run(command(folder, "--resume"), check=True, stderr=subprocess.DEVNULL)
+    assert same_weights(folder / STATE_FILES[0], uninterrupted / STATE_FILES[0])
+    assert same_weights(folder / "generator.safetensors", uninterrupted / "generator.safetensors")
+    seen = [row["images_seen"] for row in read_metrics(folder)]
+    assert seen == sorted(seen)
+    assert not [path for path in folder.iterdir() if "next" in path.name]
+
+
+@pytest.mark.parametrize("source", ["memory", "disk"])
+def test_a_convolutional_run_on_colour_goes_on_bit_for_bit(
+    source: str, tmp_path: Path, pets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Channels-last filters have channels-last moments; reading from disk draws no number."""
+    if source == "disk":
+        monkeypatch.setattr("cgan.data.load.free_memory", lambda: 0)
+    changes = {
+        "data.source": str(pets), "control_per_class": 0, "model.width": 4, "device": "cpu",
+        "lr_final_fraction": 1.0,
+    }  # fmt: skip
+    short, long = (load_config("folder-dcgan", {**changes, "images": n}) for n in (640, 1_280))
+    whole = cgan.train(long, tmp_path / "a")
+    part = cgan.train(short, tmp_path / "b")
+    cgan.train(long, part.folder, resume=True)
+    assert same_weights(whole.folder / STATE_FILES[0], part.folder / STATE_FILES[0])
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
+    run = cgan.train(quick(), tmp_path / "run")
+    left = run.folder / ".state-next.safetensors.abcd"
+    left.write_bytes(b"half")
+    cgan.train(quick(images=6_400), run.folder, resume=True)
+    assert not left.exists()
+
+
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path) -> None:
+    state = TrainState(quick(), cgan.load_pictures("digits"), torch.device("cpu"))
+    state.save(tmp_path)
+    good = (tmp_path / STATE_FILES[0]).read_bytes()
+    with torch.no_grad():
+        next(state.generator.parameters()).fill_(float("nan"))
+    with pytest.raises(Diverged, match="not finite"):
+        state.save(tmp_path)
+    assert (tmp_path / STATE_FILES[0]).read_bytes() == good
+
+
+def test_torn_state_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    import logging
+
+    logging.getLogger("cgan").propagate = True
+    run = cgan.train(quick(), tmp_path / "run")
+    wanted = read_tensors(run.generator)
+    last = run.folder / STATE_FILES[0]
+    last.write_bytes(last.read_bytes()[:1000])
+    cgan.train(quick(), tmp_path / "run", resume=True)
+    assert "torn" in caplog.text
+    assert all(torch.equal(wanted[k], v) for k, v in read_tensors(run.generator).items())
+
+
+def test_resume_needs_the_same_config_and_a_state(tmp_path: Path) -> None:
+    run = cgan.train(quick(), tmp_path / "run")
+    with pytest.raises(RunError, match=r"model.width None, not 16.*without|leave out --resume"):
+        cgan.train(quick(**{"model.width": 16}), tmp_path / "run", resume=True)
+    with pytest.raises(RunError, match="no state of a run"):
+        cgan.train(quick(), tmp_path / "none", resume=True)
+    longer = cgan.train(quick(images=6_400), run.folder, resume=True)
+    assert longer.images_seen == 6_400
+
+
+def test_run_in_use_is_refused(tmp_path: Path) -> None:
+    from cgan.storage.atomic import lock
+
+    run = cgan.train(quick(), tmp_path / "run")
+    with lock(run.folder), pytest.raises(RunError, match="in use by another process"):
+        cgan.train(quick(images=6_400), run.folder, resume=True)
+
+
+@pytest.mark.parametrize("side", ["generator", "discriminator"])
+def test_losses_that_are_no_numbers_stop_the_run_and_keep_the_last_good_state(
+    side: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = LOSSES["nonsaturating"]
+    calls = 0
+
+    def broken(*, real: Tensor | None, fake: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        value: Tensor = getattr(good, side)(real=real, fake=fake)
+        return value * (float("nan") if calls > 25 else 1)
+
+    sides = {"generator": good.generator, "discriminator": good.discriminator, side: broken}
+    monkeypatch.setitem(LOSSES, "nonsaturating", Loss(**sides))
+    with pytest.raises(
+        Diverged, match=f"loss_{side[0].upper()} became nan between 1,280 and 1,664"
+    ):
+        cgan.train(quick(save_every_seconds=1e-9), tmp_path / "run")
+    _, tensors, header, _ = load_state(tmp_path / "run")
+    assert header["images_seen"] <= 1_600
+    weights = [t for name, t in tensors.items() if t.is_floating_point()]
+    assert all(t.isfinite().all() for t in weights)
+
+
+def test_nothing_is_written_where_training_cannot_start(tmp_path: Path, pets: Path) -> None:
+    before = set(tmp_path.iterdir())
+    (pets / "dog").rename(tmp_path / "dog")
+    before = set(tmp_path.iterdir())
+    with pytest.raises(DataError, match="one class only"):
+        cgan.train(quick(**{"data.source": str(pets)}), tmp_path / "run")
+    with pytest.raises(DeviceError):
+        cgan.train(quick(device="cuda:99"), tmp_path / "run")
+    assert set(tmp_path.iterdir()) == before
+    plain = quick(**{"data.source": str(pets), "model.conditional": False, "images": 640})
+    assert cgan.train(plain, tmp_path / "run").images_seen == 640
+
+
+def test_a_logger_that_cannot_start_leaves_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ConfigError, match="wandb is not installed"):
+        cgan.train(quick(wandb=True), tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_large_batches_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    import logging
+
+    logging.getLogger("cgan").propagate = True
+    cgan.train(quick(batch_size=1_000), tmp_path / "run")
+    assert "a budget of 3,200 images in batches of 1,000 is 4 updates" in caplog.text
+
+
+def test_minutes_are_kept(tmp_path: Path) -> None:
+    run = cgan.train(quick(minutes=0.02), tmp_path / "run")
+    assert 1.2 <= run.seconds < 3
+    assert read_metrics(run.folder)[-1]["lr"] == pytest.approx(1e-4, rel=0.05)
+
+
+@pytest.fixture
+def small_data(tmp_path: Path) -> Path:
+    """Random pictures in the files in which every packaged config looks for its own."""
+    for kind in ("MNIST", "FashionMNIST"):
+        write_idx(tmp_path, kind)
+    make_pets(tmp_path / "pets")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", config_names())
+@pytest.mark.parametrize("conditional", [True, False])
+@pytest.mark.parametrize("update", ["alternating", "shared"])
+def test_every_packaged_config_trains(
+    name: str, conditional: bool, update: str, small_data: Path
+) -> None:
+    overrides = {
+        "images": 640, "control_per_class": 0, "model.conditional": conditional,
+        "update": update, "data.data_dir": str(small_data),
+    }  # fmt: skip
+    if name == "folder-dcgan":
+        overrides["data.source"] = str(small_data / "pets")
+    run = cgan.train(load_config(name, overrides), small_data / "run")
+    assert run.images_seen >= 640
+    sampler = cgan.load(run.folder)
+    assert sampler.sample(sampler.classes[-1] if conditional else None).isfinite().all()
+
+
+@pytest.mark.mnist
+def test_real_mnist_for_a_few_steps(tmp_path: Path) -> None:
+    overrides = {"images": 1280, "control_per_class": 0, "data.data_dir": str(mnist_folder())}
+    run = cgan.train(load_config("mnist-dcgan", overrides), tmp_path / "run")
+    assert cgan.load(run.folder).sample("7").shape == (1, 1, 28, 28)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_every_loss_with_every_penalty_trains(loss: str, tmp_path: Path) -> None:
+    penalty = {"penalty.r1": 0.1, "penalty.r2": 0.1, "penalty.gradient_penalty": 1.0}
+    run = cgan.train(quick(loss=loss, images=1280, **penalty), tmp_path / "run")
+    assert read_metrics(run.folder)[-1]["penalty"] > 0
+
+
+def test_control_is_measured_and_written_into_the_generator(
+    tmp_path: Path, digits_judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cgan.training.monitor.find_judge", lambda *_, **__: digits_judge)
+    run = cgan.train(quick(control_per_class=20), tmp_path / "run")
+    assert run.control is not None
+    assert run.control.confusion.sum() == 200
+    measured = cgan.load(run.folder).header["measured"]
+    assert measured["control_accuracy"] == run.control.accuracy
+    assert read_metrics(run.folder)[-1]["control_accuracy"] == run.control.accuracy
+
+
+def test_averaged_generator_is_what_is_kept(tmp_path: Path) -> None:
+    run = cgan.train(quick(), tmp_path / "run")
+    state, kept = read_tensors(run.folder / STATE_FILES[0]), read_tensors(run.generator)
+    for name, tensor in kept.items():
+        assert torch.equal(tensor, state[f"ema.{name}"])
+    assert any(not torch.equal(t, state[f"G.{name}"]) for name, t in kept.items())
+
+
+def test_folder_too_large_for_memory_trains(
+    tmp_path: Path, pets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cgan.data.load.free_memory", lambda: 0)
+    config = load_config(
+        "folder-dcgan",
+        {"data.source": str(pets), "images": 192, "control_per_class": 0, "model.width": 4},
+    )
+    assert cgan.train(config, tmp_path / "run").images_seen == 192
+
+
+@pytest.mark.parametrize("update", ["alternating", "shared"])
+def test_compiled_training_agrees(update: str, tmp_path: Path) -> None:
+    """Compiled for a few steps, penalty (eager) and all, the losses are those of the plain path."""
+    plain = cgan.train(quick(images=640, update=update), tmp_path / "plain")
+    config = quick(images=640, update=update, compile=True)
+    compiled = cgan.train(config, tmp_path / "compiled")
+    for name in ("loss_G", "loss_D", "penalty"):
+        one, two = (read_metrics(run.folder)[-1][name] for run in (plain, compiled))
+        assert one == pytest.approx(two, rel=1e-2)
+    assert same_keys(plain.generator, compiled.generator)
+
+
+def same_keys(left: Path, right: Path) -> bool:
+    return read_tensors(left).keys() == read_tensors(right).keys()
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("backbone", ["mlp", "dcgan"])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_cuda_trains_and_goes_on(bf16: bool, backbone: str, tmp_path: Path) -> None:
+    changes = {"device": "cuda", "bf16": bf16, "model.backbone": backbone, "model.width": 8}
+    run = cgan.train(quick(**changes), tmp_path / "run")
+    longer = cgan.train(quick(**changes, images=6_400), run.folder, resume=True)
+    assert longer.images_seen == 6_400
+    assert cgan.load(run.folder, "cuda").sample("7").isfinite().all()
+
+
+def test_networks_are_plain_modules_in_anybodys_loop() -> None:
+    """Ten lines that use nothing else of ours."""
+    torch.manual_seed(0)
+    G, D = cgan.build_pair("mlp", image_shape=(1, 8, 8), num_classes=2, width=16)
+    optimizer = torch.optim.SGD([*G.parameters(), *D.parameters()], 1e-3)
+    labels = torch.tensor([0, 1])
+    loss = nn.functional.softplus(-D(G(torch.randn(2, 64), labels), labels)).mean()
+    loss.backward()
+    optimizer.step()
+    assert loss.isfinite()
+
+
+class Uncompilable(nn.Module):
+    """What torch.compile gives where there is no compiler: it fails when it is first called."""
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        raise torch._dynamo.exc.TorchDynamoException("no C++ compiler was found\nmore")
+
+
+def test_without_a_compiler_it_trains_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch, "compile", lambda network: Uncompilable())
+    with caplog.at_level("WARNING", "cgan"):
+        run = cgan.train(quick(compile=True), tmp_path / "run")
+    assert run.images_seen == 3_200
+    told = [record for record in caplog.records if "does not work here" in record.getMessage()]
+    assert len(told) == 1
+    assert "no C++ compiler was found" in caplog.text
