@@ -1,4 +1,4 @@
-"""``python -m benchmarks speed | table | recipes | evaluation | pack``: one thing each.
+"""``python -m benchmarks speed | table | recipes | evaluation | pack | release``.
 
 They print Markdown to stdout, with the machine they ran on.
 """
@@ -9,6 +9,7 @@ import os
 import platform
 import statistics
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Annotated
@@ -146,11 +147,11 @@ def print_reports(models: dict[str, str]) -> None:
     labels = range(10)
     for name, path in models.items():
         sampler = cgan.load(path)
-        drawn = reference.look(draw_by_class(sampler, reference.per_class), 10_000)
+        drawn = reference.extract(draw_by_class(sampler, reference.per_class), 10_000)
         header = sampler.header
         row(
             name,
-            Control.of(reference.judge, drawn.asked, drawn.named, sampler.conditional),
+            Control.of(reference.judge, drawn.target, drawn.predicted, sampler.conditional),
             [real.fid_of(drawn), *(real.fid_of(drawn, k) for k in labels)],
             real.manifold_of(drawn),
             [real.diversity_of(drawn, k) for k in labels],
@@ -173,8 +174,10 @@ def pack(
     run: Annotated[Path, typer.Argument(help="A run of configs/mnist.yaml.")],
     machine_said: Annotated[str, typer.Option("--machine", help="What it was trained on.")],
 ) -> None:
-    """Put a run's generator and judge into the package, with a model card and an export, and write
-    its report. (`cgan/packaged/mnist` itself as the run measures it again.)"""
+    """Package a run's generator and judge, with a model card, an ONNX export and a report.
+
+    With `cgan/packaged/mnist` itself as the run, measure it again; its report is not rewritten.
+    """
     from dataclasses import replace
 
     import cgan
@@ -191,8 +194,9 @@ def pack(
     save_tensors(folder / GENERATOR_FILE, tensors, sampler.header)
     Judge.load(run / JUDGE_FILE).save(folder / JUDGE_FILE)
     measured = cgan.evaluate(sampler.config.name, cas=True)
-    page = render_page([replace(measured, curves=read_curves(run))])
-    Path("docs", f"{sampler.config.name}.html").write_text(page, encoding="utf-8")
+    if curves := read_curves(run):
+        page = render_page([replace(measured, curves=curves)])
+        Path("docs", f"{sampler.config.name}.html").write_text(page, encoding="utf-8")
     report = measured.to_dict()
     card = {
         "what": "Draws handwritten digits of 28×28, grey, each class by name.",
@@ -207,10 +211,18 @@ def pack(
         "features": report["features"],
         "figures": report["figures"],
     }
-    save_tensors(folder / GENERATOR_FILE, tensors, {**sampler.header, "card": card})
+    header = {**sampler.header, "measured": measured.control.to_dict(), "card": card}
+    save_tensors(folder / GENERATOR_FILE, tensors, header)
     export(folder / GENERATOR_FILE)
     for path in sorted(folder.iterdir()):
         print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+
+
+@app.command()
+def release() -> None:
+    """The tests marked slow: long forms that a release needs to pass."""
+    words = (sys.executable, "-m", "pytest", "-m", "slow", "-n", "0", "--durations", "10")
+    raise typer.Exit(subprocess.run(words).returncode)
 
 
 if __name__ == "__main__":

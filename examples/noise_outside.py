@@ -27,7 +27,7 @@ for axis, (name, images) in zip(grids, IMAGES.items(), strict=True):
     left.plot([seen / images for seen, _ in curve], [ink for _, ink in curve], label=name)
     drawn = cgan.load(run.folder).sample(None, n=5)[:, 0]  # five of each class
     shown = drawn.view(10, 5, 28, 28)[:8].permute(1, 2, 0, 3).reshape(5 * 28, 8 * 28)
-    axis.imshow(shown.sqrt(), cmap="gray")  # the root makes faint ink plain
+    axis.imshow(shown.sqrt().numpy(), cmap="gray")  # the root makes faint ink plain
     axis.set(title=f"{name} (√ of the ink)", xticks=[], yticks=[])
 left.set(xlabel="share of the training", ylabel="ink where real digits have none", yscale="log")
 left.legend()

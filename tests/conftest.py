@@ -1,10 +1,14 @@
-"""What tests share: a cache of their own, small data, one small run, the shell in this process."""
+"""Fixtures: a separate cache, small data, two small runs, and the shell in this process."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+
+# One thread per pytest-xdist worker, also in subprocesses. Set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from typer.testing import CliRunner, Result
 
 import cgan
 from cgan.config_io import load_config
+from cgan.evaluation import judge_training
 
 
 def mnist_folder() -> Path | None:
@@ -38,6 +43,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     os.environ["CGAN_CACHE"] = str(folder)
     os.environ["WANDB_MODE"] = "offline"
     return folder
+
+
+@pytest.fixture(autouse=True)
+def quick_judges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Judges that tests train on the way see fewer images than by default."""
+    quick = partial(judge_training.train_judge, images=6_400)
+    monkeypatch.setattr(judge_training, "train_judge", quick)
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +80,13 @@ def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Resu
         return CliRunner().invoke(app, [str(word) for word in words], prog_name="cgan")
 
     return run
+
+
+def open_image(path: Path | str) -> Image.Image:
+    """Read an image and close its file."""
+    with Image.open(path) as image:
+        image.load()
+        return image.copy()
 
 
 @pytest.fixture

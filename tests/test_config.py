@@ -138,3 +138,19 @@ def test_data_names_are_those_of_the_table() -> None:
 def test_packaged_files_are_plain_yaml() -> None:
     for path in config_folder().glob("*.yaml"):
         assert isinstance(yaml.safe_load(path.read_text()), dict)
+
+
+def test_keys_of_version_0_1_are_read_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "old.yaml"
+    path.write_text("images: 100\nauxiliary: 0.3\npenalty: {r1: 1, every_steps: 4}\n")
+    with caplog.at_level("WARNING", "cgan"):
+        config = load_config(path)
+    assert (config.aux_weight, config.penalty.lazy_interval) == (0.3, 4)
+    assert "auxiliary is now called aux_weight" in caplog.text
+    assert "penalty.every_steps is now called penalty.lazy_interval" in caplog.text
+    assert load_config("digits-mlp", {"penalty.every_steps": 2}).penalty.lazy_interval == 2
+    caplog.clear()
+    load_config(path, warn=False)
+    assert caplog.text == ""

@@ -157,13 +157,18 @@ class Loggers:
     """All loggers of a run."""
 
     def __init__(self, config: Config, folder: Path, images_seen: int, progress: bool) -> None:
-        values = config.model_dump(mode="json")
         self.quiet: list[Logger] = [JsonLines(folder, images_seen)]
-        if config.wandb:
-            self.quiet.append(Wandb(folder, values))
-        if config.tensorboard:
-            self.quiet.append(TensorBoard(folder))
-        self.terminal = Terminal() if progress else None
+        self.terminal: Terminal | None = None
+        try:
+            if config.wandb:
+                self.quiet.append(Wandb(folder, config.model_dump(mode="json")))
+            if config.tensorboard:
+                self.quiet.append(TensorBoard(folder))
+        except ConfigError:
+            self.close()
+            raise
+        if progress:
+            self.terminal = Terminal()
 
     def log(self, metrics: Metrics) -> None:
         """Log to all."""

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import Result
 
@@ -20,7 +19,7 @@ import cgan
 from cgan.config_io import load_config
 from cgan.storage.checkpoint import read_header, read_tensors, save_tensors
 from cgan.storage.paths import safe_file_names
-from tests.conftest import make_pets
+from tests.conftest import make_pets, open_image
 
 Shell = Callable[..., Result]
 QUICK = ("--images", "1280", "--set", "control_per_class=0", "--device", "cpu")
@@ -55,7 +54,7 @@ def test_train_generate_info_evaluate(shell: Shell, tmp_path: Path) -> None:
     drawn = shell("generate", "--digit", "7")
     assert drawn.exit_code == 0
     path = Path(drawn.stdout.strip())
-    image = Image.open(path)
+    image = open_image(path)
     assert (image.mode, image.size) == ("L", (4 * 8 * 7 + 3 * 2 * 7,) * 2)
     assert "runs/digits-mlp" in drawn.stderr
 
@@ -124,9 +123,9 @@ def draw(shell: Shell, run: cgan.Run, *words: object) -> Path:
 
 def test_grid_has_one_row_a_class_and_scales(shell: Shell, small_run: cgan.Run) -> None:
     words = ("--class", 3, "--class", 7, "-n", 5, "--scale", 1, "--out", "a.png")
-    assert Image.open(draw(shell, small_run, *words)).size == (5 * 8 + 4 * 2, 2 * 8 + 2)
+    assert open_image(draw(shell, small_run, *words)).size == (5 * 8 + 4 * 2, 2 * 8 + 2)
     whole = draw(shell, small_run, "-n", 2, "--scale", 2, "--out", "b.png")
-    assert Image.open(whole).size == (2 * (2 * 8 + 2), 2 * (10 * 8 + 9 * 2))
+    assert open_image(whole).size == (2 * (2 * 8 + 2), 2 * (10 * 8 + 9 * 2))
 
 
 def test_same_seed_same_bytes_in_every_company(shell: Shell, small_run: cgan.Run) -> None:
@@ -135,7 +134,7 @@ def test_same_seed_same_bytes_in_every_company(shell: Shell, small_run: cgan.Run
     one, other = alone / "7" / "seed-000070.png", many / "7" / "seed-000070.png"
     assert one.read_bytes() == other.read_bytes()
     assert len(list(many.rglob("*.png"))) == 1_000
-    assert Image.open(one).size == (8, 8)
+    assert open_image(one).size == (8, 8)
 
 
 def test_a_named_class_of_ones_own_pictures(shell: Shell, pets: Path) -> None:
@@ -144,7 +143,7 @@ def test_a_named_class_of_ones_own_pictures(shell: Shell, pets: Path) -> None:
     assert "config folder-dcgan" in trained.stderr
     assert "cgan generate runs/folder-dcgan --class 'dog'" in trained.stdout
     drawn = shell("generate", "--class", "cat", "--class", "dog", "-n", 8, "--out", "pets.png")
-    assert Image.open(drawn.stdout.strip()).mode == "RGB"
+    assert open_image(drawn.stdout.strip()).mode == "RGB"
     refused(shell("generate", "--class", "cta"), "no class 'cta'", "did you mean 'cat'")
     refused(shell("generate", "--digit", 7), "not digits", "--class", "cat, dog")
 

@@ -253,7 +253,7 @@ def test_one_that_obeys_half_heartedly(judge: Judge) -> None:
 
     report = report_on(puppet(draw), judge)
     assert value(report, "control_accuracy") == pytest.approx(0.7, abs=0.03)
-    assert any("far less often than real" in line for line in report.warnings)
+    assert any("far below the judge's accuracy" in line for line in report.warnings)
 
 
 def test_a_class_without_held_out_pictures(judge: Judge) -> None:

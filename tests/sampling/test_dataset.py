@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from typer.testing import Result
 
 import cgan
@@ -26,6 +25,7 @@ from cgan.sampling.dataset import write_dataset
 from cgan.sampling.sampler import Sampler
 from cgan.storage.atomic import lock
 from cgan.storage.images import to_pixels
+from tests.conftest import open_image
 
 Shell = Callable[..., Result]
 COUNT = 205
@@ -101,7 +101,7 @@ def test_webdataset_is_balanced_and_its_index_true(sampler: Sampler, tmp_path: P
                 if member.name.endswith(".cls"):
                     members[member.name] = members[member.name].read().decode()
                 else:
-                    members[member.name] = np.asarray(Image.open(members[member.name]))
+                    members[member.name] = np.asarray(open_image(members[member.name]))
     assert len(members) == 2 * COUNT
     for row in rows:
         assert members[f"{row['key']}.cls"] == row["class"]

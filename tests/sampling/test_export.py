@@ -14,7 +14,6 @@ import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from typer.testing import Result
 
 import cgan
@@ -25,6 +24,7 @@ from cgan.sampling.onnx import OnnxSampler, file_digest, open_export
 from cgan.storage.checkpoint import read_header, read_tensors, save_tensors
 from cgan.storage.images import to_pixels
 from cgan.storage.paths import GENERATOR_FILE, PACKAGED
+from tests.conftest import open_image
 
 Shell = Callable[..., Result]
 
@@ -168,7 +168,7 @@ def test_generate_does_not_import_torch(exported: Path, tmp_path: Path, shell: S
     exported_elsewhere = copy_packaged(tmp_path)
     slow = shell("generate", exported_elsewhere, "--digit", 7, "-n", 70, "--out", "slow.png")
     assert slow.exit_code == 0, slow.output
-    one, other = (np.array(Image.open(tmp_path / name)) for name in ("quick.png", "slow.png"))
+    one, other = (np.array(open_image(tmp_path / name)) for name in ("quick.png", "slow.png"))
     assert levels_apart(one, other) <= 1
 
 

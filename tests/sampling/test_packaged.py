@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from typer.testing import Result
 import cgan
 from cgan.evaluation.control import measure_control
 from cgan.evaluation.judge import Judge
+from cgan.evaluation.judge_training import find_judge, measure_accuracy
 from cgan.storage.paths import GENERATOR_FILE, JUDGE_FILE, PACKAGED, packaged_names
 
 Shell = Callable[..., Result]
@@ -72,6 +74,7 @@ def test_its_card(shell: Shell) -> None:
         assert card["figures"][key]["value"] >= 0.9 * card["figures"][key]["real"]
 
 
+@pytest.mark.slow
 @pytest.mark.mnist
 def test_its_card_is_true() -> None:
     report = cgan.evaluate("mnist", device="cpu")
@@ -80,3 +83,14 @@ def test_its_card_is_true() -> None:
         # Another machine rounds otherwise, which moves a picture or two of 10,000.
         assert figure.value == pytest.approx(told[figure.key]["value"], rel=0.05, abs=0.002)
         assert figure.real == pytest.approx(told[figure.key]["real"], rel=0.05, abs=0.002)
+
+
+def test_the_judge_of_the_bundled_digits_is_packaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> Judge:
+        raise AssertionError("a judge was trained")
+
+    monkeypatch.setattr("cgan.evaluation.judge_training.train_judge", refuse)
+    judge = find_judge(partial(cgan.load_pictures, "digits"))
+    accuracy = measure_accuracy(judge, cgan.load_pictures("digits", "test"))
+    assert accuracy == judge.header.held_out_accuracy
+    assert accuracy > 0.98

@@ -1,9 +1,10 @@
-"""Several processes learn what one learns, and end cleanly."""
+"""Several processes train what one trains, and end cleanly."""
 
 from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -47,62 +48,66 @@ def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
 
-def alone(*words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, *words]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
-
-
-def worst(one: Path, other: Path) -> float:
-    """The greatest difference of a weight of G, D or the average."""
+def difference(one: Path, other: Path) -> float:
+    """The largest difference of a weight of G, D or the EMA."""
     (_, a, *_), (_, b, *_) = load_state(one), load_state(other)
     names = [name for name in a if name.split(".")[0] in ("G", "D", "ema")]
     assert a.keys() == b.keys()
     return max(float((a[name].float() - b[name].float()).abs().max()) for name in names)
 
 
+def train_alone(folder: Path, images: int, resume: bool = False) -> None:
+    config = load_config("digits-mlp", {"images": images, "control_per_class": 0, "device": "cpu"})
+    cgan.train(config, folder, resume=resume)
+
+
+def two_processes(folder: Path, images: int, *more: str) -> str:
+    done = torchrun(*train_words(folder, images, *more))
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
 @pytest.fixture(scope="module")
-def hundred(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A hundred steps by one process and by two, the same ten steps at first."""
-    base = tmp_path_factory.mktemp("hundred")
-    folders = {name: base / name for name in ("one", "two", "one-10", "two-10")}
-    for name, folder in folders.items():
-        images = 640 if name.endswith("10") else 6_400
-        start = torchrun if name.startswith("two") else alone
-        done = start(*train_words(folder, images))
-        assert done.returncode == 0, done.stderr
-    return folders
+def ten_steps(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Ten steps by one process and by two."""
+    base = tmp_path_factory.mktemp("steps")
+    train_alone(base / "one", 640)
+    two_processes(base / "two", 640)
+    return base / "one", base / "two"
 
 
-def test_two_processes_learn_what_one_learns(hundred: dict[str, Path]) -> None:
-    """Rounding grows: two threads instead of one make the same difference after 100 steps."""
-    assert worst(hundred["one-10"], hundred["two-10"]) < 5e-5
-    assert worst(hundred["one"], hundred["two"]) < 3e-2
-    one, two = (load_state(hundred[name]) for name in ("one", "two"))
-    assert torch.equal(one[1]["random.cpu"], two[1]["random.cpu"])
-    assert (one[2]["images_seen"], one[2]["steps"]) == (two[2]["images_seen"], two[2]["steps"])
+def test_two_processes_train_what_one_trains(ten_steps: tuple[Path, Path]) -> None:
+    one, two = ten_steps
+    assert difference(one, two) < 5e-5
+    (_, one_tensors, one_header, _), (_, two_tensors, two_header, _) = map(load_state, ten_steps)
+    assert torch.equal(one_tensors["random.cpu"], two_tensors["random.cpu"])
+    assert one_header["images_seen"] == two_header["images_seen"] == 640
+    assert one_header["steps"] == two_header["steps"] == 10
 
 
-def test_only_the_first_process_writes(hundred: dict[str, Path]) -> None:
-    names = [sorted(p.name for p in hundred[name].iterdir()) for name in ("one", "two")]
-    assert names[0] == names[1]
-    assert sorted(p.name for p in hundred["two"].parent.iterdir()) == sorted(hundred)
-    rows = (hundred["two"] / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(row)["images_seen"] for row in rows] == [6_400]
+def test_only_rank_0_writes(ten_steps: tuple[Path, Path]) -> None:
+    one, two = ten_steps
+    assert sorted(p.name for p in one.iterdir()) == sorted(p.name for p in two.iterdir())
+    assert sorted(p.name for p in two.parent.iterdir()) == ["one", "two"]
+    rows = (two / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["images_seen"] for row in rows] == [640]
 
 
-def test_another_number_of_processes_goes_on(hundred: dict[str, Path], tmp_path: Path) -> None:
-    import shutil
-
+def test_another_number_of_processes_resumes(ten_steps: tuple[Path, Path], tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    shutil.copytree(hundred["two"], folder)
-    done = alone(*train_words(folder, 7_040, "--resume"))
-    assert done.returncode == 0, done.stderr
-    assert load_state(folder)[2]["images_seen"] == 7_040
-    done = torchrun(*train_words(folder, 7_680, "--resume"))
-    assert done.returncode == 0, done.stderr
-    assert load_state(folder)[2]["images_seen"] == 7_680
-    assert "resuming after 7,040 images" in done.stderr
+    shutil.copytree(ten_steps[1], folder)
+    train_alone(folder, 704, resume=True)
+    assert load_state(folder)[2]["images_seen"] == 704
+    assert "resuming after 704 images" in two_processes(folder, 768, "--resume")
+    assert load_state(folder)[2]["images_seen"] == 768
+
+
+@pytest.mark.slow
+def test_a_hundred_steps_differ_by_rounding_only(tmp_path: Path) -> None:
+    """Rounding errors grow exponentially: 0.003 and 0.044 were measured on two machines."""
+    train_alone(tmp_path / "one", 6_400)
+    two_processes(tmp_path / "two", 6_400)
+    assert difference(tmp_path / "one", tmp_path / "two") < 0.2
 
 
 def test_a_process_that_dies_ends_the_run_and_it_goes_on(tmp_path: Path) -> None:
@@ -138,11 +143,10 @@ def test_a_process_that_dies_ends_the_run_and_it_goes_on(tmp_path: Path) -> None
     assert "another process of this run has ended" in said
     assert "--resume" in said
     assert "Traceback" not in said
-    second.wait()
+    second.communicate()
     seen = load_state(folder)[2]["images_seen"]
     budget = (seen // 64 + 10) * 64
-    done = alone(*train_words(folder, budget, "--resume"))
-    assert done.returncode == 0, done.stderr
+    train_alone(folder, budget, resume=True)
     assert load_state(folder)[2]["images_seen"] == budget
     assert all(t.isfinite().all() for t in read_tensors(folder / "generator.safetensors").values())
 

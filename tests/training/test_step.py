@@ -1,0 +1,57 @@
+"""One training step: the penalty schedule, the learning rate, the counters."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+import cgan
+from cgan.config_io import load_config
+from cgan.data import Loader
+from cgan.training.state import TrainState
+from cgan.training.step import TrainStep, learning_rate
+from cgan.updates import NO_PENALTY, UPDATES, Losses, PenaltyWeights
+
+
+def test_lazy_penalties_are_multiplied_by_their_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every 4th step, 4 times as strong, starting with the first."""
+    seen: list[PenaltyWeights] = []
+    plain = UPDATES["alternating"]
+
+    def record(*arguments: object) -> Losses:
+        assert isinstance(arguments[-1], PenaltyWeights)
+        seen.append(arguments[-1])
+        return plain(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setitem(UPDATES, "alternating", record)
+    digits = cgan.load_pictures("digits")
+    config = load_config(
+        "digits-mlp",
+        {"penalty.r1": 0.5, "penalty.r2": 0.25, "penalty.lazy_interval": 4, "device": "cpu"},
+    )
+    step = TrainStep(TrainState(config, digits, torch.device("cpu")))
+    batches = Loader(digits, config.batch_size).batches()
+    for _ in range(9):
+        step(*next(batches))
+    lazy = PenaltyWeights(r1=2.0, r2=1.0)
+    assert seen == [lazy, *3 * [NO_PENALTY], lazy, *3 * [NO_PENALTY], lazy]
+    assert (step.state.counters.steps, step.state.counters.images_seen) == (9, 9 * 64)
+
+
+def test_learning_rate_is_a_cosine() -> None:
+    config = load_config("digits-mlp", {"lr": 0.1, "lr_final_fraction": 0.2})
+    assert learning_rate(config, 0.0) == pytest.approx(0.1)
+    assert learning_rate(config, 0.5) == pytest.approx(0.06)
+    assert learning_rate(config, 0.25) == pytest.approx(0.02 + 0.04 * (1 + math.sqrt(0.5)))
+    assert learning_rate(config, 1.0) == pytest.approx(0.02)
+
+
+def test_the_auxiliary_weight_reaches_the_loss() -> None:
+    config = load_config("digits-mlp", {"aux_weight": 0.25, "device": "cpu"})
+    step = TrainStep(TrainState(config, cgan.load_pictures("digits"), torch.device("cpu")))
+    assert step.loss.aux_weight == 0.25
+    assert isinstance(step.draw_z(), Tensor)
+    assert step.draw_z().shape == (64, config.model.latent_dim)
