@@ -115,7 +115,7 @@ def parse_assignment(text: str) -> tuple[str, object]:
 
 
 def to_yaml(config: Config) -> str:
-    """The config as YAML; :func:`load_config` reads it back unchanged."""
+    """The config as YAML; ``load_config`` reads it back unchanged."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 

@@ -91,7 +91,7 @@ LOSSES = {
 
 
 def get_loss(name: str) -> Loss:
-    """Look up a loss by name; raises :class:`cgan.errors.UnknownName`."""
+    """Look up a loss by name; raises ``cgan.errors.UnknownName``."""
     if name not in LOSSES:
         raise UnknownName("loss", name, LOSSES)
     return LOSSES[name]

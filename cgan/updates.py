@@ -5,7 +5,7 @@
 one forward pass of G and one of D. In both schemes each network gets the gradient of its own loss
 only.
 
-To add a scheme: write one function with the signature of :func:`alternating` and add one line to
+To add a scheme: write one function with the signature of ``alternating`` and add one line to
 ``UPDATES``.
 """
 
@@ -110,7 +110,7 @@ def shared(
 
     Both gradients are computed before either optimiser steps, and each ``backward`` is limited to
     one network's parameters. So D's loss never reaches G. (In "method one" of the notes it does,
-    and cancels G's own gradient.) Arguments as for :func:`alternating`.
+    and cancels G's own gradient.) Arguments as for ``alternating``.
     """
     G, D = players.generator, players.discriminator
 
@@ -191,7 +191,7 @@ UPDATES: dict[str, Update] = {"alternating": alternating, "shared": shared}
 
 
 def get_update(name: str) -> Update:
-    """Look up an update scheme by name; raises :class:`cgan.errors.UnknownName`."""
+    """Look up an update scheme by name; raises ``cgan.errors.UnknownName``."""
     if name not in UPDATES:
         raise UnknownName("update scheme", name, UPDATES)
     return UPDATES[name]

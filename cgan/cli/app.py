@@ -18,7 +18,7 @@ from cgan.errors import CganError
 
 
 class Group(TyperGroup):
-    """Prints a :class:`CganError` as one line and exits with status 2."""
+    """Prints a ``CganError`` as one line and exits with status 2."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""

@@ -1,6 +1,6 @@
 """The named data sets: scikit-learn's bundled digits, and torchvision's.
 
-To add one: write a function that returns an :class:`ImageDataset`, add one line to ``DATASETS``,
+To add one: write a function that returns an ``ImageDataset``, add one line to ``DATASETS``,
 and add its name to ``cgan.config.DATA_NAMES``.
 """
 

@@ -35,7 +35,7 @@ def load_pictures(
     """Load one split of a data set.
 
     Args:
-        source: a name of :data:`DATASETS`, or a folder with one subfolder of images per class.
+        source: a name of ``DATASETS``, or a folder with one subfolder of images per class.
         split: ``train``, or ``test`` for the held-out part.
         data_dir: where data sets are stored or downloaded to; default ``$CGAN_DATA``, then the
             cache.
@@ -60,7 +60,7 @@ def load_pictures(
 
 
 def load_split(data: DataConfig, split: Split) -> ImageDataset | ImageFolder:
-    """Load one split as a config describes it; raises like :func:`load_pictures`."""
+    """Load one split as a config describes it; raises like ``load_pictures``."""
     return load_pictures(
         data.source,
         split,

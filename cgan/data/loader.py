@@ -43,8 +43,8 @@ def epoch_order(labels: Tensor, seed: int, epoch: int, balanced: bool = False) -
 class Loader:
     """Endless batches of images in [-1, 1], float32 (B, C, H, W), and labels, int64 (B,).
 
-    An :class:`ImageDataset` is kept on the device as uint8 if it fits; a batch is then one gather
-    and one multiplication. An :class:`ImageFolder` is read by worker processes. Each of several
+    An ``ImageDataset`` is kept on the device as uint8 if it fits; a batch is then one gather
+    and one multiplication. An ``ImageFolder`` is read by worker processes. Each of several
     training processes gets its shard of the same batches.
 
     The position is one number: the batches after ``images_seen`` images are the same in every

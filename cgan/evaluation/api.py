@@ -69,7 +69,7 @@ def compare(
     cas: bool = False,
     device: str = "auto",
 ) -> list[Report]:
-    """Evaluate several generators like :func:`evaluate`; equal data is processed once."""
+    """Evaluate several generators like ``evaluate``; equal data is processed once."""
     torch_device = find_device(device)
     samplers = [one if isinstance(one, Sampler) else load(one) for one in models]
     configs = [data_config_of(sampler, data, data_dir) for sampler in samplers]

@@ -107,7 +107,7 @@ def closest_pairs(
     Per class, because the closest pairs overall would all show the simplest class.
 
     Returns:
-        uint8 (N, 2, C, H, W) and distances (N,), N ≤ :data:`PAIRS`.
+        uint8 (N, 2, C, H, W) and distances (N,), N ≤ ``PAIRS``.
     """
     target = drawn.target[evenly_spaced(len(drawn), MEMORIZATION_QUERIES)]
     by_distance = closest.distance.argsort()

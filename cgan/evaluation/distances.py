@@ -1,7 +1,7 @@
 """Distances between two sets of features, each a few lines of float64.
 
 Every function takes features of shape (N, F), any float type, real ones first, and needs nothing
-but them: where they come from (:mod:`cgan.evaluation.features`) decides what a figure means, so two
+but them: where they come from (``cgan.evaluation.features``) decides what a figure means, so two
 figures of different features are never to be compared.
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 NEIGHBOURS = 5
-"""k of :func:`manifold_scores`, as Naeem et al. 2020 choose it."""
+"""k of ``manifold_scores``, as Naeem et al. 2020 choose it."""
 
 CHUNK = 1_000
 """Rows of a distance matrix that are in memory at once."""
@@ -160,7 +160,7 @@ def copied_share(distance: Tensor, held_out_distance: Tensor, quantile: float = 
     """Share of pictures nearer to a training picture than the nearest 1 % of held-out ones are.
 
     About ``quantile`` where pictures are as new as held-out real ones, 1 where all are copies.
-    After the data-copying test of Meehan et al. 2020. Distances (N,) and (M,) from :func:`nearest`.
+    After the data-copying test of Meehan et al. 2020. Distances (N,) and (M,) from ``nearest``.
     """
     threshold = torch.quantile(held_out_distance.double(), quantile)
     return float((distance.double() <= threshold).double().mean())

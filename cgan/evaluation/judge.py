@@ -122,7 +122,7 @@ class Judge:
 
     @classmethod
     def load(cls, path: Path) -> Judge:
-        """Read it back; raises :class:`cgan.errors.FileError` if the file is not a judge."""
+        """Read it back; raises ``cgan.errors.FileError`` if the file is not a judge."""
         header = read_header(path, JUDGE)
         try:
             channels, height, width = map(int, header["image_shape"])

@@ -1,6 +1,6 @@
 """Sections of a report that compare sets of images: distances, manifold, memorization, CAS.
 
-Each function returns a :class:`Section`. None depends on another.
+Each function returns a ``Section``. None depends on another.
 """
 
 from __future__ import annotations

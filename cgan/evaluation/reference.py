@@ -181,7 +181,7 @@ class Reference:
 
 
 def subsample(features: Tensor) -> Tensor:
-    """At most :data:`MAX_PAIRWISE` rows, evenly spaced."""
+    """At most ``MAX_PAIRWISE`` rows, evenly spaced."""
     return features[evenly_spaced(len(features), MAX_PAIRWISE)]
 
 

@@ -1,6 +1,6 @@
 """Sections of a report about the generator itself: control, diversity, background.
 
-Each function returns a :class:`Section`. None depends on another.
+Each function returns a ``Section``. None depends on another.
 """
 
 from __future__ import annotations
@@ -74,11 +74,14 @@ def _class_warnings(control: Control) -> list[str]:
     low = sorted((share, name) for name, share in control.per_class.items() if share < 0.5)
     warnings = []
     for share, name in low[:MAX_CLASS_WARNINGS]:
-        row = control.confusion[control.classes.index(name)]
-        other = control.classes[int(row.argmax())]
+        index = control.classes.index(name)
+        others = control.confusion[index].clone()
+        others[index] = 0
+        other = control.classes[int(others.argmax())]
+        rate = int(others.max()) / int(control.confusion[index].sum())
         warnings.append(
             f"asked for {name}, it draws {name} only {share:.0%} of the time, "
-            f"and {other} {int(row.max()) / int(row.sum()):.0%}"
+            f"and {other} {rate:.0%}"
         )
     if len(low) > MAX_CLASS_WARNINGS:
         warnings.append(f"and the same for {len(low) - MAX_CLASS_WARNINGS} more classes")

@@ -8,7 +8,7 @@ Every backbone follows this contract:
     D(x, y)   x (B, C, H, W) in [-1, 1], y (B,) int64  ->  logits (B,)
 
 With an auxiliary classifier D returns (B, 1 + num_classes): the logit, then the class logits.
-:func:`cgan.updates.discriminate` separates the two. ``num_classes=None`` builds the unconditional
+``cgan.updates.discriminate`` separates the two. ``num_classes=None`` builds the unconditional
 GAN, which takes no y. The networks know nothing about losses or optimisers.
 """
 

@@ -127,7 +127,7 @@ def sync_batch_norm(
     """Make batch norm use the moments of the global batch, split evenly over processes.
 
     Args:
-        network: its :class:`BatchNorm` modules are changed in place.
+        network: its ``BatchNorm`` modules are changed in place.
         all_reduce_mean: differentiable mean of a tensor over all processes.
         world_size: number of processes.
     """

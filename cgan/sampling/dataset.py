@@ -76,13 +76,13 @@ def write_dataset(
         out: a new or empty folder, or one that holds this data set or a part of it. A larger
             ``count`` than before extends it.
         count: total images, 1 to 10^9; class sizes differ by at most one image.
-        labels: the classes, as for :meth:`cgan.Sampler.sample`, each counted once; None is all.
+        labels: the classes, as for ``cgan.Sampler.sample``, each counted once; None is all.
         format: ``webdataset``: tar files of ``000000000.png`` and ``000000000.cls`` (the class
             index as text); ``folder``: ``CLASS/000000000.png``, which ``cgan train --data`` reads;
             ``npz``: arrays ``images`` uint8 (N, H, W, C), ``labels`` and ``seeds`` int64 (N,). An
             unconditional GAN has no ``.cls`` and no ``labels``, and its folder is ``pictures``.
         seed: seed of the first image of each class.
-        verify: as for :meth:`cgan.Sampler.sample`.
+        verify: as for ``cgan.Sampler.sample``.
         progress: show progress on stderr (rank 0 only).
 
     Raises:

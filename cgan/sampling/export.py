@@ -56,14 +56,14 @@ def export(path_or_run: str | Path, out: Path | None = None) -> Path:
     generator's header and the SHA-256 of its file.
 
     Args:
-        path_or_run: anything that :func:`cgan.load` accepts.
+        path_or_run: anything that ``cgan.load`` accepts.
         out: an .onnx file; the default is beside the generator, where ``cgan generate`` finds it.
 
     Returns:
         the path of the ONNX file.
 
     Raises:
-        ConfigError: ``out`` is not an .onnx file, or a package of :data:`REQUIRED_PACKAGES` is not
+        ConfigError: ``out`` is not an .onnx file, or a package of ``REQUIRED_PACKAGES`` is not
             installed.
         FileError: there is no such generator, or the file cannot be written.
         RunError: the images differ.
@@ -121,7 +121,7 @@ def check_same_images(sampler: Sampler, exported: OnnxSampler) -> None:
     """Compare 64 images of all classes.
 
     Raises:
-        RunError: they differ by more than :data:`TOLERANCE`.
+        RunError: they differ by more than ``TOLERANCE``.
     """
     seeds = tuple(range(BATCH))
     classes = len(sampler.classes)

@@ -35,14 +35,14 @@ logger = logging.getLogger("cgan")
 
 
 class OnnxSampler(GeneratorInfo):
-    """An exported generator with the interface of :class:`cgan.Sampler`, on the CPU."""
+    """An exported generator with the interface of ``cgan.Sampler``, on the CPU."""
 
     def __init__(self, session: InferenceSession, header: dict[str, Any], path: Path) -> None:
         super().__init__(header, path)
         self.session = session
 
     def sample(self, labels: Labels = None, n: int = 1, seed: int = 0) -> NDArray[np.float32]:
-        """Draw images like :meth:`cgan.Sampler.sample`: float32 (N, C, H, W) in [0, 1]."""
+        """Draw images like ``cgan.Sampler.sample``: float32 (N, C, H, W) in [0, 1]."""
         drawn = self.batches(self.request(labels, n, seed))
         return np.concatenate([images for images, _ in drawn])
 

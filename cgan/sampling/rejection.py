@@ -20,7 +20,7 @@ Draw = Callable[[list[int], Tensor, list[int]], Tensor]
 
 
 class ImageClassifier(Protocol):
-    """Anything that classifies images, such as :class:`cgan.evaluation.judge.Judge`."""
+    """Anything that classifies images, such as ``cgan.evaluation.judge.Judge``."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -70,7 +70,7 @@ class RejectionSampler:
         """Replace rejected images in place until the judge accepts all of them.
 
         Raises:
-            MeasureError: an image was rejected :data:`MAX_DRAWS` times.
+            MeasureError: an image was rejected ``MAX_DRAWS`` times.
         """
         rejected = list(range(len(seeds)))
         for index in range(MAX_DRAWS):

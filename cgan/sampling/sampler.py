@@ -77,7 +77,7 @@ class Sampler(GeneratorInfo):
                 tensor of class indices. None is every class, or no class if unconditional.
             n: images per label.
             seed: seed of the first image of each class; the next image has the next seed.
-            verify: a judge (or a :class:`RejectionSampler`, which counts draws); images that it
+            verify: a judge (or a ``RejectionSampler``, which counts draws); images that it
                 assigns to another class are drawn again.
 
         Returns:

@@ -43,7 +43,7 @@ def start_workers() -> Executor:
 def map_in_order(
     pool: Executor, work: Callable[..., T], jobs: Iterator[tuple[Any, ...]]
 ) -> Iterator[T]:
-    """Results of all jobs, in order, with at most :data:`MAX_PENDING` jobs pending.
+    """Results of all jobs, in order, with at most ``MAX_PENDING`` jobs pending.
 
     Raises:
         RunError: a worker process died.

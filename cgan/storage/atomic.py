@@ -27,13 +27,13 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 @contextmanager
 def stream_atomically(path: Path) -> Iterator[IO[bytes]]:
-    """Like :func:`write_atomically`, for content too large to hold in memory.
+    """Like ``write_atomically``, for content too large to hold in memory.
 
     Yields a file to write to. The file is renamed to ``path`` when the block ends; if the block
     raises, ``path`` is unchanged.
 
     Raises:
-        FileError: as for :func:`write_atomically`, and for any OSError inside the block.
+        FileError: as for ``write_atomically``, and for any OSError inside the block.
     """
     temporary = None
     try:

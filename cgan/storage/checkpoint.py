@@ -103,7 +103,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Load weights into a network; raises :class:`FileError` if they do not fit."""
+    """Load weights into a network; raises ``FileError`` if they do not fit."""
     renamed = {}
     for key, tensor in tensors.items():
         module, dot, rest = key.partition(".")
@@ -139,7 +139,7 @@ def unpack_state(
     device: torch.device,
     path: Path,
 ) -> None:
-    """Restore what :func:`pack_state` packed, the random state last."""
+    """Restore what ``pack_state`` packed, the random state last."""
     for name, network in networks.items():
         load_weights(network, _select(tensors, name), path)
     for name, optimizer in optimizers.items():

@@ -197,7 +197,7 @@ class Loggers:
 
 
 def import_optional(module: str, requirement: str) -> Any:
-    """Import an optional package; raises :class:`ConfigError` if it is not installed."""
+    """Import an optional package; raises ``ConfigError`` if it is not installed."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

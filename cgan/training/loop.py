@@ -142,7 +142,7 @@ class TrainLoop:
         return means
 
     def log_metrics(self) -> None:
-        """Log the means since the last log line; raises like :meth:`mean_losses`."""
+        """Log the means since the last log line; raises like ``mean_losses``."""
         counters, since = self.counters, self.since
         if counters.steps == since.steps:
             return

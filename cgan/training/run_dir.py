@@ -41,7 +41,7 @@ def new_run(config: Config, out: str | Path | None = None) -> Path:
 def run_to_resume(config: Config, out: str | Path | None = None, *, numbered: bool = False) -> Path:
     """The run to resume: ``out``, or the newest of ``runs/<name>``.
 
-    With ``numbered``, ``out`` also matches the numbered folders that :func:`new_run` creates.
+    With ``numbered``, ``out`` also matches the numbered folders that ``new_run`` creates.
 
     Raises:
         RunError: there is none.

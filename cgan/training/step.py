@@ -22,7 +22,7 @@ logger = logging.getLogger("cgan")
 
 
 class TrainStep:
-    """Changes a :class:`TrainState` by one batch per call.
+    """Changes a ``TrainState`` by one batch per call.
 
     Args:
         state: changed in place.

@@ -58,7 +58,7 @@ class Run:
 
     @property
     def generator(self) -> Path:
-        """The generator file, for :func:`cgan.load`."""
+        """The generator file, for ``cgan.load``."""
         return self.folder / GENERATOR_FILE
 
 
@@ -74,7 +74,7 @@ def train(
     If ``torchrun`` started several processes, they train it together.
 
     Args:
-        config: a config, or anything that :func:`cgan.load_config` reads.
+        config: a config, or anything that ``cgan.load_config`` reads.
         out: the run folder; default ``runs/<config name>``. An existing folder is never
             overwritten: a number is added.
         resume: continue the run in that folder (without ``out``, the newest of that name). On a

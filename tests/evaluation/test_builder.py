@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cgan.config_io import load_config
 from cgan.data import ImageDataset
 from cgan.errors import MeasureError, UnknownName
-from cgan.evaluation import quality
+from cgan.evaluation import quality, sections
 from cgan.evaluation.builder import build_report
 from cgan.evaluation.control import Control
 from cgan.evaluation.features import find_features
@@ -254,6 +254,14 @@ def test_one_that_obeys_half_heartedly(judge: Judge) -> None:
     report = report_on(puppet(draw), judge)
     assert value(report, "control_accuracy") == pytest.approx(0.7, abs=0.03)
     assert any("far below the judge's accuracy" in line for line in report.warnings)
+
+
+def test_a_weak_class_is_compared_with_another_class() -> None:
+    """Its own class is the most frequent prediction, but not the one to name."""
+    control = Control(CLASSES, torch.tensor([[45, 30, 25], [0, 100, 0], [0, 0, 100]]), True, 1, 9)
+    assert sections._class_warnings(control) == [
+        "asked for top, it draws top only 45% of the time, and bottom 30%"
+    ]
 
 
 def test_a_class_without_held_out_pictures(judge: Judge) -> None:
