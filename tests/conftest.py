@@ -19,6 +19,7 @@ from typer.testing import CliRunner, Result
 import cgan
 from cgan.config_io import load_config
 from cgan.evaluation import judge_training
+from cgan.evaluation.judge import Classifier, Judge, JudgeHeader
 
 
 def mnist_folder() -> Path | None:
@@ -95,9 +96,12 @@ def pets(tmp_path: Path) -> Path:
     return make_pets(tmp_path / "pets")
 
 
-def make_pets(root: Path, side: int = 18, count: int = 12) -> Path:
+def make_pets(
+    root: Path, side: int = 18, count: int = 12, classes: dict[str, int] | None = None
+) -> Path:
+    """One folder per class, each with images of its own brightness and several sizes."""
     random = np.random.default_rng(0)
-    for name, level in (("cat", 200), ("dog", 50)):
+    for name, level in (classes or {"cat": 200, "dog": 50}).items():
         (root / name).mkdir(parents=True)
         for index in range(count):
             shape = (side + index % 3, side + index % 2, 3)
@@ -120,3 +124,12 @@ def write_idx(root: Path, kind: str, count: int = 256) -> Path:
         head = np.array([0x801, count], dtype=">u4").tobytes()
         (raw / f"{part}-labels-idx1-ubyte").write_bytes(head + labels.tobytes())
     return root
+
+
+def save_untrained_judge(source: str, data_dir: Path, cache: Path) -> None:
+    """Put an untrained judge of a data set into a cache, where evaluations find it."""
+    dataset = cgan.load_pictures(source, data_dir=data_dir)
+    digest, shape = dataset.digest(), dataset.image_shape
+    header = JudgeHeader(dataset.name, digest, dataset.classes, shape, 0.1, len(dataset))
+    judge = Judge(Classifier(shape, len(dataset.classes)), header)
+    judge.save(cache / "judges" / f"{dataset.name}-{digest[:16]}.safetensors")

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cgan.data import load_pictures
-from cgan.evaluation.judge import Classifier, Judge, JudgeHeader
-from tests.conftest import write_idx
+from tests.conftest import save_untrained_judge, write_idx
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SHORT = {
@@ -40,11 +38,7 @@ def small_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             path.write_bytes(content)
     monkeypatch.setenv("CGAN_DATA", str(folder))
     monkeypatch.setenv("CGAN_CACHE", str(tmp_path / "cache"))
-    dataset = load_pictures("mnist")
-    digest = dataset.digest()
-    header = JudgeHeader("MNIST", digest, dataset.classes, dataset.image_shape, 0.1, 256)
-    judge = Judge(Classifier(dataset.image_shape, 10), header)
-    judge.save(tmp_path / "cache" / "judges" / f"MNIST-{digest[:16]}.safetensors")
+    save_untrained_judge("mnist", folder, tmp_path / "cache")
 
 
 @pytest.mark.usefixtures("small_mnist")

@@ -164,7 +164,7 @@ class Loggers:
                 self.quiet.append(Wandb(folder, config.model_dump(mode="json")))
             if config.tensorboard:
                 self.quiet.append(TensorBoard(folder))
-        except ConfigError:
+        except Exception:
             self.close()
             raise
         if progress:

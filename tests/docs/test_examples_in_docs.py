@@ -1,0 +1,112 @@
+"""Every Python and shell example in README, CONTRIBUTING and docs runs, with small budgets."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import cgan
+from benchmarks.__main__ import app as benchmarks_app
+from cgan.cli import app
+from cgan.config_io import load_config
+from cgan.evaluation import judge_training, quality
+from cgan.training import trainer
+from tests.conftest import make_pets, save_untrained_judge, write_idx
+
+ROOT = Path(__file__).parent.parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PYTHON_PAGES = [ROOT / "README.md", ROOT / "docs" / "python.md", ROOT / "docs" / "index.md"]
+FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+COMMAND = re.compile(r"^(?: {4}|\t)?(?:\S.* && )?((?:cgan|python -m benchmarks) [^#\n]*)", re.M)
+SHORT = ("--set", "images=640", "--set", "eval_every_images=0", "--set", "control_per_class=0")
+
+
+def python_examples() -> list[Any]:
+    found = []
+    for page in PYTHON_PAGES:
+        text = page.read_text()
+        for match in FENCE.finditer(text):
+            line = text[: match.start()].count("\n") + 1
+            found.append(pytest.param(match[1], id=f"{page.name}:{line}"))
+    return found
+
+
+def shell_examples() -> list[str]:
+    found: dict[str, None] = {}
+    for page in PAGES:
+        for line in COMMAND.findall(page.read_text()):
+            for command in line.split(" && "):
+                found[command.strip()] = None
+    return [command for command in found if "completion" not in command]
+
+
+def shorten(command: str) -> list[str]:
+    """The words of a command, with a small budget."""
+    words = shlex.split(command.replace("1000000", "100"))[1:]
+    if words[0] == "train" and "--dry-run" not in words:
+        words += SHORT
+    if words[0] in ("evaluate", "compare"):
+        words += ["--per-class", "5"]
+    return words
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the examples expect: runs, a folder of images, MNIST's files and a judge of them."""
+    root = tmp_path_factory.mktemp("docs")
+    for name in ("my-pictures", "my-images"):
+        make_pets(root / name, classes={"cat": 200, "dog": 50, "lynx": 120})
+    write_idx(root / "data", "MNIST")
+    save_untrained_judge("mnist", root / "data", root / "cache")
+    quiet = {"images": 640, "control_per_class": 0, "eval_every_images": 0, "device": "cpu"}
+    pets = load_config("folder-dcgan", {**quiet, "data.source": str(root / "my-pictures")})
+    plain = load_config("digits-mlp", {**quiet, "model.conditional": False})
+    for name in ("pets", "folder-dcgan"):
+        cgan.train(pets, root / "runs" / name)
+    cgan.train(plain, root / "runs" / "plain")
+    for name in ("conditional", "A", "B", "NAME"):
+        cgan.train(load_config("digits-mlp", quiet), root / "runs" / name)
+    return root
+
+
+@pytest.fixture
+def workplace(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("CGAN_DATA", str(folder / "data"))
+    monkeypatch.setenv("CGAN_CACHE", str(folder / "cache"))
+    quick = partial(judge_training.train_judge, images=640)
+    monkeypatch.setattr(judge_training, "train_judge", quick)
+    monkeypatch.setattr(quality, "train_judge", quick)
+    return folder
+
+
+def test_examples_are_found() -> None:
+    assert len(shell_examples()) >= 30
+    assert len(python_examples()) >= 9
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize("command", shell_examples())
+def test_shell_example(command: str) -> None:
+    if command.startswith("python -m benchmarks"):
+        name = command.split()[3]
+        assert CliRunner().invoke(benchmarks_app, [name, "--help"]).exit_code == 0
+        return
+    result = CliRunner().invoke(app, shorten(command), prog_name="cgan")
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("code", python_examples())
+def test_python_example(code: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def short_config(name: str, *rest: Any, **named: Any) -> cgan.Config:
+        config = load_config(name, *rest, **named)
+        return config.model_copy(update={"images": 640, "eval_every_images": 0})
+
+    monkeypatch.setattr(trainer, "load_config", short_config)
+    exec(compile(code, "example", "exec"), {"__name__": "__main__"})
