@@ -184,13 +184,13 @@ def pack(
     from cgan.evaluation.html import render_page
     from cgan.evaluation.judge import Judge
     from cgan.sampling.export import export
-    from cgan.storage.checkpoint import read_tensors, save_tensors
+    from cgan.storage.checkpoint import GENERATOR, new_header, save_tensors
     from cgan.storage.metrics import read_curves
     from cgan.storage.paths import GENERATOR_FILE, JUDGE_FILE, PACKAGED
 
     sampler = cgan.load(run)
     folder = PACKAGED / sampler.config.name
-    tensors = read_tensors(sampler.path)
+    tensors = sampler.generator.state_dict()
     save_tensors(folder / GENERATOR_FILE, tensors, sampler.header)
     Judge.load(run / JUDGE_FILE).save(folder / JUDGE_FILE)
     measured = cgan.evaluate(sampler.config.name, cas=True)
@@ -211,7 +211,16 @@ def pack(
         "features": report["features"],
         "figures": report["figures"],
     }
-    header = {**sampler.header, "measured": measured.control.to_dict(), "card": card}
+    found = {figure.key: figure for figure in measured.figures}
+    summary = {
+        **measured.control.to_dict(),
+        "fid": found["fid"].value,
+        "fid_real": found["fid"].real,
+        "diversity_least": found["diversity_least"].value,
+        "background_ink": found["background_ink"].value,
+        "features": measured.features,
+    }
+    header = {**sampler.header, **new_header(GENERATOR), "measured": summary, "card": card}
     save_tensors(folder / GENERATOR_FILE, tensors, header)
     export(folder / GENERATOR_FILE)
     for path in sorted(folder.iterdir()):

@@ -97,6 +97,7 @@ def make_config(
     _rename_keys(merged, warn)
     for dotted, value in (overrides or {}).items():
         _set(merged, dotted, value)
+    _rename_keys(merged, warn)  # an override may be a whole section
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
@@ -143,7 +144,7 @@ def _rename_keys(values: dict[str, Any], warn: bool) -> None:
         for name in path:
             section = section.get(name, {})
         if isinstance(section, dict) and old_key in section:
-            section[new.rpartition(".")[2]] = section.pop(old_key)
+            section.setdefault(new.rpartition(".")[2], section.pop(old_key))
             if warn:
                 logger.warning("the config key %s is now called %s", old, new)
 

@@ -150,7 +150,10 @@ def test_keys_of_version_0_1_are_read_with_a_warning(
     assert (config.aux_weight, config.penalty.lazy_interval) == (0.3, 4)
     assert "auxiliary is now called aux_weight" in caplog.text
     assert "penalty.every_steps is now called penalty.lazy_interval" in caplog.text
-    assert load_config("digits-mlp", {"penalty.every_steps": 2}).penalty.lazy_interval == 2
+    for overrides in ({"penalty.every_steps": 2}, {"penalty": {"r1": 1, "every_steps": 2}}):
+        assert load_config("digits-mlp", overrides).penalty.lazy_interval == 2
+    both = {"images": 1, "auxiliary": 0.1, "aux_weight": 0.2}
+    assert make_config(both, warn=False).aux_weight == 0.2
     caplog.clear()
     load_config(path, warn=False)
     assert caplog.text == ""

@@ -115,8 +115,8 @@ def print_report(report: Report) -> None:
     """One report, class control first."""
     results.print(report.model)
     print_rows({"control accuracy": format_control(report.control)})
-    print_figures([report])
     print_warnings(report)
+    print_figures([report])
     print_classes(report)
     if len(report.control.classes) <= MAX_COLUMNS:
         print_confusion(report.control)

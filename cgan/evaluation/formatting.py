@@ -59,5 +59,5 @@ def format_interval(interval: Sequence[float]) -> str:
 
 
 def _merge(texts: list[str]) -> str:
-    """One text if all are equal, else all of them."""
-    return texts[0] if len(set(texts)) == 1 else " / ".join(texts)
+    """The different texts, each once."""
+    return " / ".join(dict.fromkeys(texts))

@@ -28,11 +28,13 @@ class ProgressLine:
         self.last_line = float("-inf")
 
     def __enter__(self) -> ProgressLine:
-        self.bar.start()
+        if not self.bar.disable:
+            self.bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.bar.stop()
+        if not self.bar.disable:
+            self.bar.stop()
 
     def show(self, fraction: float, text: str) -> None:
         """Update the bar, or print a line if the last one is old enough."""

@@ -99,8 +99,7 @@ def write_dataset(
     open_dataset(out, describe_dataset(sampler, chosen, format, count, SHARD_SIZE, seed, verify))
 
     numbers = range(rank, -(-count // SHARD_SIZE), world_size)
-    shards = [_shard(out, number, count, chosen, seed) for number in numbers]
-    total = sum(len(shard.seeds) for shard in shards)
+    total = sum(min(SHARD_SIZE, count - number * SHARD_SIZE) for number in numbers)
     folders = safe_file_names(sampler.classes)
     drawn = kept = 0
     with (
@@ -108,7 +107,8 @@ def write_dataset(
         CountProgress(total, progress and rank == 0) as shown,
         start_workers() as pool,
     ):
-        for shard in shards:
+        for number in numbers:
+            shard = _shard(out, number, count, chosen, seed)
             if shard.is_complete(format):
                 kept += len(shard.seeds)
                 shown.skip(len(shard.seeds))

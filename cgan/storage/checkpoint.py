@@ -23,11 +23,11 @@ from cgan.storage.paths import STATE_FILES
 GENERATOR = "cgan-generator"
 STATE = "cgan-state"
 JUDGE = "cgan-judge"
-FORMAT_VERSIONS = {GENERATOR: 1, STATE: 1, JUDGE: 1}
-"""The newest version of each format that this package reads and writes."""
+FORMAT_VERSIONS = {GENERATOR: 2, STATE: 2, JUDGE: 1}
+"""The version of each format that this package writes; it reads all versions up to that."""
 
 RENAMED_MODULES = {"entrance": "embed", "raises": "up", "halves": "down"}
-"""Module names in files of version 0.1, and their names now."""
+"""Module names in files of format version 1, and their names in version 2."""
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -104,10 +104,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Load weights into a network; raises ``FileError`` if they do not fit."""
+    known = network.state_dict().keys()
     renamed = {}
     for key, tensor in tensors.items():
         module, dot, rest = key.partition(".")
-        renamed[RENAMED_MODULES.get(module, module) + dot + rest] = tensor
+        new = RENAMED_MODULES.get(module, module) + dot + rest
+        renamed[key if key in known else new] = tensor
     try:
         network.load_state_dict(renamed)
     except RuntimeError as error:
