@@ -1,1 +1,1 @@
-"""Measurements, each printed with its machine. Run nothing else beside them."""
+"""Benchmarks. Each prints the machine it ran on. Run nothing else at the same time."""

@@ -1,6 +1,6 @@
 """``python -m benchmarks speed | table | recipes | evaluation | pack | release``.
 
-They print Markdown to stdout, with the machine they ran on.
+The commands print Markdown to stdout, including the machine.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
 
 
 def machine() -> str:
-    """What this was measured on."""
+    """Describe the machine: cores, GPU or CPU, and versions."""
     import torch
 
     cpu = next(
@@ -37,7 +37,7 @@ def machine() -> str:
 
 
 def seconds(*command: str) -> float:
-    """Wall time of a process."""
+    """Wall-clock time of a command in seconds."""
     before = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     return time.perf_counter() - before
@@ -49,16 +49,14 @@ def speed(
         list[str] | None,
         typer.Argument(help="Configs, or config@batch [mnist-mlp mnist-dcgan digits-mlp]."),
     ] = None,
-    data_dir: Annotated[str | None, typer.Option(help="Where MNIST lies [$CGAN_DATA].")] = None,
+    data_dir: Annotated[str | None, typer.Option(help="Folder of MNIST [$CGAN_DATA].")] = None,
     minutes: Annotated[
-        float, typer.Option(help="Budget of training to a control accuracy; 0 leaves it out.")
+        float, typer.Option(help="Budget for time to control accuracy, in minutes; 0 skips it.")
     ] = 1.0,
-    seconds: Annotated[float, typer.Option(help="Of each timed `cgan.train`.")] = 8.0,
-    out: Annotated[
-        Path, typer.Option(help="Where performance.json goes; the table is printed.")
-    ] = Path("docs"),
+    seconds: Annotated[float, typer.Option(help="Duration of each timed `cgan.train`.")] = 8.0,
+    out: Annotated[Path, typer.Option(help="Folder for performance-DEVICE.json.")] = Path("docs"),
 ) -> None:
-    """Steps, loader, `train`, drawing, starting, seconds to control; beside a textbook loop."""
+    """Measure steps, loader, `train`, sampling, start-up, time to control, and a textbook loop."""
     from benchmarks.speed import measure, to_json, to_table
 
     names = configs or ["mnist-mlp", "mnist-dcgan", "digits-mlp"]
@@ -73,11 +71,11 @@ def table(
     configs: Annotated[list[str], typer.Argument()],
     minutes: float = 5.0,
     plain_minutes: Annotated[
-        float, typer.Option(help="A plain GAN gets chance, however long it learns.")
+        float, typer.Option(help="Budget of plain GANs (control accuracy: chance).")
     ] = 2.0,
-    out: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/table"),
+    out: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("runs/table"),
 ) -> None:
-    """The README's table: each config, conditional and plain, and the generator in the package."""
+    """The table of the README: each config, conditional and plain, and the packaged generator."""
     folders: dict[str, str] = {}
     for name in configs:
         for kind in ("conditional", "plain"):
@@ -87,16 +85,16 @@ def table(
                 words = ["cgan", "train", name, f"--{kind}", "--out", str(folder)]
                 spent = minutes if kind == "conditional" else plain_minutes
                 subprocess.run([*words, "--minutes", str(spent)], check=True)
-    print_reports({**folders, "mnist, in the package": "mnist"})
+    print_reports({**folders, "mnist, packaged": "mnist"})
 
 
 @app.command()
 def recipes(
-    names: Annotated[list[str] | None, typer.Argument(help="Some of them; default all.")] = None,
-    out: Annotated[Path, typer.Option(help="Where the runs go.")] = Path("runs/recipes"),
-    measure_only: Annotated[bool, typer.Option(help="Only runs that are there.")] = False,
+    names: Annotated[list[str] | None, typer.Argument(help="Recipes; default all.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("runs/recipes"),
+    measure_only: Annotated[bool, typer.Option(help="Evaluate existing runs only.")] = False,
 ) -> None:
-    """The table of docs/recipes.md: each recipe trained, one after another, and measured."""
+    """The table of docs/recipes.md: train and evaluate each recipe, one after another."""
     from benchmarks.recipes import BASE, RECIPES
 
     folders: dict[str, str] = {}
@@ -113,7 +111,7 @@ def recipes(
 
 
 def print_reports(models: dict[str, str]) -> None:
-    """Measure each and print a row of Markdown for it, under one of real pictures."""
+    """Print a Markdown table: a row for real images, then a row per generator."""
     import cgan
     from cgan.data import load_split
     from cgan.evaluation.control import Control
@@ -125,7 +123,7 @@ def print_reports(models: dict[str, str]) -> None:
     data = cgan.load_config("mnist-dcgan").data
     splits = {split: load_split(data, split) for split in ("train", "test")}
     reference = Reference(find_judge(splits.__getitem__), splits.__getitem__)
-    print(f"{machine()}; 10,000 pictures each; features: {reference.network.name}\n")
+    print(f"{machine()}; 10,000 images each; features: {reference.network.name}\n")
     headings = ["", "control accuracy", "worst class", "FID", "worst intra-class FID", "recall"]
     headings += ["coverage", "least diversity", "images", "minutes"]
     print(f"| {' | '.join(headings)} |")
@@ -143,7 +141,7 @@ def print_reports(models: dict[str, str]) -> None:
 
     real = reference
     real_fids = [real.fid, *real.class_fids]
-    row("real pictures", real.control, real_fids, real.manifold, real.diversity, " | ")
+    row("real images", real.control, real_fids, real.manifold, real.diversity, " | ")
     labels = range(10)
     for name, path in models.items():
         sampler = cgan.load(path)
@@ -161,22 +159,22 @@ def print_reports(models: dict[str, str]) -> None:
 
 @app.command()
 def evaluation(model: Annotated[str, typer.Argument()] = "mnist", per_class: int = 1_000) -> None:
-    """Seconds of `cgan evaluate`, a whole process, with its judge at hand."""
+    """Wall-clock time of `cgan evaluate` as a process, with a cached judge."""
     words = ("cgan", "evaluate", model, "--per-class", str(per_class), "--json")
-    seconds(*words)  # trains the judge, if there is none yet
+    seconds(*words)  # trains and caches the judge if needed
     times = [seconds(*words) for _ in range(3)]
     print(f"{machine()}; median of 3: {statistics.median(times):.0f} s")
-    print(f"(least {min(times):.0f}, most {max(times):.0f})")
+    print(f"(min {min(times):.0f}, max {max(times):.0f})")
 
 
 @app.command()
 def pack(
     run: Annotated[Path, typer.Argument(help="A run of configs/mnist.yaml.")],
-    machine_said: Annotated[str, typer.Option("--machine", help="What it was trained on.")],
+    machine_said: Annotated[str, typer.Option("--machine", help="The training machine.")],
 ) -> None:
     """Package a run's generator and judge, with a model card, an ONNX export and a report.
 
-    With `cgan/packaged/mnist` itself as the run, measure it again; its report is not rewritten.
+    If the run is `cgan/packaged/mnist`, evaluate it again without rewriting its report.
     """
     from dataclasses import replace
 
@@ -199,14 +197,14 @@ def pack(
         Path("docs", f"{sampler.config.name}.html").write_text(page, encoding="utf-8")
     report = measured.to_dict()
     card = {
-        "what": "Draws handwritten digits of 28×28, grey, each class by name.",
+        "what": "Generates 28×28 grey images of handwritten digits by class.",
         "command": "cgan train mnist",
         "machine": machine_said,
-        "data": "the 60,000 training pictures of MNIST, by Yann LeCun and Corinna Cortes",
+        "data": "the 60,000 training images of MNIST, by Yann LeCun and Corinna Cortes",
         "data_licence": "CC BY-SA 3.0",
         "licence": "MIT, like the code",
-        "limits": "It draws digits as MNIST has them, and nothing else. It is rarely wrong, but "
-        "can be: cgan generate --verify redraws what its judge takes for another digit.",
+        "limits": "It only generates digits in the style of MNIST, and some of them are wrong: "
+        "cgan generate --verify redraws images that the judge assigns to another digit.",
         "pictures": report["pictures"],
         "features": report["features"],
         "figures": report["figures"],
@@ -229,7 +227,7 @@ def pack(
 
 @app.command()
 def release() -> None:
-    """The tests marked slow: long forms that a release needs to pass."""
+    """Run the tests marked slow, which must pass before a release."""
     words = (sys.executable, "-m", "pytest", "-m", "slow", "-n", "0", "--durations", "10")
     raise typer.Exit(subprocess.run(words).returncode)
 

@@ -1,4 +1,4 @@
-"""The recipes of docs/recipes.md: what each sets, over one base for each backbone."""
+"""The recipes of docs/recipes.md: a base config per backbone, and the changes of each recipe."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""What ``python -m benchmarks speed`` measures: a step, its loader, training, drawing, starting.
+"""``python -m benchmarks speed``: training step, loader, training, sampling and start-up.
 
-Every timing is repeated; a figure is the median, with the least and the most. Shares of the peak
-are taken block by block, each beside the matrix products that ran just before and after it, because
-a machine shared with others changes its speed by the minute.
+Every timing is repeated; results are the median, minimum and maximum. Each block of steps is
+compared with matrix products that run directly before and after it, because the speed of a shared
+machine changes by the minute.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from cgan.training.step import TrainStep
 LEVELS = (0.95, 0.98, 0.99, 0.995)
 BLOCKS = 9
 LOOKS = 40
-"""At a run that learns for a control accuracy: it is found to a fortieth of the budget."""
+"""Evaluations in the time-to-control run, so its resolution is 1/40 of the budget."""
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Spread:
 
 
 class Count(TorchDispatchMode):
-    """Floating-point operations by torch's own formulas, of everything inside.
+    """Count the floating-point operations inside the context, with torch's formulas.
 
-    ``FlopCounterMode`` itself can't be used: it refuses ``autograd.grad`` inside a step.
+    ``FlopCounterMode`` cannot be used, because it does not support ``autograd.grad`` in a step.
     """
 
     total = 0
@@ -71,12 +71,13 @@ class Count(TorchDispatchMode):
 
 
 def by_hand(config: cgan.Config, image_shape: tuple[int, int, int], classes: int) -> float | None:
-    """Operations a trained image, counted on paper; None for what was not counted.
+    """Operations per training image, from the formula in docs/performance.md.
 
-    Multiplications and additions of G, of D, and of D without its first layer, for one picture:
-    G forward, by its weights, by its input; D forward twice, by its weights twice, by its inputs
-    twice without the first layer, and once with it for what G learns. A penalty goes through D once
-    more and back through that by weights and, but for the head, by inputs.
+    Returns None for configs that the formula does not cover. ``g``, ``d``, ``first`` and ``head``
+    are multiply-adds of one forward pass for one image. G: forward, weight gradient, input
+    gradient. D: forward, weight gradient and input gradient for real and fake images (without the
+    input gradient of the first layer), and one full input gradient for G's update. R1: one more
+    pass through D, its weight gradient, and its input gradient without the head.
     """
     model, pixels = config.model, image_shape[0] * image_shape[1] * image_shape[2]
     counted = config.update == "shared" and model.generator_label == "concat"
@@ -125,7 +126,7 @@ class Bench:
             torch.cuda.synchronize()
 
     def peak(self, products: int = 6) -> float:
-        """Operations a second of large matrix products, now."""
+        """Current operations per second of large matrix products."""
         self.wait()
         before = time.perf_counter()
         for _ in range(products):
@@ -134,7 +135,7 @@ class Bench:
         return products * 2 * len(self.left) ** 3 / (time.perf_counter() - before)
 
     def timed(self, work: Callable[[], None], seconds: float = 1.0) -> float:
-        """Times a second that it can be done."""
+        """How many times per second ``work`` runs."""
         self.wait()
         done, before = 0, time.perf_counter()
         while time.perf_counter() - before < seconds:
@@ -148,9 +149,9 @@ class Bench:
         return TrainStep(TrainState(self.config, self.pictures, self.device))
 
     def flops(self) -> float:
-        """Operations a trained image, over one round of the lazy penalty."""
+        """Counted operations per training image, averaged over one lazy interval."""
         step, every = self.train_step(), self.config.penalty.lazy_interval
-        step.run = step.update  # without capture: a replay is not counted
+        step.run = step.update  # no CUDA graph: a replay is not counted
         batches = Loader(self.pictures, self.config.batch_size, self.device).batches()
         with Count() as counted:
             for _ in range(every):
@@ -158,7 +159,7 @@ class Bench:
         return counted.total / every / self.config.batch_size
 
     def steps(self) -> dict[str, Any]:
-        """Images/s of the bare step and of the step with its loader, and shares of the peak."""
+        """Images/s of the step alone and with the loader, and their fractions of the peak."""
         step, batch = self.train_step(), self.config.batch_size
         batches = Loader(self.pictures, batch, self.device).batches()
         one, per_image = next(batches), self.flops()
@@ -190,7 +191,7 @@ class Bench:
         return counted and counted / 1e6
 
     def whole(self, seconds: float, repeats: int = 3) -> dict[str, Any]:
-        """Images/s of `cgan.train`, everything but the import in it, beside the bare step then."""
+        """Images/s of a complete `cgan.train` (without imports), compared with the step alone."""
         step, batch = self.train_step(), self.config.batch_size
         one = next(Loader(self.pictures, batch, self.device).batches())
         self.timed(lambda: step(*one), 1.0)
@@ -216,7 +217,7 @@ class Bench:
         }
 
     def drawing(self) -> dict[str, Any]:
-        """Pictures/s drawn by class and seed, to uint8, by a network of this config."""
+        """Images/s generated by class and seed, converted to uint8, with this config's network."""
         sampler = self.train_step().state.sampler(Path("none"))
         count = 200_000 if self.device.type == "cuda" else 6_400
         request = sampler.request(None, count // 10)
@@ -229,7 +230,7 @@ class Bench:
         return {"drawn_per_s": Spread.of([count * self.timed(draw, 0.5) for _ in range(5)])}
 
     def to_control(self, minutes: float, every_images: int) -> dict[str, Any]:
-        """Seconds of training until 2,000 pictures first obey so often; looks are not counted."""
+        """Training seconds until each control accuracy is reached, without the evaluations."""
         changes = {"images": None, "minutes": minutes, "eval_every_images": every_images}
         changes |= {"log_every_images": every_images, "sample_every_images": 10**9}
         folder = Path(tempfile.mkdtemp())
@@ -249,7 +250,7 @@ class Bench:
         return {"seconds_to_control": reached, "budget_s": 60 * minutes, "best_control": best}
 
     def textbook(self, seconds: float) -> dict[str, Any]:
-        """The usual loop, its rate, and how far it gets."""
+        """Speed and final control accuracy of the textbook loop."""
         from benchmarks.textbook import Textbook
         from cgan.storage.paths import default_data_dir
 
@@ -266,7 +267,7 @@ class Bench:
 
 
 def starting(repeats: int = 5) -> dict[str, Spread]:
-    """Seconds of whole processes: `import torch`, `--help`, a picture with torch and without."""
+    """Seconds per process: `import torch`, `--help`, one image with and without torch."""
     folder = Path(tempfile.mkdtemp())
     (folder / "plain").mkdir()
     packaged = Path(cgan.__file__).parent / "packaged" / "mnist" / "generator.safetensors"
@@ -290,7 +291,7 @@ def starting(repeats: int = 5) -> dict[str, Spread]:
     found: dict[str, Spread] = {}
     for name, words in commands.items():
         times = []
-        for _ in range(repeats + 1):  # the first fills the disk's cache
+        for _ in range(repeats + 1):  # the first one warms the disk cache
             before = time.perf_counter()
             subprocess.run(words, check=True, capture_output=True)
             times.append(time.perf_counter() - before)
@@ -302,7 +303,7 @@ def starting(repeats: int = 5) -> dict[str, Spread]:
 def measure(
     configs: list[str], data_dir: str | None, minutes: float, seconds: float
 ) -> dict[str, Any]:
-    """Everything, for each config, on the fastest device here."""
+    """All measurements for each config, on CUDA if available."""
     device = find_device()
     configure_backends(device)
     results: dict[str, Any] = {}
@@ -330,33 +331,33 @@ def to_json(results: dict[str, Any]) -> str:
 
 
 def to_table(results: dict[str, Any], machine: str) -> str:
-    """Markdown."""
+    """The results as Markdown tables."""
     configs = results["configs"]
     rows: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
         ("batch", lambda r: f"{r['batch']}"),
-        ("Mflop a trained image, torch's count", lambda r: f"{r['mflop_per_image']:.3f}"),
-        ("the same by hand", lambda r: _maybe(r["mflop_per_image_by_hand"], ".3f")),
-        ("matrix-product peak, Gflop/s", lambda r: f"{r['peak_gflops']:.0f}"),
-        ("bare step, images/s", lambda r: f"{r['bare_images_per_s']:,.0f}"),
-        ("its share of the peak", lambda r: f"{r['bare_share_of_peak']:.2f}"),
-        ("with the loader, images/s", lambda r: f"{r['loader_images_per_s']:,.0f}"),
-        ("its share of the peak", lambda r: f"{r['loader_share_of_peak']:.2f}"),
+        ("Mflop per image (counted)", lambda r: f"{r['mflop_per_image']:.3f}"),
+        ("Mflop per image (formula)", lambda r: _maybe(r["mflop_per_image_by_hand"], ".3f")),
+        ("peak (matrix products), Gflop/s", lambda r: f"{r['peak_gflops']:.0f}"),
+        ("step alone, images/s", lambda r: f"{r['bare_images_per_s']:,.0f}"),
+        ("step alone, fraction of peak", lambda r: f"{r['bare_share_of_peak']:.2f}"),
+        ("step with loader, images/s", lambda r: f"{r['loader_images_per_s']:,.0f}"),
+        ("step with loader, fraction of peak", lambda r: f"{r['loader_share_of_peak']:.2f}"),
         ("`cgan.train`, images/s", lambda r: f"{r['whole_images_per_s']:,.0f}"),
-        ("its share of the bare step", lambda r: f"{r['whole_share_of_bare']:.2f}"),
+        ("`cgan.train`, fraction of step alone", lambda r: f"{r['whole_share_of_bare']:.2f}"),
         ("peak memory, GiB", lambda r: f"{r['peak_memory_gib']:.2f}"),
-        ("drawing, images/s", lambda r: f"{r['drawn_per_s']:,.0f}"),
+        ("sampling, images/s", lambda r: f"{r['drawn_per_s']:,.0f}"),
         ("textbook loop, images/s", lambda r: _spread(r, "textbook_images_per_s")),
-        ("`cgan.train` over textbook", _ratio),
-        ("textbook's control", _textbook_control),
+        ("`cgan.train` / textbook loop", _ratio),
+        ("textbook loop, control accuracy", _textbook_control),
         *(
             (
-                f"seconds to {100 * level:g} % control",
+                f"seconds to {100 * level:g} % control accuracy",
                 lambda r, level=level: _seconds(r, f"{100 * level:g}"),
             )
             for level in LEVELS
         ),
     ]
-    lines = [f"{machine}; median (least to most).", ""]
+    lines = [f"{machine}; median (min to max).", ""]
     lines += [f"|  | {' | '.join(configs)} |", "|---" * (len(configs) + 1) + "|"]
     lines += [f"| {name} | {' | '.join(of(r) for r in configs.values())} |" for name, of in rows]
     lines += ["", "| process | seconds |", "|---|---|"]
@@ -389,4 +390,4 @@ def _seconds(result: dict[str, Any], level: str) -> str:
     if "seconds_to_control" not in result:
         return ""
     found = result["seconds_to_control"].get(level)
-    return f"{found:.0f}" if found else f"not in {result['budget_s']:.0f}"
+    return f"{found:.0f}" if found else f"> {result['budget_s']:.0f}"

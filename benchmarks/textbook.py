@@ -1,7 +1,8 @@
-"""A conditional GAN trained in the usual way, to measure against: the same networks by width and
-depth, and around them what tutorials do. A DataLoader with a transform for each picture, the label
-concatenated in both networks, binary cross-entropy, Adam at 2e-4 (0.5, 0.999), batches of 64, two
-passes of G a step, losses read at every step.
+"""A baseline: the same networks in a training loop as in tutorials.
+
+It uses a DataLoader with a transform per image, label concatenation in both networks, binary
+cross-entropy, Adam with learning rate 2e-4 and betas (0.5, 0.999), and a batch size of 64. Each
+step runs G once and reads both losses.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Textbook:
         self.last = loss_g.item(), loss_d.item()
 
     def train(self, seconds: float) -> float:
-        """Images a second, over so many seconds, after a first tenth that is not counted."""
+        """Images per second over ``seconds`` seconds, after a warm-up of a tenth of that time."""
         seen, began, end = 0, 0.0, time.perf_counter() + 1.1 * seconds
         while time.perf_counter() < end:
             for real, labels in self.loader:
@@ -77,7 +78,7 @@ class Textbook:
 
     @torch.no_grad()
     def control(self, judge: Judge, per_class: int = 200) -> float:
-        """Share of pictures that the judge takes for what was asked for."""
+        """Control accuracy: fraction of images that the judge assigns to the requested class."""
         self.generator.eval()
         labels = torch.arange(10 * per_class, device=self.device) % 10
         z = torch.randn(len(labels), 64, device=self.device)

@@ -1,4 +1,4 @@
-"""Class-conditional GANs that draw the class you ask for, with the control measured.
+"""Class-conditional GANs: generate images of a named class, and measure the class control.
 
     import cgan
     run = cgan.train("digits-mlp")

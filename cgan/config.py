@@ -1,7 +1,7 @@
 """The config of a run: every setting with its type, range, default and unit.
 
-The choices listed here (backbones, losses, …) are the keys of the tables that hold them. A test
-keeps the two equal, so this module does not import torch.
+The names listed here (backbones, losses, …) repeat the keys of the registries, so that this module
+does not import torch. A test checks that they are equal.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class DataConfig(Section):
     source: str = "digits"
     """A named data set, or a folder with one subfolder of images per class."""
     data_dir: str | None = None
-    """Where data sets are stored or downloaded to; null is ``$CGAN_DATA``, then the user cache."""
+    """Folder of the data sets; missing ones are downloaded. Null: ``$CGAN_DATA``, or the cache."""
     size: Annotated[int, Field(ge=8, le=512, multiple_of=4)] | None = None
     """Side in pixels that a folder's images are resized to; null chooses one."""
     balanced: bool = False
@@ -80,8 +80,8 @@ class PenaltyConfig(Section):
     r2: Annotated[float, Field(ge=0)] = 0.0
     gradient_penalty: Annotated[float, Field(ge=0)] = 0.0
     lazy_interval: Annotated[int, Field(ge=1)] = 8
-    """Apply the penalties every so many steps, multiplied by that number (Karras et al. 2020,
-    StyleGAN2, section 3.1)."""
+    """Apply the penalties every ``lazy_interval`` steps, with weights multiplied by that number
+    (Karras et al. 2020, StyleGAN2, section 3.1)."""
 
 
 class Config(Section):
@@ -133,11 +133,11 @@ class Config(Section):
     @model_validator(mode="after")
     def _reject_contradictions(self) -> Self:
         if (self.images is None) == (self.minutes is None):
-            raise ValueError("give the budget in images or in minutes, one of the two")
+            raise ValueError("give the budget either in images or in minutes")
         if self.data.size is not None and self.data.source in DATA_NAMES:
             raise ValueError(f"{self.data.source} has a fixed image size: leave out data.size")
         if self.bf16 and self.device == "cpu":
-            raise ValueError("bf16 needs a CUDA device: leave it off on the cpu")
+            raise ValueError("bf16 needs a CUDA device: turn it off on a CPU")
         return self
 
 
@@ -149,4 +149,4 @@ RESUMABLE_CHANGES = frozenset(
     | {"log_every_images", "sample_every_images", "eval_every_images"}
     | {"save_every_seconds", "compile"}
 )
-"""Keys that may change when a run is resumed: they do not change what is trained."""
+"""Keys that may change when a run is resumed. A new budget changes the learning-rate schedule."""

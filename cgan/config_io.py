@@ -32,7 +32,7 @@ def default_config_name(source: str | None = None, backbone: str | None = None) 
 
 
 def config_folder() -> Path:
-    """The folder of the packaged configs: in the wheel, or beside the package in a checkout."""
+    """The folder of the packaged configs: inside the package, or next to it in a git checkout."""
     inside = Path(__file__).parent / "configs"
     return inside if inside.is_dir() else Path(__file__).parent.parent / "configs"
 
@@ -73,7 +73,7 @@ def load_config(
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path} cannot be read as YAML: {reason}") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{path} is not a config: it should hold keys and values")
+        raise ConfigError(f"{path} is not a config: it must contain keys and values")
     values.setdefault("name", path.stem)
     return make_config(values, overrides, warn=warn)
 
@@ -84,12 +84,12 @@ def make_config(
     """Validate nested dicts of plain values and build a config.
 
     Args:
-        values: sections and values, as YAML holds them.
+        values: sections and values, as read from YAML.
         overrides: values by dotted key, applied on top.
         warn: log a warning for keys that have been renamed.
 
     Raises:
-        ConfigError: names every mistake in one sentence.
+        ConfigError: the message names every mistake.
     """
     merged: dict[str, Any] = {
         key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()
@@ -165,7 +165,7 @@ def _set(values: dict[str, Any], dotted: str, value: object) -> None:
 
 
 def _sentence(error: Any) -> str:
-    """One clause for one pydantic error, with its dotted path."""
+    """Describe one pydantic error, with its dotted key."""
     path = [part for part in error["loc"] if isinstance(part, str)]
     dotted = ".".join(path)
     if error["type"] == "extra_forbidden":

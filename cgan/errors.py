@@ -1,13 +1,13 @@
-"""Exceptions, and the texts that several of them share.
+"""Exceptions, and helpers for their messages.
 
 CganError
 ├── ConfigError             an invalid config or argument
 │   └── UnknownName         a name that is not in its table
 ├── DataError               images are missing or cannot be read
-├── FileError               a file is damaged, foreign or too new, or cannot be written
+├── FileError               a file cannot be read in this format, or cannot be written
 ├── DeviceError             the device is not available
-├── MeasureError            a generator cannot be measured as requested
-├── UnconditionalError      an unconditional GAN was asked for a class
+├── MeasureError            a generator cannot be evaluated as requested
+├── UnconditionalError      a class was requested from an unconditional GAN
 └── RunError                a run cannot start, continue or finish
     └── Diverged            a loss or a weight is no longer finite
 """
@@ -53,11 +53,11 @@ class DeviceError(CganError):
 
 
 class MeasureError(CganError):
-    """A generator cannot be measured, or not with these features."""
+    """A generator cannot be evaluated, or the requested features are not available."""
 
 
 class UnconditionalError(CganError):
-    """An unconditional GAN was asked for a class."""
+    """A class was requested from an unconditional GAN."""
 
 
 class RunError(CganError):
@@ -69,7 +69,7 @@ class Diverged(RunError):
 
 
 def suggest(name: str, known: list[str]) -> str:
-    """The end of a sentence about an unknown name: the nearest known name, or all of them."""
+    """A hint after an unknown name: the closest known name, or all of them (a range if > 20)."""
     lower = {item.lower(): item for item in known}
     close = get_close_matches(name.lower(), lower, n=1, cutoff=0.6)
     if close:
@@ -80,6 +80,6 @@ def suggest(name: str, known: list[str]) -> str:
 
 
 def one_line(error: BaseException, limit: int = 120) -> str:
-    """The first line of an exception's text, without a final full stop; its type if it has none."""
+    """The first line of an exception's message, or the name of its type if the message is empty."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].strip()[:limit].rstrip(". ")

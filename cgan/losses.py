@@ -2,8 +2,8 @@
 
 Each function takes the discriminator's logits for real and generated images by keyword, shape (B,),
 any real value, and returns (B,) values ≥ 0 (the hinge generator loss: any real value). Average them
-and minimise. All are written with softplus(x) = log(1 + eˣ), which neither overflows nor needs the
-epsilon that log(sigmoid(x)) needs.
+and minimise. Log-sigmoid terms use softplus(x) = log(1 + eˣ), which does not overflow and needs no
+epsilon.
 
 To add a loss: write its two functions and add one line to ``LOSSES``.
 """
@@ -57,12 +57,12 @@ def generator_relativistic(*, real: Tensor | None, fake: Tensor) -> Tensor:
 
 
 def discriminator_relativistic(*, real: Tensor, fake: Tensor) -> Tensor:
-    """−log σ(D(x) − D(G(z))): the same papers, the discriminator's side."""
+    """−log σ(D(x) − D(G(z))): the discriminator loss of the same papers."""
     return softplus(-(real - fake))
 
 
 class GeneratorLoss(Protocol):
-    """The generator's side. ``real`` may be None unless ``Loss.needs_real_logits`` is set."""
+    """The generator loss. ``real`` may be None unless ``Loss.needs_real_logits`` is set."""
 
     def __call__(self, *, real: Tensor | None, fake: Tensor) -> Tensor:
         """Logits (B,) to losses (B,)."""
@@ -70,12 +70,12 @@ class GeneratorLoss(Protocol):
 
 
 class Loss(NamedTuple):
-    """Both sides of an adversarial loss."""
+    """The generator and the discriminator loss of one adversarial game."""
 
     generator: GeneratorLoss
     discriminator: Callable[..., Tensor]
     needs_real_logits: bool = False
-    """Whether the generator's side uses the real logits."""
+    """Whether the generator loss uses the real logits."""
     aux_weight: float = 1.0
     """Weight of the auxiliary classifier's loss in the generator's loss, if D has one."""
 

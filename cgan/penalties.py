@@ -1,6 +1,6 @@
 """Gradient penalties for the discriminator, one value per sample, to be multiplied by γ.
 
-The discriminator's optimiser differentiates them again, so they are built with ``create_graph``.
+They are differentiated again with respect to D's weights, so they use ``create_graph=True``.
 """
 
 from __future__ import annotations

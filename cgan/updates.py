@@ -1,9 +1,8 @@
-"""Two update schemes: how G and D learn from one batch.
+"""Two update schemes: how one batch updates G and D.
 
-``alternating`` generates fakes twice: G learns, then D learns from new fakes of the updated G.
-``shared`` generates them once: G and D learn from the same fakes and the same logits, which saves
-one forward pass of G and one of D. In both schemes each network gets the gradient of its own loss
-only.
+``alternating`` generates fakes twice: it updates G, then updates D on new fakes of the updated G.
+``shared`` generates them once and updates G and D from the same fakes and logits, which saves one
+forward pass of G and one of D. In both schemes each network gets only the gradient of its own loss.
 
 To add a scheme: write one function with the signature of ``alternating`` and add one line to
 ``UPDATES``.
@@ -72,7 +71,7 @@ def alternating(
         real: (B, C, H, W) in [-1, 1].
         labels: (B,) int64, used for the real images and for the fakes; None if unconditional.
         draw_z: returns new z, (B, latent_dim), at each call.
-        loss: both sides of the adversarial loss.
+        loss: generator and discriminator loss.
         weights: gradient penalties added to D's loss in this step.
     """
     G, D = players.generator, players.discriminator
@@ -109,8 +108,8 @@ def shared(
     """Update G and D together from the same fakes and the same logits (one forward pass of G).
 
     Both gradients are computed before either optimiser steps, and each ``backward`` is limited to
-    one network's parameters. So D's loss never reaches G. (In "method one" of the notes it does,
-    and cancels G's own gradient.) Arguments as for ``alternating``.
+    one network's parameters, so no gradient of D's loss reaches G. (Otherwise it would cancel
+    G's own gradient.) Arguments as for ``alternating``.
     """
     G, D = players.generator, players.discriminator
 
@@ -134,8 +133,8 @@ def discriminate(D: nn.Module, images: Tensor, labels: Tensor | None) -> tuple[T
     """D's logits (B,) and the loss of its auxiliary classifier (a scalar, 0 without one).
 
     The auxiliary loss is the mean of −log p(y|x): Odena et al. 2017 (AC-GAN), equation 3. D
-    minimises it on real images only, because unfinished fakes would teach it wrong classes (Hou et
-    al. 2022). G minimises it on its fakes.
+    minimises it on real images only, because poor fakes would teach it wrong classes (Hou et al.
+    2022). G minimises it on its fakes.
     """
     output = D(images, labels)
     if output.dim() == 1 or labels is None:
@@ -152,7 +151,7 @@ def compute_penalties(
     labels: Tensor | None,
     weights: PenaltyWeights,
 ) -> Tensor:
-    """Sum of the mean penalties, each times its γ: a scalar, 0 if all are off."""
+    """Sum of the mean penalties, each multiplied by its γ: a scalar, 0 if all are off."""
     total = real_logits.new_zeros(())
     if weights.r1:
         total = total + weights.r1 * r1(real_logits, real).mean()
@@ -176,13 +175,13 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
 
 def backward_into(network: nn.Module, loss: Tensor, retain_graph: bool = False) -> None:
-    """Set ``grad`` of this network's parameters to the gradient of this loss, and no other's."""
+    """Set ``grad`` of this network's parameters, and of no others, to the gradient of the loss."""
     network.zero_grad(set_to_none=True)
     loss.backward(inputs=list(network.parameters()), retain_graph=retain_graph)
 
 
 def unwrap_compiled(network: nn.Module) -> nn.Module:
-    """The original module of a compiled one: compiled code has no second derivative."""
+    """The original module of a compiled one: compiled code does not support double backward."""
     original: nn.Module = getattr(network, "_orig_mod", network)
     return original
 

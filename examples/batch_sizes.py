@@ -1,7 +1,7 @@
-"""A batch of 64 against one of 10,000, equal epochs: the large one updates 156 times less often.
+"""Batch size 64 against 10,000, equal epochs: the large batch gives 156 times fewer updates.
 
-The notes this project began with left the batch at 10,000 by mistake and saw nothing learned.
-Real MNIST ($CGAN_DATA). Run it:  python examples/batch_sizes.py
+The notes in docs/notes.md used a batch size of 10,000 by mistake, and the GAN did not learn.
+Needs MNIST in $CGAN_DATA. Run it:  python examples/batch_sizes.py
 """
 
 import sys

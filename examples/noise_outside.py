@@ -1,7 +1,7 @@
-"""Is there noise outside the digits without convolutions? Ink where real MNIST never has any.
+"""Background noise with and without convolutions, in pixels that are 0 in all MNIST images.
 
-The notes this project began with saw noise, black and white, around the digits of an MLP.
-Real MNIST ($CGAN_DATA). Run it:  python examples/noise_outside.py
+The notes in docs/notes.md report black and white noise around the digits of an MLP.
+Needs MNIST in $CGAN_DATA. Run it:  python examples/noise_outside.py
 """
 
 import sys
@@ -11,7 +11,7 @@ import matplotlib.pyplot as plt
 import cgan
 from cgan.storage.metrics import read_curves
 
-SHARE = float((sys.argv[1:] or ["1"])[0])  # of the images below
+SHARE = float((sys.argv[1:] or ["1"])[0])  # fraction of the budgets below
 IMAGES = {"mnist-mlp": 200_000 * SHARE, "mnist-dcgan": 60_000 * SHARE}
 
 fig, (left, *grids) = plt.subplots(1, 3, figsize=(11, 3.4), layout="constrained")
@@ -23,13 +23,13 @@ for axis, (name, images) in zip(grids, IMAGES.items(), strict=True):
     }
     run = cgan.train(cgan.load_config(name, settings), f"runs/noise-{name}")
     curve = read_curves(run.folder)["background_ink"]
-    print(f"{name}: ink outside {curve[0][1]:.4f} at first, {curve[-1][1]:.5f} at last, of 1")
+    print(f"{name}: background mean {curve[0][1]:.4f} at first, {curve[-1][1]:.5f} at the end")
     left.plot([seen / images for seen, _ in curve], [ink for _, ink in curve], label=name)
     drawn = cgan.load(run.folder).sample(None, n=5)[:, 0]  # five of each class
     shown = drawn.view(10, 5, 28, 28)[:8].permute(1, 2, 0, 3).reshape(5 * 28, 8 * 28)
-    axis.imshow(shown.sqrt().numpy(), cmap="gray")  # the root makes faint ink plain
-    axis.set(title=f"{name} (√ of the ink)", xticks=[], yticks=[])
-left.set(xlabel="share of the training", ylabel="ink where real digits have none", yscale="log")
+    axis.imshow(shown.sqrt().numpy(), cmap="gray")  # the square root makes faint noise visible
+    axis.set(title=f"{name} (square root)", xticks=[], yticks=[])
+left.set(xlabel="fraction of the budget", ylabel="mean background value", yscale="log")
 left.legend()
 plt.savefig("noise_outside.png", dpi=110)
 print("noise_outside.png")

@@ -1,4 +1,4 @@
-"""A conditional GAN in a loop of your own: networks, loss and penalty are plain parts.
+"""Train a conditional GAN in a custom loop with cgan's networks, loss and penalty.
 
 Run it:  python examples/own_loop.py
 """

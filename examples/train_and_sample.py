@@ -1,4 +1,4 @@
-"""Train on the bundled digits and ask for classes by name.
+"""Train on the bundled digits and generate classes by name.
 
 Run it:  python examples/train_and_sample.py
 """
@@ -17,9 +17,9 @@ sampler = cgan.load(run.folder)
 sevens = sampler.sample("7", n=16, seed=0)  # (16, 1, 8, 8) in [0, 1]
 mixed = sampler.sample(["4", "2"], n=8, seed=3)  # eight fours, then eight twos
 again = sampler.sample("7", n=1, seed=5)  # the sixth of the sevens above
-print("the same picture:", bool((to_pixels(again[0]) == to_pixels(sevens[5])).all()))
+print("the same image:", bool((to_pixels(again[0]) == to_pixels(sevens[5])).all()))
 
 pixels = to_pixels(mixed)
 print(save_png(make_grid(pixels, columns=8, scale=6), Path("fours-and-twos.png")))
 if run.control is not None:
-    print(f"drew what it was asked for: {100 * run.control.accuracy:.1f} % of the time")
+    print(f"control accuracy: {100 * run.control.accuracy:.1f} %")

@@ -1,7 +1,7 @@
-"""Three ways to update G and D, on the bundled digits: two that learn and one that cannot.
+"""Three ways to update G and D, on the bundled digits: two that learn and one that does not.
 
-Method one of the notes this began with: both losses backward, then both steps. D's loss reaches G
-and takes back what G's own gave. Run it:  python examples/update_schemes.py
+"Method one" of docs/notes.md calls backward on both losses, then both optimisers. The gradient of
+D's loss then reaches G and cancels G's own. Run it:  python examples/update_schemes.py
 """
 
 import sys
@@ -21,7 +21,7 @@ ASKED = torch.arange(10).repeat(100)
 
 
 def method_one(players, real, labels, draw_z, loss):
-    """What reaches G is the sum of both losses' gradients."""
+    """Update G with the sum of the gradients of both losses."""
     G, D = players.generator, players.discriminator
     fake_logits = D(G(draw_z(), labels), labels)
     loss_G = loss.generator(real=None, fake=fake_logits).mean()
@@ -35,7 +35,7 @@ def method_one(players, real, labels, draw_z, loss):
 
 
 def learn(update, judge):
-    """Train for a while; control accuracy at ten moments, and the last figures."""
+    """Train; return ten values of control accuracy, and the metrics of the last step."""
     torch.manual_seed(0)
     G, D = cgan.build_pair("mlp", image_shape=(1, 8, 8), generator_label="concat")
     players = Players(G, D, *(torch.optim.Adam(n.parameters(), 1e-3, (0.0, 0.99)) for n in (G, D)))

@@ -46,9 +46,9 @@ def test_counts_with_units() -> None:
 def test_one_budget_replaces_the_other_and_both_are_refused() -> None:
     config = load_config("digits-mlp", {"minutes": 5})
     assert (config.images, config.minutes) == (None, 5)
-    with pytest.raises(ConfigError, match="one of the two"):
+    with pytest.raises(ConfigError, match="either in images or in minutes"):
         make_config({"images": 100, "minutes": 1})
-    with pytest.raises(ConfigError, match="one of the two"):
+    with pytest.raises(ConfigError, match="either in images or in minutes"):
         make_config({})
 
 

@@ -49,7 +49,7 @@ app = typer.Typer(
     cls=Group,
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="GANs that draw the class you ask for, with the control measured.",
+    help="Train, sample and evaluate class-conditional GANs.",
     epilog="Start with:  cgan train --conditional   and then   cgan generate --digit 7",
 )
 

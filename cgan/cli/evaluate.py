@@ -41,7 +41,7 @@ def evaluate(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Evaluate a generator against real images: control, quality, diversity, copying."""
+    """Evaluate a generator against real images: control, quality, diversity, memorization."""
     from cgan.cli import tables
     from cgan.evaluation.api import evaluate as evaluate_model
 

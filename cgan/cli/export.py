@@ -27,15 +27,13 @@ def info(model: ModelArgument = None, as_json: JsonOption = False) -> None:
 
 def export(
     model: ModelArgument = None,
-    onnx: Annotated[bool, typer.Option("--onnx", help="As ONNX, the only format.")] = True,
+    onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX, the only format.")] = True,
     out: Annotated[
         str | None,
-        typer.Option(
-            help="An .onnx file.", show_default="beside the generator, where generate finds it"
-        ),
+        typer.Option(help="An .onnx file.", show_default="next to the generator file"),
     ] = None,
 ) -> None:
-    """Export a generator as ONNX. cgan generate then draws without importing torch."""
+    """Export a generator as ONNX. cgan generate then runs without importing torch."""
     from cgan.sampling.export import export as write_export
     from cgan.storage.paths import newest_model
 

@@ -12,8 +12,8 @@ from cgan.cli.options import DataDirOption, DataOption, DeviceOption, ModelArgum
 from cgan.errors import ConfigError
 
 if TYPE_CHECKING:
+    from cgan.sampling.class_names import GeneratorInfo, Request
     from cgan.sampling.rejection import RejectionSampler
-    from cgan.sampling.request import GeneratorInfo, Request
     from cgan.sampling.sampler import Sampler
 
 MIN_SIDE = 56
@@ -34,7 +34,7 @@ def generate(
     n: Annotated[
         int | None, typer.Option("-n", help="Images per class.", show_default="16")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the first image; the next has the next.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the first image of each class.")] = 0,
     out: Annotated[
         str | None,
         typer.Option(help="A .png for one grid, or a folder for one PNG per image."),
@@ -43,7 +43,7 @@ def generate(
         int | None,
         typer.Option(
             help="Write a data set of this many images, balanced over the classes, into the folder "
-            "--out. The same command again continues it."
+            "--out. Run the same command again to continue it."
         ),
     ] = None,
     format: Annotated[
@@ -53,7 +53,7 @@ def generate(
     scale: Annotated[
         int | None,
         typer.Option(
-            min=1, max=64, help="Enlarge by this factor.", show_default="grid: to 56 pixels or more"
+            min=1, max=64, help="Enlarge by this factor.", show_default="grids: at least 56 pixels"
         ),
     ] = None,
     verify: Annotated[
@@ -64,7 +64,7 @@ def generate(
     data_dir: DataDirOption = None,
     device: DeviceOption = "cpu",
 ) -> None:
-    """Draw images of the classes you name; prints where they are."""
+    """Generate images of the given classes and print the output path."""
     _check_options(n, out, count, format, scale)
     sampler = _open(model, device, needs_torch=verify or count is not None)
     labels = [*map(str, digit or []), *(classes or [])] or None
@@ -81,7 +81,7 @@ def generate(
     request = sampler.request(labels, n, seed)
     target = Path(out) if out else _default_out(sampler, labels, n, seed)
     if target.suffix and target.suffix != ".png" and not target.is_dir():
-        raise ConfigError(f"--out takes a .png or a folder, not {out}")
+        raise ConfigError(f"--out must be a .png file or a folder, not {out}")
     rejection = _rejection(sampler, data, data_dir) if verify else None
     _draw(sampler, request, n, target, scale, rejection)
     _print_control(sampler, rejection)
@@ -91,19 +91,19 @@ def generate(
 def _check_options(
     n: int | None, out: str | None, count: int | None, format: str | None, scale: int | None
 ) -> None:
-    """Reject options that --count excludes or requires."""
+    """Reject options that do not fit together."""
     if count is None:
         if format is not None:
             raise ConfigError("--format needs --count, the number of images in the data set")
         return
     if n is not None:
-        raise ConfigError("-n counts images per class, --count images in total: give one")
+        raise ConfigError("-n is images per class and --count images in total: give only one")
     if scale is not None:
-        raise ConfigError("images of a data set keep their size: leave out --scale or --count")
+        raise ConfigError("--scale does not apply to a data set: leave out --scale or --count")
     if out is None:
         raise ConfigError("--count needs --out, the folder of the data set")
     if Path(out).suffix in {".png", ".tar", ".npz"}:
-        raise ConfigError(f"with --count, --out takes a folder, not {out}")
+        raise ConfigError(f"with --count, --out must be a folder, not {out}")
 
 
 def _draw(
@@ -152,8 +152,8 @@ def _write_dataset(
     )  # fmt: skip
     if written.stopped_by is not None:
         messages.print(
-            f"stopped with {written.drawn + written.kept:,} images in {out}: the same command "
-            "continues"
+            f"stopped with {written.drawn + written.kept:,} images in {out}: run the same "
+            "command again to continue"
         )
         raise typer.Exit(128 + written.stopped_by)
     rank, world_size = rank_and_world_size()
@@ -162,20 +162,20 @@ def _write_dataset(
         if labels is not None:
             of = f" of {', '.join(dict.fromkeys(labels))}"
         part = f" (this process's part of {count:,})" if world_size > 1 else ""
-        kept = f", {written.kept:,} of them from before" if written.kept else ""
+        kept = f", {written.kept:,} of them from an earlier run" if written.kept else ""
         messages.print(f"{written.drawn + written.kept:,} images{of}{part}{kept}")
         _print_control(sampler, rejection)
         typer.echo(str(out))
 
 
 def _print_control(sampler: GeneratorInfo, rejection: RejectionSampler | None) -> None:
-    """Which generator drew, its measured control, and the judge's acceptance."""
+    """Print the generator, its measured control accuracy, and the judge's acceptance rate."""
     measured = sampler.header["measured"]
     control = ""
     if sampler.conditional and measured:
         share = f"{100 * measured['control_accuracy']:.2f} %"
-        control = f", which draws the requested class {share} of the time"
-    messages.print(f"drawn by {sampler.name}{control}")
+        control = f" (control accuracy {share})"
+    messages.print(f"generated by {sampler.name}{control}")
     if rejection is not None:
         rest = "; the others were drawn again" if rejection.accepted < rejection.drawn else ""
         messages.print(
@@ -185,7 +185,7 @@ def _print_control(sampler: GeneratorInfo, rejection: RejectionSampler | None) -
 
 
 def _open(model: str | None, device: str, needs_torch: bool) -> Any:
-    """The requested generator; its ONNX export if that is enough."""
+    """Load the requested generator, or its ONNX export if torch is not needed."""
     from cgan.sampling.onnx import open_export
     from cgan.storage.paths import find_generator, newest_model
 
@@ -200,7 +200,7 @@ def _open(model: str | None, device: str, needs_torch: bool) -> Any:
 
 
 def _rejection(sampler: Sampler, data: str | None, data_dir: str | None) -> RejectionSampler:
-    """Rejection sampling with the judge beside the generator, or one of its data."""
+    """A rejection sampler with the judge in the generator's folder, or else that of its data."""
     from cgan.data import load_split
     from cgan.evaluation.api import data_config_of
     from cgan.evaluation.judge import Judge
@@ -216,7 +216,7 @@ def _rejection(sampler: Sampler, data: str | None, data_dir: str | None) -> Reje
 
 
 def _default_out(sampler: GeneratorInfo, labels: list[str] | None, n: int, seed: int) -> Path:
-    """A descriptive name, in the run folder or, for a single file, in the current folder."""
+    """A descriptive file name in ``generated/``, in the run folder or the current folder."""
     from cgan.storage.paths import CONFIG_FILE, safe_file_name
 
     what = "-".join(map(safe_file_name, labels)) if labels else "all"

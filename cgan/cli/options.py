@@ -24,13 +24,11 @@ ModelArgument = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 DataOption = Annotated[
     str | None,
-    typer.Option(help="The training data, if the run does not name it.", show_default=False),
+    typer.Option(help="Data set or folder, instead of the run's.", show_default=False),
 ]
 DataDirOption = Annotated[
     str | None,
-    typer.Option(
-        help="Where data sets are stored or downloaded to.", show_default="$CGAN_DATA or the cache"
-    ),
+    typer.Option(help="Folder for (downloaded) data sets.", show_default="$CGAN_DATA or the cache"),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 

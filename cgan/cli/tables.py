@@ -55,7 +55,7 @@ def print_plan(config: Config, out: str | Path | None) -> None:
 
 
 def print_run(run: Run, sampler: Sampler) -> None:
-    """The result of training, and the command that draws from it."""
+    """The result of training, and the command that generates images with it."""
     rows = {
         "trained on": f"{run.images_seen:,} images in {run.seconds / 60:.1f} minutes",
         "run": str(run.folder),
@@ -97,7 +97,7 @@ def print_card(card: Mapping[str, Any]) -> None:
     results.print()
     print_rows({key.replace("_", " "): card[key] for key in CARD if key in card})
     table = Table(title=f"{card['pictures']:,} images; features: {card['features']}")
-    table.add_column("figure")
+    table.add_column("metric")
     for heading in ("generated", "real", "chance"):
         table.add_column(heading, justify="right")
     for key, row in sorted(card["figures"].items(), key=lambda row: "control" not in row[0]):
@@ -108,7 +108,7 @@ def print_card(card: Mapping[str, Any]) -> None:
 
 
 SHARES = {"precision", "recall", "coverage", "copied_share", "cas"}
-"""Figures of a model card that are fractions, besides the accuracies."""
+"""Metrics of a model card that are fractions, in addition to the accuracies."""
 
 
 def print_report(report: Report) -> None:
@@ -124,7 +124,7 @@ def print_report(report: Report) -> None:
 
 def print_classes(report: Report) -> None:
     """Control, intra-class FID and diversity of each class."""
-    table = Table(title="figures per class")
+    table = Table(title="metrics per class")
     table.add_column("class")
     for heading in ("control", "95 % interval", "real", "intra-class FID", "real", "diversity"):
         table.add_column(heading, justify="right")
@@ -137,7 +137,7 @@ def print_classes(report: Report) -> None:
 
 
 def print_confusion(control: Control) -> None:
-    """The confusion matrix in %; · is never."""
+    """The confusion matrix in %; · means 0."""
     table = Table(title="requested class (rows), class predicted by the judge (columns), %")
     table.add_column("")
     for name in control.classes:
@@ -157,7 +157,7 @@ def print_comparison(reports: Sequence[Report]) -> None:
 
 
 def print_warnings(report: Report) -> None:
-    """Problems of a generator, and figures that were left out."""
+    """Problems of a generator, and metrics that were left out."""
     for warning in report.warnings:
         results.print(f"warning: {warning}", style="yellow")
     for reason in report.left_out:
@@ -165,14 +165,14 @@ def print_warnings(report: Report) -> None:
 
 
 def print_figures(reports: Sequence[Report]) -> None:
-    """All figures beside those of real images and of chance."""
+    """All metrics, next to those of real images and of chance."""
     networks = ", ".join(dict.fromkeys(report.features for report in reports))
     counts = ", ".join(dict.fromkeys(f"{report.pictures:,}" for report in reports))
     table = Table(
         title=f"{counts} images against {reports[0].held_out}\nfeatures: {networks}",
         title_justify="left",
     )
-    table.add_column("figure")
+    table.add_column("metric")
     for report in reports:
         table.add_column(report.model if len(reports) > 1 else "generated", justify="right")
     table.add_column("real", justify="right")

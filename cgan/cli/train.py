@@ -19,18 +19,18 @@ def train(
     config: Annotated[
         str | None,
         typer.Argument(
-            help="digits-mlp, mnist-mlp, mnist-dcgan, mnist (the packaged one), fashion-dcgan, "
+            help="digits-mlp, mnist-mlp, mnist-dcgan, mnist (packaged generator), fashion-dcgan, "
             "folder-dcgan, or a YAML file. Default: the config for --data, or digits-mlp.",
             show_default=False,
         ),
     ] = None,
     conditional: Annotated[
         bool | None,
-        typer.Option("--conditional/--plain", help="Class-conditional, or the plain baseline."),
+        typer.Option("--conditional/--plain", help="Class-conditional, or unconditional (plain)."),
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="digits, mnist, fashion-mnist, kmnist, cifar10, or a folder of folders."),
+        typer.Option(help="digits, mnist, fashion-mnist, kmnist, cifar10, or a folder."),
     ] = None,
     data_dir: DataDirOption = None,
     size: Annotated[int | None, typer.Option(help="Side of a folder's images in pixels.")] = None,
@@ -46,7 +46,7 @@ def train(
     images: Annotated[
         str | None, typer.Option(help="Budget in images, like 600k or 2M.", metavar="COUNT")
     ] = None,
-    minutes: Annotated[float | None, typer.Option(help="Or budget in minutes.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Budget in minutes instead.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
     lr: Annotated[float | None, typer.Option(help="Initial learning rate of Adam.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of weights, batches and latents.")] = None,
@@ -62,13 +62,11 @@ def train(
         list[str] | None,
         typer.Option("--set", help="Any other config key.", metavar="KEY=VALUE"),
     ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and do nothing.")
-    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the config and exit.")] = False,
 ) -> None:
-    """Train a GAN, conditional or plain."""
+    """Train a GAN, class-conditional or unconditional (plain)."""
     if images is not None and minutes is not None:
-        raise ConfigError("give the budget in --images or in --minutes, one of the two")
+        raise ConfigError("give the budget either in --images or in --minutes")
     overrides = _overrides(
         {
             "model.conditional": conditional,

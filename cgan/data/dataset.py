@@ -1,4 +1,4 @@
-"""A data set in memory, the indices of its classes, and the split of a set without a test part."""
+"""In-memory data sets, indices by class, and a stratified split for data without a test set."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ImageDataset:
 
 
 def class_indices(labels: Tensor, generator: torch.Generator | None = None) -> dict[int, Tensor]:
-    """Indices of each class that occurs, by label; shuffled if a generator is given."""
+    """Indices of the images of each class, by label; shuffled if a generator is given."""
     found = {}
     for label in labels.unique().tolist():
         members = (labels == label).nonzero().squeeze(1)
@@ -89,7 +89,7 @@ def warn_about_classes(dataset: ImageDataset | ImageFolder, balanced: bool = Fal
     if most > 10 * least and not balanced:
         logger.warning(
             "the largest class has %d images and the smallest %d: "
-            "--set data.balanced=true draws them evenly",
+            "--set data.balanced=true samples all classes equally often",
             most,
             least,
         )

@@ -1,6 +1,6 @@
 """The named data sets: scikit-learn's bundled digits, and torchvision's.
 
-To add one: write a function that returns an ``ImageDataset``, add one line to ``DATASETS``,
+To add one: write a function that returns an ``ImageDataset``, add one line to ``DATASETS``
 and add its name to ``cgan.config.DATA_NAMES``.
 """
 
@@ -19,7 +19,7 @@ from cgan.data.dataset import ImageDataset, Split, stratified_split
 from cgan.errors import DataError, one_line
 
 HELD_OUT_DIGITS = 0.2
-"""Fraction of the bundled digits that is held out: they have no test part."""
+"""Fraction of the bundled digits that is held out, because they have no test set."""
 
 logger = logging.getLogger("cgan")
 
@@ -40,8 +40,8 @@ def _load_torchvision(
 ) -> ImageDataset:
     from torchvision import datasets
 
-    # torchvision checks the MD5 of CIFAR-10's files before it unpickles them. The MNIST family is
-    # plain bytes.
+    # torchvision checks the MD5 of CIFAR-10's files before it unpickles them. MNIST and
+    # its variants are not pickled.
     make: Any = getattr(datasets, kind)
     try:
         data = make(root=str(data_dir), train=split == "train", download=False)
@@ -63,10 +63,10 @@ def _download(make: Any, kind: str, data_dir: Path, split: Split) -> Any:
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
         return make(root=str(data_dir), train=split == "train", download=True)
-    except Exception as error:  # no network, a broken mirror, no permission, a torn archive
+    except Exception as error:  # no network, a broken mirror, no permission, a truncated archive
         raise DataError(
             f"{kind} is not in {data_dir} and could not be downloaded ({one_line(error)}); "
-            "--data digits needs no download, and --data-dir names a folder that holds it"
+            "--data digits needs no download; or give its folder with --data-dir"
         ) from error
 
 

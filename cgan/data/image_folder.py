@@ -1,4 +1,4 @@
-"""A folder with one subfolder of images per class: scan it, read, crop and resize its images."""
+"""Folders with one subfolder of images per class: scan, read, crop and resize the images."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def scan_folder(root: Path, *, size: int | None = None, skip_broken: bool = Fals
         size = next((side for side in SIZES if side >= middle), SIZES[-1])
     channels = 1 if modes <= GREY_MODES else 3
     logger.info(
-        "%s: %d images of %d classes, resized to %d×%d in %s (--size changes that)",
+        "%s: %d images of %d classes, resized to %d×%d in %s (change it with --size)",
         root.name, len(paths), len(classes), size, size, "grey" if channels == 1 else "colour",
     )  # fmt: skip
     return ImageFolder(
@@ -130,7 +130,7 @@ def scan_folder(root: Path, *, size: int | None = None, skip_broken: bool = Fals
 
 
 def read_image(path: Path, image_shape: tuple[int, int, int]) -> Tensor:
-    """Read one file as uint8 of the given (C, H, W); transparency is placed on white.
+    """Read one file as uint8 of the given (C, H, W); transparent pixels become white.
 
     Raises:
         DataError: the file is broken.
@@ -178,9 +178,9 @@ def _check_layout(root: Path, folders: list[Path], classes: tuple[str, ...]) -> 
                 f"the images in {root} are two folders deep: did you mean --data {nested[0]}?"
             )
         if _images_in(root):
-            raise DataError(f"put the images in {root} into one folder per class, named by class")
+            raise DataError(f"put the images in {root} into one folder per class, named after it")
         raise DataError(
-            f"no images in {root}: it should hold one folder of images per class "
+            f"no images in {root}: it must contain one folder of images per class "
             f"({', '.join(sorted(SUFFIXES))})"
         )
     for folder in nested:
@@ -195,4 +195,4 @@ def _has_images(path: Path) -> bool:
 
 
 def _broken(path: Path) -> DataError:
-    return DataError(f"{path} cannot be read as an image; --skip-broken leaves it out")
+    return DataError(f"{path} cannot be read as an image; --skip-broken skips it")

@@ -37,12 +37,12 @@ def load_pictures(
     Args:
         source: a name of ``DATASETS``, or a folder with one subfolder of images per class.
         split: ``train``, or ``test`` for the held-out part.
-        data_dir: where data sets are stored or downloaded to; default ``$CGAN_DATA``, then the
-            cache.
+        data_dir: folder of the data sets; missing ones are downloaded. The default is
+            ``$CGAN_DATA``, or the cache.
         size: side in pixels that a folder's images are resized to; None chooses one.
         skip_broken: skip images of a folder that cannot be read.
-        memory_bytes: a folder whose pixels need more memory is read from disk in batches; None is
-            half of the available memory.
+        memory_bytes: a folder that needs more memory than this is read from disk in batches; None
+            means half of the available memory.
 
     Raises:
         DataError: the images are missing, cannot be downloaded or cannot be read.
@@ -71,7 +71,7 @@ def load_split(data: DataConfig, split: Split) -> ImageDataset | ImageFolder:
 
 
 def dataset_info(data: DataConfig) -> tuple[tuple[int, int, int], tuple[str, ...]]:
-    """(C, H, W) and the class names, without loading or downloading a named data set."""
+    """(C, H, W) and the class names; a named data set is not loaded or downloaded for this."""
     if data.source in DATASETS:
         return DATASETS[data.source].image_shape, DATASETS[data.source].classes
     folder = _scan(data.source, data.size, data.skip_broken)
@@ -81,9 +81,9 @@ def dataset_info(data: DataConfig) -> tuple[tuple[int, int, int], tuple[str, ...
 def describe_test_split(source: str) -> str:
     """What the ``test`` split of a source is, as text for the report."""
     if source in DATASETS and source != "digits":
-        return "the test part of the data"
+        return "the test set"
     fraction = HELD_OUT_DIGITS if source in DATASETS else HELD_OUT_FOLDER
-    return f"{100 * fraction:.0f} % of each class, held out by a fixed seed (there is no test part)"
+    return f"{100 * fraction:.0f} % of each class, held out with a fixed seed (it has no test set)"
 
 
 def _scan(source: str, size: int | None, skip_broken: bool) -> ImageFolder:

@@ -1,4 +1,4 @@
-"""Endless shuffled batches on the training device, determined by the number of images seen."""
+"""Endless shuffled batches on the training device, a function of seed and images seen."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from cgan.runtime.distributed import SINGLE_PROCESS, World
 from cgan.storage.images import to_signed
 
 Batches = Generator[tuple[Tensor, Tensor], None, None]
-"""Endless (images, labels). Closing it ends its worker processes."""
+"""Endless (images, labels). Closing it stops its worker processes."""
 
 
 def epoch_order(labels: Tensor, seed: int, epoch: int, balanced: bool = False) -> Tensor:
     """The order of an epoch's images: (N,) indices, determined by seed and epoch.
 
-    With ``balanced``, every class occurs equally often (N / classes, rounded up): images of a small
-    class are repeated, a large class is cut.
+    With ``balanced``, every class occurs equally often (N / classes, rounded up): images of
+    small classes are repeated, large classes are subsampled.
     """
     generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
     if not balanced:
@@ -43,12 +43,12 @@ def epoch_order(labels: Tensor, seed: int, epoch: int, balanced: bool = False) -
 class Loader:
     """Endless batches of images in [-1, 1], float32 (B, C, H, W), and labels, int64 (B,).
 
-    An ``ImageDataset`` is kept on the device as uint8 if it fits; a batch is then one gather
-    and one multiplication. An ``ImageFolder`` is read by worker processes. Each of several
+    An ``ImageDataset`` is kept on the device as uint8 if it fits; a batch is then
+    gathered and scaled there. An ``ImageFolder`` is read by worker processes. Each of several
     training processes gets its shard of the same batches.
 
-    The position is one number: the batches after ``images_seen`` images are the same in every
-    process, so a resumed run needs nothing else.
+    The loader has no state: the seed and ``images_seen`` determine all following batches, so a
+    resumed run needs nothing else.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Loader:
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
             worker_init_fn=ignore_interrupts,
-            generator=torch.Generator(),  # otherwise it draws from the random state of z
+            generator=torch.Generator(),  # otherwise it uses torch's global random state, like z
         )
         for batch, labels in reader:
             yield (
@@ -118,7 +118,7 @@ def ignore_interrupts(worker: int) -> None:
 
 
 def fits(images: Tensor, device: torch.device) -> bool:
-    """Whether the images take at most half of the device's free memory."""
+    """Whether the images take at most half of a GPU's free memory; always True on a CPU."""
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)

@@ -1,4 +1,4 @@
-"""``cgan.evaluate`` and ``cgan.compare``: measure generators by their files."""
+"""``cgan.evaluate`` and ``cgan.compare``: evaluate generator files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def evaluate(
 
     Args:
         model: a run folder, a generator file, ``"mnist"``, or a sampler.
-        data: the training data, if the run does not name it: a data set's name or a folder.
+        data: a data set or a folder to use instead of the data in the run's config.
         data_dir: where data sets are stored.
         per_class: images to draw of each class.
         features: ``"judge"``, or ``"inception"``, which downloads its weights.
@@ -49,8 +49,8 @@ def evaluate(
         device: the device to use.
 
     Raises:
-        CganError: model, data or features are not available. A figure that cannot be measured is
-            left out, and the report says why.
+        CganError: model, data or features are not available. A metric that cannot be
+            computed is left out, and the report says why.
     """
     (report,) = compare(
         [model], data=data, data_dir=data_dir, per_class=per_class, features=features, cas=cas,
@@ -69,7 +69,7 @@ def compare(
     cas: bool = False,
     device: str = "auto",
 ) -> list[Report]:
-    """Evaluate several generators like ``evaluate``; equal data is processed once."""
+    """Evaluate several generators like ``evaluate``; data that they share is processed once."""
     torch_device = find_device(device)
     samplers = [one if isinstance(one, Sampler) else load(one) for one in models]
     configs = [data_config_of(sampler, data, data_dir) for sampler in samplers]
@@ -106,7 +106,7 @@ def data_config_of(
     """The training data of a generator, and where it is stored now.
 
     Raises:
-        ConfigError: the data is not there.
+        ConfigError: the data is not found.
     """
     config = (_run_config(sampler) or sampler.config).data
     changes: dict[str, object] = {}
@@ -119,8 +119,7 @@ def data_config_of(
     config = config.model_copy(update=changes)
     if config.source not in DATA_NAMES and not Path(config.source).is_dir():
         raise ConfigError(
-            f"the data it was trained on, {config.source}, is not there: "
-            "say where it is with --data"
+            f"the training data {config.source} was not found: give its location with --data"
         )
     return config
 

@@ -33,7 +33,7 @@ PAIRS = 20
 
 
 def build_report(sampler: Sampler, reference: Reference, *, cas: bool = False) -> Report:
-    """Measure everything about one generator.
+    """Evaluate one generator.
 
     Args:
         sampler: the generator; seeds 0 to ``reference.per_class`` − 1 of each class are drawn.
@@ -42,7 +42,7 @@ def build_report(sampler: Sampler, reference: Reference, *, cas: bool = False) -
 
     Raises:
         MeasureError: the judge has other classes, or the generator's images are not finite. A
-            figure that cannot be measured is left out, and the report says why.
+            metric that cannot be computed is left out, and the report says why.
     """
     check_judge(sampler, reference.judge)
     count = len(sampler.classes) * reference.per_class
@@ -102,9 +102,9 @@ def figures_by_class(
 def closest_pairs(
     drawn: FeatureSet, closest: Nearest, reference: Reference
 ) -> tuple[Tensor, Tensor]:
-    """Generated images beside their nearest training images, the closest pairs of each class.
+    """Generated images with their nearest training images, the closest pairs of each class.
 
-    Per class, because the closest pairs overall would all show the simplest class.
+    They are chosen per class, because the closest pairs overall would all show the simplest class.
 
     Returns:
         uint8 (N, 2, C, H, W) and distances (N,), N ≤ ``PAIRS``.

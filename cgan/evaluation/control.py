@@ -20,8 +20,7 @@ from cgan.evaluation.judge import Judge
 from cgan.sampling.sampler import Sampler
 
 IGNORES_LABEL = 0.15
-"""A generator that covers less than this fraction of the way from chance to perfect ignores its
-label."""
+"""A generator ignores its label if (accuracy − chance) / (1 − chance) is below this value."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,8 @@ class Control:
     Attributes:
         classes: the class names.
         confusion: int64, (K, K): row requested, column predicted by the judge.
-        conditional: False for an unconditional GAN, whose images count for each class in turn.
-        judge_accuracy: accuracy of the judge on held-out real images: the ceiling.
+        conditional: False for an unconditional GAN, whose images are assigned to classes in turn.
+        judge_accuracy: accuracy of the judge on held-out real images. A generator can exceed it.
         judge_pictures: the number of those images.
     """
 
@@ -120,7 +119,7 @@ def check_judge(sampler: Sampler, judge: Judge) -> None:
         raise MeasureError(
             f"the generator draws {', '.join(sampler.classes[:5])}… of {sampler.image_shape} and "
             f"the judge knows {', '.join(judge.classes[:5])}… of {judge.header.image_shape}: "
-            "give the data it was trained on with --data"
+            "give the generator's training data with --data"
         )
 
 

@@ -1,8 +1,8 @@
-"""Distances between two sets of features, each a few lines of float64.
+"""Distances between two sets of features: FID, KID, precision, recall, density, coverage.
 
-Every function takes features of shape (N, F), any float type, real ones first, and needs nothing
-but them: where they come from (``cgan.evaluation.features``) decides what a figure means, so two
-figures of different features are never to be compared.
+Every function takes features of shape (N, F) of any float type, real ones first, and computes in
+float64. The values depend on the feature network (``cgan.evaluation.features``): do not compare
+values of different networks.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 NEIGHBOURS = 5
-"""k of ``manifold_scores``, as Naeem et al. 2020 choose it."""
+"""k of ``manifold_scores``: the value of Naeem et al. 2020."""
 
 CHUNK = 1_000
-"""Rows of a distance matrix that are in memory at once."""
+"""Rows of a distance matrix that are held in memory at once."""
 
 
 class Moments(NamedTuple):
@@ -36,9 +36,9 @@ def moments(features: Tensor) -> Moments:
 def frechet_distance(real: Moments, fake: Moments) -> float:
     """FID: ‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁ Σ₂)^½). Heusel et al. 2017, equation 6.
 
-    tr (Σ₁ Σ₂)^½ is the sum of the square roots of the eigenvalues of S Σ₂ S with S = Σ₁^½, which is
-    symmetric, so two symmetric eigenproblems do. Fréchet distance of two Gaussians, ≥ 0, 0 for
-    equal sets.
+    tr (Σ₁ Σ₂)^½ is the sum of the square roots of the eigenvalues of S Σ₂ S with S = Σ₁^½. Both Σ₁
+    and S Σ₂ S are symmetric, so ``eigh`` is enough. This is the Fréchet distance of two Gaussians:
+    ≥ 0, and 0 for equal sets.
     """
     values, vectors = torch.linalg.eigh(real.covariance)
     root = vectors * values.clamp_min(0).sqrt() @ vectors.T
@@ -51,8 +51,8 @@ def frechet_distance(real: Moments, fake: Moments) -> float:
 def kernel_distance(real: Tensor, fake: Tensor) -> float:
     """KID: the unbiased squared MMD with the kernel (x·y / F + 1)³. Bińkowski et al. 2018, eq. 4.
 
-    Over all pairs, not over random subsets, so it needs no seed. About 0 for sets of one
-    distribution, and then as often below as above it. N ≥ 2 each.
+    It uses all pairs instead of random subsets, so it needs no seed. Its mean is 0 if both sets
+    have the same distribution, so it can be negative. Each set needs N ≥ 2.
     """
     real, fake = real.double(), fake.double()
     n, m = len(real), len(fake)
@@ -68,32 +68,33 @@ def _kernel_sum(x: Tensor, y: Tensor, skip_self: bool = False) -> Tensor:
 
     def kernel(products: Tensor) -> Tensor:
         base = products / x.shape[1] + 1
-        return base * base * base  # ten times as fast as ** 3
+        return base * base * base  # ten times faster than ** 3
 
     total = sum((kernel(rows @ y.T).sum() for rows in x.split(CHUNK)), x.new_zeros(()))
     return total - kernel(x.square().sum(1)).sum() if skip_self else total
 
 
 class Manifold(NamedTuple):
-    """Fidelity (precision, density) and diversity (recall, coverage), apart."""
+    """Separate scores for fidelity (precision, density) and diversity (recall, coverage)."""
 
     precision: float
-    """Share of generated pictures inside the real manifold; in [0, 1]."""
+    """Fraction of generated images inside the real manifold, in [0, 1]."""
     recall: float
-    """Share of real pictures inside the generated manifold; in [0, 1]."""
+    """Fraction of real images inside the generated manifold, in [0, 1]."""
     density: float
-    """How many real neighbourhoods hold a generated picture, over k; ≥ 0, about 1 if equal."""
+    """Mean number of real balls that contain a generated image, divided by k; ≥ 0, about 1 if the
+    distributions are equal."""
     coverage: float
-    """Share of real pictures with a generated one in their neighbourhood; in [0, 1]."""
+    """Fraction of real images whose ball contains a generated image, in [0, 1]."""
 
 
 def manifold_scores(real: Tensor, fake: Tensor, neighbours: int = NEIGHBOURS) -> Manifold:
     """Precision and recall (Kynkäänniemi et al. 2019, equations 1 and 2), density and coverage
     (Naeem et al. 2020, equations 3 and 5).
 
-    A set's manifold is the union of the balls around its points that reach to each one's k-th
-    nearest neighbour in the same set (the point itself not counted). Sets of equal size are
-    compared fairly; each needs more than ``neighbours`` points.
+    The manifold of a set is the union of the balls around its points. The radius of a ball is the
+    distance to the k-th nearest other point of the set. Use sets of equal size; each needs more
+    than ``neighbours`` points.
     """
     real, fake = real.double(), fake.double()
     real_radius, fake_radius = (_radius(points, neighbours) for points in (real, fake))
@@ -114,8 +115,8 @@ def manifold_scores(real: Tensor, fake: Tensor, neighbours: int = NEIGHBOURS) ->
 
 
 def _radius(points: Tensor, neighbours: int) -> Tensor:
-    """Distance of each point to its k-th nearest other: (N,)."""
-    # A point is its own nearest at distance 0, hence one more.
+    """Distance of each point to its k-th nearest neighbour: (N,)."""
+    # Each point is its own nearest neighbour, at distance 0, so take k + 1.
     return torch.cat(
         [
             torch.cdist(rows, points).kthvalue(neighbours + 1, dim=1).values
@@ -125,10 +126,10 @@ def _radius(points: Tensor, neighbours: int) -> Tensor:
 
 
 def diversity_ratio(real: Tensor, fake: Tensor) -> float:
-    """Spread of the generated features over that of the real ones: √(tr Σ_fake / tr Σ_real).
+    """Spread of the generated features relative to the real ones: √(tr Σ_fake / tr Σ_real) ≥ 0.
 
-    For one class: 1 where it is as varied as the real one, 0 where every picture is the same.
-    ≥ 0; features that never vary in the real set make it not a number.
+    For one class: 1 if generated images vary as much as real ones, 0 if all are the same. It is
+    infinite or NaN if the real features do not vary.
     """
     real, fake = real.double(), fake.double()
     spread = fake.var(0).sum() / real.var(0).sum()
@@ -137,17 +138,17 @@ def diversity_ratio(real: Tensor, fake: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Nearest:
-    """For each query, the nearest point of a reference: distance (N,) and index (N,)."""
+    """Nearest reference point of each query: distance (N,) and index (N,)."""
 
     distance: Tensor
     index: Tensor
 
 
 def nearest(queries: Tensor, reference: Tensor) -> Nearest:
-    """The Euclidean nearest neighbour of each query (N, F) among the reference (M, F).
+    """The Euclidean nearest neighbour of each query (N, F) in the reference (M, F).
 
-    The candidate is found in float32, centred so that a common shift costs no digits; its distance
-    is then counted in float64: a copy is exactly 0.
+    The search uses centred float32 values, so that a common offset costs no precision. The distance
+    is then computed in float64, so that it is exactly 0 for a copy.
     """
     centre = reference.double().mean(0)
     points, near = ((found.double() - centre).float() for found in (queries, reference))
@@ -157,24 +158,24 @@ def nearest(queries: Tensor, reference: Tensor) -> Nearest:
 
 
 def copied_share(distance: Tensor, held_out_distance: Tensor, quantile: float = 0.01) -> float:
-    """Share of pictures nearer to a training picture than the nearest 1 % of held-out ones are.
+    """Fraction of generated images closer to a training image than 99 % of held-out images are.
 
-    About ``quantile`` where pictures are as new as held-out real ones, 1 where all are copies.
-    After the data-copying test of Meehan et al. 2020. Distances (N,) and (M,) from ``nearest``.
+    About ``quantile`` if generated images are as new as held-out ones, 1 if all are copies. Based
+    on the data-copying test of Meehan et al. 2020. Distances (N,) and (M,) are from ``nearest``.
     """
     threshold = torch.quantile(held_out_distance.double(), quantile)
     return float((distance.double() <= threshold).double().mean())
 
 
 class Interval(NamedTuple):
-    """Where a share lies with 95 % confidence."""
+    """A 95 % confidence interval of a proportion."""
 
     low: float
     high: float
 
 
 def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> Interval:
-    """The 95 % interval of a share, sound near 0 and 1 too: Wilson 1927."""
+    """The 95 % confidence interval of a proportion, also valid near 0 and 1: Wilson 1927."""
     share, z2 = successes / trials, z * z
     middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     reach = z / (1 + z2 / trials) * (share * (1 - share) / trials + z2 / (4 * trials**2)) ** 0.5

@@ -1,4 +1,4 @@
-"""Sets of real or generated images, with the judge's predictions and their features."""
+"""The judge's predictions and the features of a set of real or generated images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cgan.errors import MeasureError
 from cgan.evaluation.distances import Nearest, nearest
 from cgan.evaluation.features import FeatureNetwork
 from cgan.evaluation.judge import Judge
-from cgan.sampling.request import Request
+from cgan.sampling.class_names import Request
 from cgan.sampling.sampler import Sampler
 from cgan.storage.images import to_pixels
 
@@ -71,8 +71,8 @@ def draw_by_class(sampler: Sampler, per_class: int) -> Iterator[Labelled]:
     for images, _ in sampler.batches(request):
         if not images.isfinite().all():
             raise MeasureError(
-                f"{sampler.name} draws images that are not numbers (NaN), so its training "
-                "diverged: train it again with a lower --lr"
+                f"{sampler.name} generates values that are not finite: its training diverged, "
+                "so train it again with a lower --lr"
             )
         yield images, target[start : start + len(images)]
         start += len(images)
@@ -115,7 +115,7 @@ def extract_features(
         batches: images and labels.
         judge: predicts the class of each image.
         network: gives the features of each image.
-        background: mask (C, H, W) of background pixels; None measures none.
+        background: mask (C, H, W) of background pixels; with None, ``ink`` is 0.
         keep: indices of the images to keep; None keeps none.
     """
     keep = torch.empty(0, dtype=torch.int64) if keep is None else keep
@@ -149,7 +149,7 @@ def nearest_image(queries: Tensor, train: ImageDataset | ImageFolder) -> Nearest
             torch.where(nearer, here.distance, best.distance),
             torch.where(nearer, here.index, best.index),
         )
-    assert best is not None, "a generator has training images"
+    assert best is not None, "there are no training images"
     return best
 
 

@@ -1,7 +1,7 @@
-"""Feature networks: what an image is mapped to before sets of images are compared.
+"""Feature networks: they map images to the features that FID and similar metrics compare.
 
-The default is the judge's last hidden layer, which costs nothing extra and knows the data.
-Inception-v3 gives figures that can be compared with the literature. Reports name the network.
+The default is the judge's last hidden layer, which costs nothing extra and was trained on the data.
+Inception-v3 gives values that can be compared with the literature. Reports name the network.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ def inception(device: torch.device | str) -> FeatureNetwork:
         module = importlib.import_module("torch_fidelity.feature_extractor_inceptionv3")
     except ImportError as error:
         raise MeasureError(
-            "Inception features need torch-fidelity: pip install 'cgan[inception]', or measure "
-            "with --features judge"
+            "Inception features need torch-fidelity: pip install 'cgan[inception]', or use "
+            "--features judge"
         ) from error
     try:
         network = module.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
     except Exception as error:  # no network, a broken mirror, a damaged file
         raise MeasureError(
             f"the weights of Inception-v3 could not be downloaded ({one_line(error)}): try again "
-            "with a network connection, or measure with --features judge"
+            "with a network connection, or use --features judge"
         ) from error
     network = network.eval().to(device)
 

@@ -1,4 +1,4 @@
-"""Figures as text, and the table of figures that the shell and the HTML report share."""
+"""Format metrics as text, and build the metric table of the terminal and the HTML report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cgan.evaluation.report import Report
 
 
 class FigureRow(NamedTuple):
-    """One row of the table of figures; ``values`` has one text per report."""
+    """One row of the metric table; ``values`` has one text per report."""
 
     title: str
     meaning: str
@@ -20,7 +20,7 @@ class FigureRow(NamedTuple):
 
 
 def figure_rows(reports: Sequence[Report]) -> list[FigureRow]:
-    """All figures of all reports, in order."""
+    """The metrics of all reports, in order."""
     by_key = [{figure.key: figure for figure in report.figures} for report in reports]
     rows = []
     for key in dict.fromkeys(key for figures in by_key for key in figures):
@@ -30,14 +30,14 @@ def figure_rows(reports: Sequence[Report]) -> list[FigureRow]:
             [format_value(getattr(figure, column, None), one.share) for figure in found]
             for column in ("value", "real", "chance")
         )
-        # Which class is the worst differs between reports.
+        # The worst class may differ between reports.
         title = one.title if len(reports) == 1 else one.title.partition(" (")[0]
         rows.append(FigureRow(title, one.meaning, values, _merge(real), _merge(chance)))
     return rows
 
 
 def format_value(value: float | None, share: bool = False) -> str:
-    """``99.26 %`` for a share, else three digits (``0.0123``, ``1,230``); – for None."""
+    """``99.26 %`` for a fraction, else three significant digits; – for None or not finite."""
     if value is None or not math.isfinite(value):
         return "–"
     if share:

@@ -71,7 +71,7 @@ def render_page(reports: Sequence[Report]) -> str:
 
 
 def _picture(pixels: Pixels, width: int) -> Picture:
-    """An image (C, H, W), about ``width`` pixels wide; a whole multiple keeps it sharp."""
+    """An image (C, H, W), scaled by a whole factor to about ``width`` pixels."""
     uri = "data:image/png;base64," + base64.b64encode(encode_png(pixels)).decode()
     own = pixels.shape[2]
     return Picture(uri, own * max(round(width / own), 1))
@@ -93,7 +93,7 @@ def _heat(confusion: Tensor) -> Picture:
 
 
 def _charts(reports: Sequence[Report]) -> list[Chart]:
-    """The curves of all runs, one chart per metric, from 0 images on."""
+    """The curves of all runs: one chart per metric, over images seen."""
     charts = []
     for name in dict.fromkeys(name for report in reports for name in report.curves):
         runs = {

@@ -1,4 +1,4 @@
-"""The judge: a small classifier of real images. No generator is ever trained with it."""
+"""The judge: a small classifier trained on real images. It is never used to train a generator."""
 
 from __future__ import annotations
 
@@ -116,13 +116,13 @@ class Judge:
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
-        """Write it as one safetensors file."""
+        """Save the judge as one safetensors file."""
         header = {**new_header(JUDGE), **asdict(self.header)}
         save_tensors(path, dict(self.network.state_dict()), header)
 
     @classmethod
     def load(cls, path: Path) -> Judge:
-        """Read it back; raises ``cgan.errors.FileError`` if the file is not a judge."""
+        """Load a judge; raises ``cgan.errors.FileError`` if the file is not one."""
         header = read_header(path, JUDGE)
         try:
             channels, height, width = map(int, header["image_shape"])

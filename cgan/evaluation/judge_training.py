@@ -1,7 +1,7 @@
 """Find the judge of a data set, or train it.
 
 A judge is trained once per data set, in a minute or two on a CPU, on the generator's training
-images. Its accuracy is measured on images that neither has seen.
+images. Its accuracy is measured on images that neither was trained on.
 """
 
 from __future__ import annotations
@@ -71,20 +71,20 @@ def train_judge(
     device: torch.device | str = "cpu",
     images: int | None = None,
 ) -> Judge:
-    """Train a classifier of real images, with random shifts and without mirroring.
+    """Train a classifier of real images, with random shifts and no flips as augmentation.
 
     Args:
         dataset: the images to train on.
         held_out: the images to measure its accuracy on.
         digest: identifies the data; stored in its header.
         device: the device to train on.
-        images: images to show it; None is 80,000, more for a large set and less for a tiny one.
+        images: training images to show; None chooses 20,000 to 240,000 by the size of the data.
     """
     if images is None:
         enough = min(max(100 * len(dataset), 20_000), 80_000)
         images = min(max(4 * len(dataset), enough), 240_000)
     steps = max(images // BATCH, 1)
-    logger.info("training a judge of %s (%d images, once)", dataset.name, steps * BATCH)
+    logger.info("training a judge on %s (%d images; only once)", dataset.name, steps * BATCH)
     cuda = [torch.device(device)] if torch.device(device).type == "cuda" else []
     side = min(dataset.image_shape[1:])
     reach = max(1, side // 14)
@@ -122,7 +122,7 @@ def measure_accuracy(judge: Judge, dataset: ImageDataset | ImageFolder) -> float
 
 
 def shift(images: Tensor, reach: int) -> Tensor:
-    """Shift the batch by up to ``reach`` pixels in each direction, filling with −1 (black)."""
+    """Shift the batch randomly by up to ``reach`` pixels per axis, padding with −1 (black)."""
     height, width = images.shape[2:]
     down, right = torch.randint(0, 2 * reach + 1, (2,)).tolist()
     framed = pad(images, (reach, reach, reach, reach), value=-1.0)

@@ -1,6 +1,6 @@
 """Sections of a report that compare sets of images: distances, manifold, memorization, CAS.
 
-Each function returns a ``Section``. None depends on another.
+The section functions do not depend on each other.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ CAS_PICTURES = 60_000
 """Generated images that the CAS classifier is trained on, at most."""
 
 HIGH_COPIED_SHARE = 0.2
-"""More images than this that are closer to training images than 99 % of held-out ones are raise a
-warning."""
+"""A higher ``copied_share`` raises a warning."""
 
 
 def distance_section(drawn: FeatureSet, reference: Reference, class_fids: Values) -> Section:
@@ -33,7 +32,7 @@ def distance_section(drawn: FeatureSet, reference: Reference, class_fids: Values
         few = min(len(reference.matched(drawn)), len(reference.held_out))
         section.left_out.append(f"FID: {too_few(few, size)}")
     if kid is None:
-        section.left_out.append("KID: it needs two images drawn and two held out")
+        section.left_out.append("KID: it needs two generated and two held-out images")
     without = [label for label in reference.labels if class_fids[label] is None]
     if without:
         names = ", ".join(classes[label] for label in without[:10])
@@ -46,16 +45,16 @@ def distance_section(drawn: FeatureSet, reference: Reference, class_fids: Values
     own, real, chance = map(known, (class_fids, reference.class_fids, reference.chance_fids))
     worst = f" ({classes[class_fids.index(max(own))]})" if own else ""
     section.figures = [
-        Figure("fid", "FID", fid, reference.fid, meaning="distance of the feature sets; lower"),
-        Figure("kid", "KID", kid, reference.kid, meaning="the same without a Gaussian; lower"),
+        Figure("fid", "FID", fid, reference.fid, meaning="feature distance; lower is better"),
+        Figure("kid", "KID", kid, reference.kid, meaning="kernel distance; lower is better"),
         Figure(
             "intra_fid_mean", "intra-class FID, mean", mean(own), mean(real), mean(chance),
-            meaning="FID within each class; lower",
+            meaning="FID within each class; lower is better",
         ),
         Figure(
             "intra_fid_worst", f"intra-class FID, worst{worst}", max(own, default=None),
             max(real, default=None), max(chance, default=None),
-            meaning="of the class furthest from real; lower",
+            meaning="highest FID of a class; lower is better",
         ),
     ]  # fmt: skip
     return section
@@ -75,10 +74,10 @@ def manifold_section(drawn: FeatureSet, reference: Reference) -> Section:
                 share=share, meaning=meaning,
             )
             for key, share, meaning in (
-                ("precision", True, "generated images that look like real ones; higher"),
-                ("recall", True, "real images that the generator could draw; higher"),
-                ("density", False, "how close generated images are to real ones; near real"),
-                ("coverage", True, "real images with a generated one beside them; higher"),
+                ("precision", True, "generated images within the real manifold; higher is better"),
+                ("recall", True, "real images within the generated manifold; higher is better"),
+                ("density", False, "real neighbourhoods per generated image; near real is best"),
+                ("coverage", True, "real images with a generated neighbour; higher is better"),
             )
         ]
     )  # fmt: skip
@@ -95,17 +94,17 @@ def memorization_section(closest: Nearest, reference: Reference) -> Section:
             Figure(
                 "nearest_training_picture", "nearest training image",
                 float(closest.distance.median()), float(held_out.median()),
-                meaning="Euclidean, pixels in [0, 1], median; near real",
+                meaning="median Euclidean distance, pixels in [0, 1]; near real is best",
             ),
             Figure(
                 "copied_share", "closer than 99 % of held-out ones", share, 0.01, share=True,
-                meaning="generated images that close to a training image; 1 % if they are new",
+                meaning="generated images that are this close to a training image; 1 % if new",
             ),
         ]
     )  # fmt: skip
     if share > HIGH_COPIED_SHARE:
         section.warnings = [
-            f"it may be copying: {share:.0%} of its images are closer to a training image than "
+            f"possible memorization: {share:.0%} of the images are closer to a training image than "
             "99 % of held-out images are"
         ]
     return section
@@ -133,13 +132,13 @@ def cas_section(sampler: Sampler, reference: Reference) -> Section:
     figure = Figure(
         "cas", "CAS", student.header.held_out_accuracy, reference.judge.header.held_out_accuracy,
         1 / len(train.classes), share=True,
-        meaning="real images classified correctly by a classifier of generated ones; higher",
+        meaning="real-image accuracy of a classifier trained on generated images; higher is better",
     )  # fmt: skip
     return Section([figure])
 
 
 def too_few(count: int, size: int) -> str:
-    """Why there is no covariance."""
+    """Why a covariance cannot be computed."""
     return f"{count:,} images are too few for a covariance of {size:,} features"
 
 

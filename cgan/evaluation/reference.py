@@ -1,10 +1,10 @@
-"""The real images that generators are compared with, and the figures of real images themselves.
+"""The real images that generators are compared with, and the metrics of real images themselves.
 
 There are three sets: the generated images; ``held_out``, real images that neither generator nor
-judge was trained on; and ``real``, as many training images of each class as are drawn (or all of
-them). The figures of ``real`` against ``held_out`` are the ceiling; they are computed once for any
-number of generators. FID and similar metrics depend on the number of images, so at most as many
-generated images are compared as there are in ``real``.
+judge was trained on; and ``real``, a sample of training images with the same number per class as
+the generated images (fewer if a class is small). The metrics of ``real`` against ``held_out`` are
+the reference values, computed once for all generators. FID and similar metrics depend on the number
+of images, so no more generated images are compared than there are in ``real``.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ from cgan.evaluation.judge import Judge
 Load = Callable[[Split], ImageDataset | ImageFolder]
 
 MEMORIZATION_QUERIES = 2_000
-"""Images whose nearest training image is searched."""
+"""Number of images whose nearest training image is searched."""
 
 MAX_PAIRWISE = 10_000
-"""Images in metrics that use all pairwise distances (KID, precision, recall, …)."""
+"""Maximum number of images in metrics of all pairs (KID, precision, recall, …)."""
 
 
 class Reference:
@@ -85,7 +85,7 @@ class Reference:
         self.held_out = self.extract(read_by_class(self.test, everything), len(everything))
 
     def extract(self, batches: Iterable[Labelled], count: int) -> FeatureSet:
-        """Predictions and features of ``count`` images; some images are kept for memorization."""
+        """Predictions and features of ``count`` images; keeps some images for memorization."""
         keep = evenly_spaced(count, MEMORIZATION_QUERIES)
         return extract_features(batches, self.judge, self.network, self.background, keep)
 
@@ -122,7 +122,7 @@ class Reference:
 
     @cached_property
     def chance_fids(self) -> list[float | None]:
-        """Intra-class FID of real images of all classes: a generator that ignores its label."""
+        """Intra-class FID if real images of all classes are drawn for each class (chance)."""
         everything = moments_of(self.real.features)
         return [
             frechet_distance(here, everything) if here and everything else None
@@ -141,7 +141,7 @@ class Reference:
 
     @cached_property
     def diversity(self) -> list[float | None]:
-        """Spread of each class of held-out images over that of training images."""
+        """Spread of each class of held-out images relative to training images."""
         return [self.diversity_of(self.held_out, label) for label in self.labels]
 
     @cached_property
@@ -150,7 +150,7 @@ class Reference:
         return nearest_image(self.held_out.images, self.train).distance
 
     def matched(self, found: FeatureSet, label: int | None = None) -> Tensor:
-        """Features of as many images of each class (or of one) as there are in ``real``."""
+        """The first features of each class (or of one), at most as many as ``real`` has."""
         labels = self.labels if label is None else [label]
         return torch.cat([found.of_class(k)[: len(self.real.of_class(k))] for k in labels])
 
@@ -172,7 +172,7 @@ class Reference:
         return manifold_scores(held_out, own) if enough else None
 
     def diversity_of(self, found: FeatureSet, label: int) -> float | None:
-        """Spread over that of the class's training images; None if it is undefined."""
+        """Spread of a class relative to its training images; None if it is undefined."""
         real, own = self.real.of_class(label), found.of_class(label)
         if min(len(real), len(own)) < 2:
             return None

@@ -1,7 +1,7 @@
-"""The report of one generator: its figures beside those of real images and of chance.
+"""The report of one generator: its metrics, next to those of real images and of chance.
 
-"Real" is the figure of training images (as many as are drawn) against the held-out images: the
-ceiling. "Chance" is the figure of a generator that draws real images but ignores its label.
+"Real" is the metric of real images. "Chance" is the metric of a generator that draws real images
+but ignores its label.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cgan.storage.metrics import Curves
 
 @dataclass(frozen=True)
 class Figure:
-    """One measured number with its references; None if it could not be measured.
+    """One metric with its references. A value is None if it could not be computed.
 
     Attributes:
         key: its name in JSON (``fid``, ``control_accuracy``).
@@ -26,7 +26,7 @@ class Figure:
         real: of real images.
         chance: of a generator that ignores its label.
         share: whether it is a fraction in [0, 1], shown in %.
-        meaning: one clause of explanation, with the good direction.
+        meaning: a short explanation, with the better direction.
     """
 
     key: str
@@ -40,7 +40,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """The figures of one class. ``fid`` is the intra-class FID; None if it was left out."""
+    """The metrics of one class. ``fid`` is the intra-class FID; None if it was left out."""
 
     name: str
     control: float
@@ -60,18 +60,18 @@ class Report:
         model: its run folder, file or name.
         data: the name of the data.
         conditional: False for an unconditional GAN.
-        features: the feature network's name. Do not compare figures of different networks.
-        pictures: the number of images drawn.
+        features: the feature network's name. Do not compare metrics of different networks.
+        pictures: the number of generated images.
         held_out: what the held-out images are, as text.
-        compared: the number of training images behind "real"; FID and similar metrics use at most
-            as many generated images, because they depend on the number.
+        compared: the number of training images in "real". FID and similar metrics depend on the
+            number of images, so they use no more generated images than this.
         images_seen: real images shown during the generator's training.
         seconds: duration of that training.
         control: control accuracy and the confusion matrix.
-        figures: all figures, control accuracy first.
-        classes: the figures of each class.
+        figures: all metrics, control accuracy first.
+        classes: the metrics of each class.
         warnings: problems of this generator, as text.
-        left_out: figures that could not be measured, and why, as text.
+        left_out: metrics that could not be computed, and why, as text.
         grid: uint8 (K, columns, C, H, W), one row per class.
         pairs: uint8 (N, 2, C, H, W): generated images with their nearest training image, the
             closest of each class.
@@ -99,7 +99,7 @@ class Report:
     curves: Curves = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """All figures as JSON (no images, no curves)."""
+        """All metrics as plain values for JSON, without images and curves."""
         return {
             "model": self.model,
             "data": self.data,

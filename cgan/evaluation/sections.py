@@ -1,6 +1,6 @@
 """Sections of a report about the generator itself: control, diversity, background.
 
-Each function returns a ``Section``. None depends on another.
+The section functions do not depend on each other.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from cgan.evaluation.reference import Reference
 from cgan.evaluation.report import Figure
 
 LOW_CONTROL = 0.8
-"""Control below this fraction of the real images' accuracy raises a warning."""
+"""An upper confidence bound below this fraction of the real images' accuracy raises a warning."""
 MAX_CLASS_WARNINGS = 10
 LOW_DIVERSITY = 0.5
-"""A class with less than this fraction of the real spread raises a warning."""
+"""A class with a spread below this fraction of its real spread raises a warning."""
 HIGH_BACKGROUND_INK = 0.01
 """A higher mean background value, in [0, 1], raises a warning."""
 
@@ -26,7 +26,7 @@ Values = list[float | None]
 
 @dataclass
 class Section:
-    """Figures, warnings, and figures left out with the reason."""
+    """Metrics, warnings, and the reasons for metrics that were left out."""
 
     figures: list[Figure] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -54,7 +54,7 @@ def control_section(control: Control, reference: Reference) -> Section:
     elif control.ignores_label:
         section.warnings = [
             f"it ignores its label: control accuracy {control.accuracy:.1%} is about chance "
-            f"({chance:.1%}), however good its images look"
+            f"({chance:.1%}), regardless of image quality"
         ]
     else:
         if real and control.interval.high < LOW_CONTROL * real.accuracy:
@@ -65,12 +65,12 @@ def control_section(control: Control, reference: Reference) -> Section:
         section.warnings += _class_warnings(control)
     absent = [name for name in control.classes if real and isnan(real.per_class[name])]
     if absent:
-        section.left_out = [f"figures of real {', '.join(absent[:10])}: none is held out"]
+        section.left_out = [f"metrics of real {', '.join(absent[:10])}: no image is held out"]
     return section
 
 
 def _class_warnings(control: Control) -> list[str]:
-    """Classes that are mostly drawn as other classes, the worst first."""
+    """Warnings for classes with less than 50 % control, the worst first."""
     low = sorted((share, name) for name, share in control.per_class.items() if share < 0.5)
     warnings = []
     for share, name in low[:MAX_CLASS_WARNINGS]:
@@ -80,8 +80,7 @@ def _class_warnings(control: Control) -> list[str]:
         other = control.classes[int(others.argmax())]
         rate = int(others.max()) / int(control.confusion[index].sum())
         warnings.append(
-            f"asked for {name}, it draws {name} only {share:.0%} of the time, "
-            f"and {other} {rate:.0%}"
+            f"control accuracy of {name} is only {share:.0%}: {rate:.0%} of its images show {other}"
         )
     if len(low) > MAX_CLASS_WARNINGS:
         warnings.append(f"and the same for {len(low) - MAX_CLASS_WARNINGS} more classes")
@@ -92,14 +91,14 @@ def diversity_section(spreads: Values, reference: Reference) -> Section:
     """Spread of each class relative to the real spread."""
     classes, own, real = reference.train.classes, known(spreads), known(reference.diversity)
     if not own:
-        reason = "it needs two images of a class, drawn and real"
+        reason = "it needs two generated and two real images of a class"
         return Section(left_out=[f"diversity: {reason}"])
     least = classes[spreads.index(min(own))]
     section = Section(
         [
             Figure(
-                "diversity_least", f"diversity, least ({least})", min(own), min(real, default=None),
-                meaning="spread of a class over its real spread; near 1",
+                "diversity_least", f"lowest diversity ({least})", min(own), min(real, default=None),
+                meaning="spread of a class relative to its real spread; near 1 is best",
             )
         ]
     )  # fmt: skip
@@ -107,8 +106,8 @@ def diversity_section(spreads: Values, reference: Reference) -> Section:
     uniform = [name for name, ratio in named if ratio is not None and ratio < LOW_DIVERSITY]
     if uniform:
         section.warnings = [
-            "it draws nearly the same image for every seed when asked for "
-            f"{', '.join(uniform)}: the spread is {min(own):.2f} of the real one"
+            f"mode collapse in {', '.join(uniform)}: images of different seeds are nearly the same "
+            f"(lowest spread: {min(own):.2f} of the real one)"
         ]
     return section
 
@@ -123,12 +122,12 @@ def background_section(drawn: FeatureSet, reference: Reference) -> Section:
             Figure(
                 "background_ink", "background noise", ink,
                 float(held_out.mean()) if len(held_out) else None,
-                meaning="mean value, in [0, 1], of pixels that are 0 in training; near 0",
+                meaning="mean value of pixels that are 0 in all training images; near 0 is best",
             )
         ]
     )  # fmt: skip
     if ink > HIGH_BACKGROUND_INK:
-        section.warnings = [f"there is noise in the background: {ink:.3f} on a scale of 0 to 1"]
+        section.warnings = [f"background noise: the mean value is {ink:.3f} (range 0 to 1)"]
     return section
 
 

@@ -110,12 +110,12 @@ class BatchNorm(nn.Module):
         return torch.addcmul(bias, normal, gain)
 
     def _normalise_globally(self, x: Tensor, mean_of: Callable[[Tensor], Tensor]) -> Tensor:
-        """Normalise by the moments of the global batch, of which x is one equal shard."""
+        """Normalise by the moments of the global batch; x is this process's shard of it."""
         others = [dim for dim in range(x.dim()) if dim != 1]
         mean = mean_of(x.mean(others, keepdim=True))
         var = mean_of((x - mean).square().mean(others, keepdim=True))
         count = self.world_size * x.numel() // x.shape[1]
-        with torch.no_grad():  # the momentum and unbiased variance of functional.batch_norm
+        with torch.no_grad():  # as functional.batch_norm: momentum 0.1, unbiased
             self.running_mean.lerp_(mean.flatten(), 0.1)
             self.running_var.lerp_(var.flatten() * (count / (count - 1)), 0.1)
         return (x - mean) * (var + 1e-5).rsqrt()
@@ -137,7 +137,7 @@ def sync_batch_norm(
 
 
 class Head(nn.Module):
-    """Features and label to a logit, and optionally class logits.
+    """Map features and label to a logit and, optionally, class logits.
 
     projection   w·h + b + e(y)·h: Miyato and Koyama 2018, equation 3.
     auxiliary    w·h + b, and a classifier of h: Odena et al. 2017, section 3.
@@ -152,7 +152,7 @@ class Head(nn.Module):
         self.embedding = self.classifier = None
         if num_classes is not None and "projection" in label:
             self.embedding = nn.Embedding(num_classes, features)
-            # Same scale as the linear part. With N(0, 1) its noise would dominate the logit.
+            # Same scale as the linear part. With N(0, 1) the embedding would dominate the logit.
             nn.init.normal_(self.embedding.weight, 0.0, features**-0.5)
         if num_classes is not None and "auxiliary" in label:
             self.classifier = nn.Linear(features, num_classes)

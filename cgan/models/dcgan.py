@@ -3,10 +3,10 @@
     G   z ── base×base×c ══ transposed convolutions 4×4, stride 2, channels halving ══ C, tanh
     D   C ══ convolutions 4×4, stride 2, channels doubling ══ base×base×c ── hidden ── logit
 
-A side is halved until it is odd or at most 4: 28 = 7·2·2 takes two steps, 64 = 4·2·2·2·2 four.
-Two things differ from the paper. D has no batch norm, because gradient penalties need logits that
-depend on their own image only. D has one fully connected layer before the logit, because two
-convolutions see too little of a 28×28 image to recognise a digit.
+A side is halved twice, and then further until it is odd or at most 4: 28 = 7·2·2 twice,
+64 = 4·2·2·2·2 four times. There are two differences from the paper. D has no batch norm, because
+with gradient penalties each logit must depend on its own image only. D has a fully connected layer
+before the logit, because the receptive field of two convolutions is too small for a digit.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DEFAULT_WIDTH = 32
 
 
 def count_halvings(side: int) -> int:
-    """Resolution steps for a side: two, then more while it is even and > 4."""
+    """How often a side is halved: twice, and further while the result is even and above 4."""
     halvings = 2
     while (side >> halvings) % 2 == 0 and (side >> halvings) > 4:
         halvings += 1
@@ -54,8 +54,8 @@ def init_weights(module: nn.Module) -> None:
 def to_channels_last(x: Tensor) -> Tensor:
     """The same values, (B, C, H, W), in channels-last memory format.
 
-    All layers keep this format, forward and backward. Where two formats meet in one operation, a
-    CPU takes twenty times as long.
+    All layers keep this format, forward and backward. An operation on tensors of two different
+    formats is twenty times slower on a CPU.
     """
     return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
@@ -63,7 +63,7 @@ def to_channels_last(x: Tensor) -> Tensor:
 def conv_as_matmul(x: Tensor, convolution: nn.Conv2d) -> Tensor:
     """A 4×4 convolution with stride 2 as a matrix product over patches, channels-last.
 
-    Equal to calling the convolution; with one to three input channels several times faster on CPU.
+    The result equals that of the convolution. With few input channels this is faster on a CPU.
     """
     patches = unfold(x, 4, padding=1, stride=2).transpose(1, 2)
     h = linear(patches, convolution.weight.flatten(1), convolution.bias)

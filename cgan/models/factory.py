@@ -50,11 +50,11 @@ def build_pair(
         generator_label: how y enters G: ``concat`` or ``cbn``.
         discriminator_label: how y enters D: ``concat``, ``projection``, ``auxiliary`` or
             ``projection+auxiliary``.
-        dropout: dropout probability after each hidden layer of D.
+        dropout: dropout probability in D.
 
     Raises:
         UnknownName: no such backbone or conditioning.
-        ConfigError: an image size that the networks do not support.
+        ConfigError: the networks do not support this image size.
     """
     for kind, name, known in (
         ("model", backbone, BACKBONES),
@@ -89,5 +89,5 @@ def build_networks(model: ModelConfig, image_shape: tuple[int, int, int], classe
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Number of learned parameters."""
+    """Number of trainable parameters."""
     return sum(parameter.numel() for parameter in network.parameters())

@@ -60,7 +60,7 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """D(x, y): images (B, C, H, W) in [-1, 1] and y (B,) to logits (B,).
 
-    There is no batch norm: R1 needs logits that depend on their own image only.
+    It has no batch norm, because with R1 each logit must depend on its own image only.
     """
 
     def __init__(

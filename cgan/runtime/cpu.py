@@ -1,4 +1,4 @@
-"""Cores and memory that this process may use, with the limits of its control group."""
+"""Cores that this process may use, within its control group's quota, and available memory."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 def count_cores() -> int:
     """Usable cores: the affinity mask, capped by the control group's CPU quota.
 
-    A container's quota does not change the number of visible cores, and more threads than the
-    quota allows only wait for each other.
+    A container's quota does not change the number of visible cores, and threads beyond the
+    quota only wait for each other.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     quota = cpu_quota()
@@ -47,7 +47,7 @@ def _quota_of(folder: Path) -> float:
 
 
 def free_memory() -> int:
-    """Available memory in bytes; 4 GiB if the system does not tell."""
+    """Available memory in bytes; 4 GiB if it cannot be determined."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         (kibibytes,) = [line.split()[1] for line in lines if line.startswith("MemAvailable")]

@@ -1,4 +1,4 @@
-"""Device selection, device memory, and torch's global arithmetic settings."""
+"""Device selection, device memory, and torch's global backend settings."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def find_device(name: str = "auto", local_rank: int | None = None) -> torch.devi
 
     Args:
         name: the requested device.
-        local_rank: set for one of several processes; ``auto`` and ``cuda`` then mean the GPU of
-            that number.
+        local_rank: set for one of several processes; ``auto`` and ``cuda`` then mean the GPU
+            with this index.
 
     Raises:
         DeviceError: the device is not available.

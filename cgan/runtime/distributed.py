@@ -3,7 +3,7 @@
 ``torchrun`` starts the processes (``torchrun --nproc-per-node 2 -m cgan train …``). They use gloo
 on CPUs and NCCL on CUDA. Each process draws the same global batch and takes its own shard of it.
 Gradients and batch-norm moments are averaged over all processes. So the trained GAN does not depend
-on the number of processes, except for rounding, dropout and the gradient penalty's random mix.
+on the number of processes, except for rounding, dropout and the random mix of the gradient penalty.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ CONNECT_SECONDS = 60.0
 """How long a process waits for the others at the start."""
 
 WAIT_SECONDS = 1800.0
-"""How long it waits later, while another process evaluates or trains a judge."""
+"""How long a collective waits, because another process may be evaluating or training a judge."""
 
 
 @dataclass(frozen=True)
 class World:
-    """This process and how many train together. With one process every collective is free."""
+    """Rank and world size. With a single process, collectives do nothing."""
 
     rank: int = 0
     size: int = 1
@@ -53,7 +53,7 @@ class World:
         return averaged
 
     def all_reduce_mean_(self, tensors: list[Tensor]) -> None:
-        """Replace tensors by their means over all processes, in one message, no gradients."""
+        """Replace tensors by their means over all processes (one all-reduce, no gradients)."""
         if self.size == 1 or not tensors:
             return
         flat = torch.cat([tensor.flatten() for tensor in tensors])
@@ -104,7 +104,7 @@ SINGLE_PROCESS = World()
 
 
 class _AllReduceMean(torch.autograd.Function):
-    """∂(mean)/∂(shard) is 1 / size, whichever process the gradient comes from."""
+    """A differentiable mean over processes. Its backward averages the incoming gradients."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, world: World) -> Tensor:
@@ -153,7 +153,7 @@ def process_group() -> Iterator[World]:
     except (RuntimeError, ValueError, OSError) as error:
         raise RunError(
             f"process {rank} of {size} waited {CONNECT_SECONDS:.0f} s for the others at "
-            f"{host}:{port}: start all of them, and see that this address can be reached"
+            f"{host}:{port}: start all of them, and check that this address is reachable"
         ) from error
     try:
         yield World(rank, size)
@@ -163,10 +163,10 @@ def process_group() -> Iterator[World]:
 
 @contextmanager
 def network_errors() -> Iterator[None]:
-    """Turn a failed message, which means that another process has ended, into a clear error.
+    """Turn the error of a failed collective into a ``RunError``.
 
     Raises:
-        RunError: instead of the network's own error.
+        RunError: another process has ended or cannot be reached.
     """
     try:
         yield
@@ -174,5 +174,5 @@ def network_errors() -> Iterator[None]:
         reason = one_line(error, 1_000).rsplit("] ", 1)[-1]
         raise RunError(
             f"another process of this run has ended or cannot be reached ({reason}): the last "
-            "state is kept; the same command with --resume continues, with any number of processes"
+            "state is kept; to continue, add --resume (any number of processes works)"
         ) from error

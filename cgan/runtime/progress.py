@@ -46,7 +46,7 @@ class ProgressLine:
 
 
 class CountProgress:
-    """Progress of drawing ``total`` images, with speed and time left."""
+    """Progress of generating ``total`` images, with speed and time left."""
 
     def __init__(self, total: int, enabled: bool) -> None:
         self.total, self.line = total, ProgressLine(enabled)
@@ -61,7 +61,7 @@ class CountProgress:
         self.line.__exit__(*error)
 
     def skip(self, count: int) -> None:
-        """Count images that already exist; they do not change the speed."""
+        """Count images that already exist; they do not count towards the speed."""
         self.done += count
 
     def add(self, count: int) -> None:

@@ -1,4 +1,4 @@
-"""The environment variables that torchrun sets, without torch."""
+"""Read the environment variables that torchrun sets, without importing torch."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ def rank_and_world_size() -> tuple[int, int]:
     """``RANK`` and ``WORLD_SIZE``; 0 and 1 if they are not set.
 
     Raises:
-        ConfigError: they are not values that torchrun sets.
+        ConfigError: their values are invalid.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return 0, 1
     rank, size = os.environ["RANK"], os.environ["WORLD_SIZE"]
     if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
         raise ConfigError(
-            f"RANK is {rank} and WORLD_SIZE is {size}: a rank is a whole number from 0 and "
-            "less than the world size; unset both to run a single process"
+            f"RANK is {rank} and WORLD_SIZE is {size}: RANK must be a whole number from 0 "
+            "to WORLD_SIZE − 1; unset both to run a single process"
         )
     return int(rank), int(size)
 
 
 def local_rank() -> int | None:
-    """``LOCAL_RANK`` of one of several processes, so that each uses its own GPU; else None."""
+    """``LOCAL_RANK``, which selects the GPU of each of several processes; None for one process."""
     return int(os.environ.get("LOCAL_RANK", "0")) if rank_and_world_size()[1] > 1 else None
 
 

@@ -11,7 +11,7 @@ from types import FrameType
 
 @contextmanager
 def catch_signals() -> Iterator[list[int]]:
-    """Append the first SIGINT or SIGTERM to the yielded list; a second one acts as usual."""
+    """Append the first SIGINT or SIGTERM to the yielded list; the second has its usual effect."""
     caught: list[int] = []
     if threading.current_thread() is not threading.main_thread():
         yield caught  # Python delivers signals to the main thread only

@@ -1,1 +1,1 @@
-"""Sampling: class names and seeds to images, rejection, ONNX export, and data sets of samples."""
+"""Sampling: images from class names and seeds, rejection, ONNX export, generated data sets."""

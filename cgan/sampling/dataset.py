@@ -1,9 +1,9 @@
-"""Data sets of drawn images: labelled, balanced, streamed to disk, resumable, in many processes.
+"""Write generated data sets: labelled, balanced, streamed to disk, resumable, multi-process.
 
 Image i has the class ``chosen[i % k]`` of k chosen classes and the seed ``seed + i // k``, so any
-part can be drawn by itself. A data set is stored in shards; a shard with an index is complete. The
+part can be generated alone. A data set is stored in shards; a shard with an index is complete. The
 processes do not communicate: shard s belongs to the process with RANK s % WORLD_SIZE, and running
-the same command again draws the missing shards.
+the same command again writes the missing shards.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from cgan.errors import ConfigError, UnknownName
 from cgan.runtime.progress import CountProgress
 from cgan.runtime.rank import rank_and_world_size
 from cgan.runtime.signals import catch_signals
+from cgan.sampling.class_names import Labels, Request
 from cgan.sampling.manifest import describe_dataset, open_dataset
 from cgan.sampling.rejection import ImageClassifier, RejectionSampler
-from cgan.sampling.request import Labels, Request
 from cgan.sampling.sampler import Sampler
 from cgan.sampling.shards import SUFFIXES, Pixels, Shard
 from cgan.sampling.workers import start_workers
@@ -40,8 +40,8 @@ class Written:
 
     Attributes:
         folder: the folder of the data set.
-        drawn: images of the shards that were drawn now.
-        kept: images of the shards that were already complete.
+        drawn: number of images in shards that were written now.
+        kept: number of images in shards that were already complete.
         stopped_by: the signal that stopped it early, or None.
     """
 
@@ -52,7 +52,7 @@ class Written:
 
 
 class _Stopped(Exception):
-    """A signal arrived while a shard was drawn."""
+    """A signal arrived while a shard was being written."""
 
 
 def write_dataset(
@@ -66,17 +66,17 @@ def write_dataset(
     verify: ImageClassifier | RejectionSampler | None = None,
     progress: bool = False,
 ) -> Written:
-    """Draw a data set into a folder, or the missing part of it.
+    """Write a data set, or its missing part, into a folder.
 
-    If RANK and WORLD_SIZE are set, as torchrun does, each process draws its own shards. PNGs may be
+    If RANK and WORLD_SIZE are set, as by torchrun, each process writes its own shards. PNGs may be
     encoded in worker processes, so a script must call this below ``if __name__ == "__main__":``.
 
     Args:
-        sampler: draws the images, on its device.
+        sampler: generates the images, on its device.
         out: a new or empty folder, or one that holds this data set or a part of it. A larger
             ``count`` than before extends it.
         count: total images, 1 to 10^9; class sizes differ by at most one image.
-        labels: the classes, as for ``cgan.Sampler.sample``, each counted once; None is all.
+        labels: the classes, as for ``cgan.Sampler.sample``, without duplicates; None means all.
         format: ``webdataset``: tar files of ``000000000.png`` and ``000000000.cls`` (the class
             index as text); ``folder``: ``CLASS/000000000.png``, which ``cgan train --data`` reads;
             ``npz``: arrays ``images`` uint8 (N, H, W, C), ``labels`` and ``seeds`` int64 (N,). An
@@ -88,7 +88,7 @@ def write_dataset(
     Raises:
         ConfigError: count, format, classes or seed are invalid.
         FileError: the folder holds something else or is not writable; complete shards are kept.
-        RunError: another process is drawing the same shard, or a worker process died.
+        RunError: another process is writing the same shard, or a worker process died.
         MeasureError: the judge has other classes, or rejected every draw of an image.
     """
     out, (rank, world_size) = Path(out), rank_and_world_size()
@@ -146,7 +146,7 @@ def _shard(out: Path, number: int, count: int, chosen: tuple[int, ...] | None, s
 
 @contextmanager
 def _locked(shard: Shard) -> Iterator[None]:
-    """Lock one shard: two equal commands must not write the same file."""
+    """Lock one shard, so that two processes never write the same file."""
     name = f".lock-{shard.name}"
     with lock(shard.out, name):
         try:

@@ -1,4 +1,4 @@
-"""Export a generator as one ONNX file, which draws without torch."""
+"""Export a generator as one ONNX file, which runs without torch."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cgan.errors import ConfigError, RunError
+from cgan.sampling.class_names import Request
 from cgan.sampling.onnx import (
     BATCH,
     INPUTS,
@@ -24,7 +25,6 @@ from cgan.sampling.onnx import (
     file_digest,
     open_session,
 )
-from cgan.sampling.request import Request
 from cgan.sampling.sampler import Sampler, load
 from cgan.storage.atomic import write_atomically
 from cgan.storage.images import to_unit
@@ -33,7 +33,7 @@ from cgan.storage.paths import find_generator
 REQUIRED_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 OPSET = 20
 TOLERANCE = 1e-4
-"""Largest allowed difference of a pixel in [0, 1] from torch: a fortieth of a grey level."""
+"""Largest allowed difference to torch, for pixels in [0, 1]: 1/40 of a grey level."""
 
 
 class UnitGenerator(nn.Module):
@@ -49,7 +49,7 @@ class UnitGenerator(nn.Module):
 
 
 def export(path_or_run: str | Path, out: Path | None = None) -> Path:
-    """Write a generator as ONNX, after checking that it draws the same images.
+    """Write a generator as ONNX, after checking that the export gives the same images.
 
     The network takes ``z``, float32 (B, latent_dim), and, if conditional, ``labels``, int64 (B,).
     It returns ``pictures``, float32 (B, C, H, W) in [0, 1]. Its metadata key ``cgan`` holds the
@@ -57,7 +57,7 @@ def export(path_or_run: str | Path, out: Path | None = None) -> Path:
 
     Args:
         path_or_run: anything that ``cgan.load`` accepts.
-        out: an .onnx file; the default is beside the generator, where ``cgan generate`` finds it.
+        out: an .onnx file; the default is next to the generator, where ``cgan generate`` uses it.
 
     Returns:
         the path of the ONNX file.
@@ -131,6 +131,6 @@ def check_same_images(sampler: Sampler, exported: OnnxSampler) -> None:
     difference = float(np.abs(wanted.numpy() - found).max())
     if not difference <= TOLERANCE:  # also if it is NaN
         raise RunError(
-            f"the export draws different images than {sampler.name}, by up to {difference:.2g} of "
-            "1, so it was not written: upgrade torch, onnxscript and onnxruntime"
+            f"the export of {sampler.name} was not written, because its images differ by up to "
+            f"{difference:.2g} (pixels in [0, 1]): upgrade torch, onnxscript and onnxruntime"
         )

@@ -1,9 +1,9 @@
-"""z from a seed: the part of an image that is not its class.
+"""Draw the latent vector z from a seed.
 
 z is a function of (seed, draw index, position) only. Philox4x32-10, a counter-based random
-generator, makes 4 random words from a key (the seed) and a counter (block, draw index, 0, 0), and
-Box-Muller makes 4 normal values from those. The code uses operators that NumPy and torch share: the
-CPU draws without torch, and a GPU draws all z in one call.
+generator, turns a key (the seed) and a counter (block, draw index, 0, 0) into 4 random words, and
+Box-Muller turns those into 4 normal values. The code uses only operators that NumPy and torch
+share, so the CPU needs no torch, and a GPU draws all z in one call.
 
 Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3". Box and Muller 1958.
 """
@@ -29,7 +29,7 @@ Words = Sequence[Any]
 def philox(counter: Words, key: Words) -> tuple[Any, Any, Any, Any]:
     """Four random words from a counter of four words and a key of two; shapes broadcast.
 
-    Products wrap around in 64 bits and ``>>`` extends the sign, hence the masks.
+    The masks are needed because 64-bit products wrap around and ``>>`` extends the sign.
     """
     a, b, c, d = counter
     low, high = key
@@ -51,7 +51,7 @@ def draw_normals(xp: Any, seeds: Any, draw_index: Any, latent_dim: int) -> Any:
     Args:
         xp: the array library, ``numpy`` or ``torch``.
         seeds: int64 (N,), from 0 to 2^63 − 1.
-        draw_index: int64 (N,), from 0: which z of the seed's sequence.
+        draw_index: int64 (N,), from 0: the position in the seed's sequence of z.
         latent_dim: a shorter z is a prefix of a longer one.
     """
     blocks = xp.arange(-(-latent_dim // 4), device=seeds.device)

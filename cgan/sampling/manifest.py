@@ -1,4 +1,4 @@
-"""``dataset.json``: how a data set of drawn images was made, so that it can be continued."""
+"""``dataset.json``: how a generated data set was made, so that it can be continued."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def describe_dataset(
     seed: int,
     verify: RejectionSampler | None,
 ) -> dict[str, Any]:
-    """The content of ``dataset.json``: how to draw the data set again, and its label noise."""
+    """The content of ``dataset.json``: how to reproduce the data set, and its label accuracy."""
     try:
         model = hashlib.sha256(sampler.path.read_bytes()).hexdigest()
     except OSError as error:
@@ -67,11 +67,11 @@ def open_dataset(out: Path, description: dict[str, Any]) -> None:
     """Write ``dataset.json``, or check that the folder holds this data set.
 
     Raises:
-        FileError: it holds something else, or is not writable.
+        FileError: it contains something else, or is not writable.
     """
     path = out / DATASET_FILE
     try:
-        # In this order: any other process writes dataset.json before anything else.
+        # The order matters: another process writes dataset.json before any other file.
         others = sorted(p.name for p in out.iterdir() if p.name[0] != ".") if out.exists() else []
         begun = json.loads(path.read_text("utf-8")) if path.exists() else None
     except OSError as error:
@@ -79,7 +79,7 @@ def open_dataset(out: Path, description: dict[str, Any]) -> None:
     except ValueError as error:
         raise FileError(f"{path} was not written by cgan generate: give another --out") from error
     if begun is None and others:
-        raise FileError(f"{out} holds other files, like {others[0]}: give a new or empty --out")
+        raise FileError(f"{out} contains other files, like {others[0]}: give a new or empty --out")
     if begun is not None:
         differing = [
             f"{key} {begun.get(key)!r}, not {value!r}"

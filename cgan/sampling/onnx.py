@@ -1,7 +1,7 @@
-"""Draw with onnxruntime from a generator that ``cgan export`` has written, without torch.
+"""Generate images with onnxruntime from an export of ``cgan export``, without torch.
 
-Importing torch takes ten times as long as drawing. An export is stored beside its generator file
-and contains that file's SHA-256; it is used for exactly that file.
+Importing torch takes ten times as long as generating images. An export is stored next to its
+generator file and contains the SHA-256 of that file. It is only used if the SHA-256 matches.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgan.runtime.cpu import count_cores
+from cgan.sampling.class_names import GeneratorInfo, Labels, Request
 from cgan.sampling.latents import draw_latents
-from cgan.sampling.request import GeneratorInfo, Labels, Request
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -64,11 +64,11 @@ class OnnxSampler(GeneratorInfo):
 
 
 def open_export(generator: Path) -> OnnxSampler | None:
-    """Open the export of a generator file; None if it must be drawn with torch.
+    """Open the export of a generator file; None if torch must be used instead.
 
     None means that there is no export or no onnxruntime. It is also None, with a warning, if the
     export is damaged, was written by another program or a newer version, or belongs to another
-    generator file (one that was trained or measured since).
+    version of the generator file (which was trained or evaluated since).
     """
     path = export_path(generator)
     if not path.exists():
@@ -79,7 +79,7 @@ def open_export(generator: Path) -> OnnxSampler | None:
         return None
     except Exception as error:  # onnxruntime's exceptions have no common base class
         reason = " ".join(str(error).split())
-        logger.warning("%s is torn or is not an ONNX file (%s): drawing with torch", path, reason)
+        logger.warning("%s is damaged or is not an ONNX file (%s): using torch", path, reason)
         return None
     try:
         about = json.loads(session.get_modelmeta().custom_metadata_map["cgan"])
@@ -88,14 +88,14 @@ def open_export(generator: Path) -> OnnxSampler | None:
         digest, sampler = about["sha256"], OnnxSampler(session, about["generator"], generator)
     except (KeyError, TypeError, ValueError):
         logger.warning(
-            "%s was not written by this version of cgan: drawing with torch; run cgan export %s",
+            "%s was not written by this version of cgan: using torch; run cgan export %s",
             path,
             generator,
         )
         return None
     if digest != file_digest(generator):
         logger.warning(
-            "%s is older than %s: drawing with torch; run cgan export %s again",
+            "%s does not match %s: using torch; run cgan export %s again",
             path,
             generator.name,
             generator,
@@ -105,7 +105,7 @@ def open_export(generator: Path) -> OnnxSampler | None:
 
 
 def export_path(generator: Path) -> Path:
-    """Where the export of a generator file is stored: beside it."""
+    """Path of the export of a generator file, in the same folder."""
     return generator.with_suffix(".onnx")
 
 
@@ -124,7 +124,7 @@ def open_session(model: Path | bytes) -> InferenceSession:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # errors are raised; do not print them too
+    options.log_severity_level = 4  # errors are raised, so do not print them
     options.intra_op_num_threads = count_cores()
     source = model if isinstance(model, bytes) else str(model)
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from cgan.errors import MeasureError, UnconditionalError
-from cgan.sampling.request import GeneratorInfo, Request
+from cgan.sampling.class_names import GeneratorInfo, Request
 
 MAX_DRAWS = 100
 """Draws per image before rejection sampling fails."""
@@ -36,9 +36,9 @@ class ImageClassifier(Protocol):
 class RejectionSampler:
     """Draws rejected images again, and counts draws.
 
-    A rejected image gets the next z of its own seed, so it stays a function of model, class, seed
-    and judge. The accepted images do not measure the generator's control, and ``acceptance`` is
-    biased too: classes with less control are drawn more often.
+    A rejected image is replaced by one with the next z of its own seed, so it is a function of
+    model, class, seed and judge. Do not measure control on accepted images. ``acceptance`` is
+    biased too, because classes with less control are drawn more often.
     """
 
     judge: ImageClassifier
@@ -62,7 +62,7 @@ class RejectionSampler:
         if self.judge.classes != generator.classes:
             raise MeasureError(
                 f"the judge knows {', '.join(self.judge.classes[:5])}… and the generator draws "
-                f"{', '.join(generator.classes[:5])}…: give a judge of the data it was trained on"
+                f"{', '.join(generator.classes[:5])}…: use a judge of the generator's training data"
             )
 
     @torch.inference_mode()

@@ -1,8 +1,8 @@
-"""The Sampler: draws images of a class by name.
+"""The ``Sampler``: generates images of a class by name.
 
 An image is a function of model, class and seed only. The k-th image of a class in a request has the
 seed ``seed + k``, and each z is drawn from its own seed. The network always runs on batches of one
-fixed size, the last one padded, so that rounding does not depend on the number of images either.
+fixed size (the last one is padded), because rounding depends on the batch size.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from cgan.config import Config
 from cgan.config_io import make_config
 from cgan.errors import ConfigError, FileError
 from cgan.models import build_networks
+from cgan.sampling.class_names import GeneratorInfo, Labels, Request
 from cgan.sampling.latents import draw_latents, draw_normals
 from cgan.sampling.rejection import ImageClassifier, RejectionSampler
-from cgan.sampling.request import GeneratorInfo, Labels, Request
 from cgan.storage.checkpoint import GENERATOR, load_weights, read_header, read_tensors
 from cgan.storage.images import to_unit
 from cgan.storage.paths import find_generator
@@ -74,7 +74,7 @@ class Sampler(GeneratorInfo):
 
         Args:
             labels: a class by name (``"cat"``) or digit (``7``), a list of them, or an int64
-                tensor of class indices. None is every class, or no class if unconditional.
+                tensor of class indices. None means every class, or no class if unconditional.
             n: images per label.
             seed: seed of the first image of each class; the next image has the next seed.
             verify: a judge (or a ``RejectionSampler``, which counts draws); images that it
@@ -85,7 +85,7 @@ class Sampler(GeneratorInfo):
 
         Raises:
             UnknownName: no such class.
-            UnconditionalError: an unconditional GAN was asked for a class, or to verify.
+            UnconditionalError: a class or ``verify`` was requested from an unconditional GAN.
             MeasureError: the judge has other classes, or rejected every draw of an image.
         """
         request = self.request(labels, n, seed)
@@ -127,7 +127,7 @@ class Sampler(GeneratorInfo):
             return to_unit(self.generator(z, labels))[: len(seeds)]
 
     def _draw_z(self, seeds: Sequence[int], draw_index: Sequence[int] | None) -> Tensor:
-        """On the CPU with NumPy, exactly as the ONNX sampler does; on a GPU with torch."""
+        """Draw z: with NumPy on the CPU, like the ONNX sampler, and with torch on a GPU."""
         if self.device.type == "cpu":
             return torch.from_numpy(draw_latents(seeds, self.latent_dim, draw_index))
         index = torch.tensor(draw_index or [0] * len(seeds), device=self.device)
@@ -158,7 +158,7 @@ def load(path_or_run: str | Path, device: torch.device | str = "cpu") -> Sampler
             raise TypeError("classes is not a list")
     except (KeyError, TypeError, ValueError, ConfigError) as error:
         raise FileError(f"{path} has an invalid header: {error}") from error
-    header["config"] = config.model_dump(mode="json")  # with defaults that an older file lacks
+    header["config"] = config.model_dump(mode="json")  # adds defaults that older files lack
     with torch.random.fork_rng([]):  # the initial weights are overwritten
         generator = build_networks(config.model, (channels, height, width), len(classes)).generator
     load_weights(generator, read_tensors(path), path)

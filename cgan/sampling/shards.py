@@ -66,7 +66,7 @@ class Shard:
         return self.out / f"{self.name}.csv"
 
     def is_complete(self, format: str) -> bool:
-        """Whether it exists with all its images. (The last shard of a data set may grow.)"""
+        """Whether it exists with all its images. (A larger ``count`` extends the last shard.)"""
         data = self.out / f"{self.name}{SUFFIXES[format]}"
         if not self.index.exists() or (SUFFIXES[format] and not data.exists()):
             return False
@@ -77,7 +77,7 @@ class Shard:
         self, format: str, batches: Batches, classes: Sequence[str], folders: Sequence[str],
         pool: Executor,
     ) -> None:  # fmt: skip
-        """Write the images, then the index. If ``batches`` raises, nothing is left behind.
+        """Write the images, then the index. If ``batches`` raises, no file remains.
 
         Raises:
             FileError: the folder is not writable, or the disk is full.
@@ -119,7 +119,7 @@ def _tar_members(first: int, pixels: Pixels, labels: Sequence[int] | None) -> by
 
 
 def _member(name: str, content: bytes) -> bytes:
-    """A file in a tar. TarInfo defaults to time 0, user 0 and group 0, so bytes are repeatable."""
+    """A tar member. TarInfo defaults to time 0, user 0 and group 0, so bytes are reproducible."""
     info = tarfile.TarInfo(name)
     info.size = len(content)
     padding = bytes(-len(content) % tarfile.BLOCKSIZE)

@@ -1,4 +1,4 @@
-"""Worker processes or threads that encode PNGs, with a bounded queue. They do not import torch."""
+"""Workers (processes or a thread) that encode PNGs. Worker processes do not import torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cgan.runtime.cpu import count_cores
 from cgan.runtime.rank import local_world_size
 
 MAX_PENDING = 32
-"""Batches that may wait for a worker. It bounds memory, whatever the size of the data set."""
+"""Maximum number of queued batches. It bounds memory for data sets of any size."""
 
 T = TypeVar("T")
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 def start_workers() -> Executor:
     """One process per core, minus one; a single thread on two cores or fewer.
 
-    Measured on two cores: feeding a process costs more than it saves while torch draws.
+    On two cores, sending images to a process was measured to cost more than it saves.
     """
     count = count_cores() // local_world_size()
     if count <= 2:
@@ -58,7 +58,7 @@ def map_in_order(
             yield pending.popleft().result()
     except BrokenExecutor as error:
         raise RunError(
-            "a worker process died: if memory was short, free some and run it again; in a "
+            "a worker process died: if memory ran out, free some and run it again; in a "
             'script, call this below `if __name__ == "__main__":`'
         ) from error
     finally:

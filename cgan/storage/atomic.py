@@ -1,4 +1,4 @@
-"""Atomic writes and folder locks: a reader sees the old file or the new one, never half of one."""
+"""Atomic writes and folder locks: a reader sees the old or the new file, never a partial one."""
 
 from __future__ import annotations
 
@@ -56,16 +56,16 @@ def stream_atomically(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def lock(folder: Path, name: str = LOCK_FILE) -> Iterator[None]:
-    """Hold an exclusive lock on a folder, or on the part of it called ``name``.
+    """Hold an exclusive lock on a folder, or on a named part of it.
 
-    The operating system releases the lock of a killed process. Temporary files that a killed
-    process left in the folder are removed.
+    The operating system releases the lock of a killed process. Temporary
+    safetensors and ONNX files that a killed process left in the folder are removed.
 
     Raises:
         RunError: another process holds the lock.
         FileError: the folder is not writable.
     """
-    from filelock import FileLock, Timeout  # it imports asyncio, which a PNG does not need
+    from filelock import FileLock, Timeout  # it imports asyncio, which is slow
 
     held = FileLock(folder / name)
     try:
@@ -84,14 +84,14 @@ def lock(folder: Path, name: str = LOCK_FILE) -> Iterator[None]:
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove the temporary files of killed writers. The caller must be the only writer."""
+    """Remove temporary safetensors and ONNX files. The caller must be the only writer."""
     for kind in ("safetensors", "onnx"):
         for path in folder.glob(f".*.{kind}.*"):
             path.unlink(missing_ok=True)
 
 
 def explain_write_error(error: OSError, path: Path) -> str:
-    """One sentence for a failed write to ``path``."""
+    """The error message for a failed write to ``path``."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return f"the disk is full: {path} was not written; free some space and run it again"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

@@ -1,7 +1,7 @@
 """safetensors files with a JSON header: the generator, the judge, and the state of a run.
 
 Each file has one metadata key, ``cgan``, that holds sorted JSON. Nothing is pickled. Writes are
-atomic, and the state before the latest is kept.
+atomic, and the previous state is kept.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def read_header(path: Path, format: str) -> dict[str, Any]:
     """Read the header of a file of the given format.
 
     Raises:
-        FileError: missing, empty, torn, a pickle, written by another program, of another format
-            or of a newer version; the message says which.
+        FileError: the file is missing, empty, damaged, a pickle, of another program, of another
+            format or of a newer version; the message says which.
     """
     if not path.is_file():
         raise FileError(f"there is no file {path}")
@@ -76,7 +76,7 @@ def new_header(format: str) -> dict[str, Any]:
 
 
 def _explain_unreadable(path: Path, error: Exception) -> str:
-    """What a file is that is not safetensors."""
+    """Explain why a file cannot be read as safetensors."""
     try:
         with open(path, "rb") as file:
             start = file.read(4)
@@ -85,21 +85,21 @@ def _explain_unreadable(path: Path, error: Exception) -> str:
     if not start:
         return f"{path} is empty"
     if start == b"PK\x03\x04" or (start[0] == 0x80 and start[1] <= 5):
-        return f"{path} is a pickle, which can run any code when opened: cgan never opens one"
-    return f"{path} is torn or is not a safetensors file ({error})"
+        return f"{path} is a pickle, which can run any code when loaded: cgan never loads one"
+    return f"{path} is damaged or is not a safetensors file ({error})"
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors of a safetensors file, on the CPU.
 
     Raises:
-        FileError: the file is torn.
+        FileError: the file is damaged.
     """
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, RuntimeError) as error:
-        raise FileError(f"{path} is torn ({error})") from error
+        raise FileError(f"{path} is damaged ({error})") from error
 
 
 def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -141,7 +141,7 @@ def unpack_state(
     device: torch.device,
     path: Path,
 ) -> None:
-    """Restore what ``pack_state`` packed, the random state last."""
+    """Restore the result of ``pack_state``, the random state last."""
     for name, network in networks.items():
         load_weights(network, _select(tensors, name), path)
     for name, optimizer in optimizers.items():
@@ -150,7 +150,7 @@ def unpack_state(
         for key, value in _select(tensors, name).items():
             index, _, moment = key.partition(".")
             if value.shape == weights[int(index)].shape:
-                # In the memory format of its weight: fused Adam walks both by address.
+                # Use the weight's memory format, as fused Adam requires.
                 value = torch.empty_like(weights[int(index)]).copy_(value)
             moments.setdefault(int(index), {})[moment] = value
         optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
@@ -160,7 +160,7 @@ def unpack_state(
 
 
 def save_state(folder: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Save a state in a run folder; the previous state becomes the one before."""
+    """Save a state in a run folder, and keep the previous state as a second file."""
     last, before = (folder / name for name in STATE_FILES)
     fresh = folder / "state-next.safetensors"
     save_tensors(fresh, tensors, {**new_header(STATE), **header})

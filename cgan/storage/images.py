@@ -1,7 +1,7 @@
 """Value ranges, image grids and PNG files.
 
 Images are uint8 in 0..255 in files, float in [-1, 1] in networks and float in [0, 1] for users.
-Everything here takes NumPy arrays or tensors, and nothing here imports torch.
+Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def make_grid(pixels: Pixels, columns: int, scale: int = 1, gap: int = 2) -> NDA
     """Arrange images in a grid, row by row.
 
     Args:
-        pixels: uint8, (N, C, H, W). An incomplete last row is filled with black.
+        pixels: uint8, (N, C, H, W). An incomplete last row is padded with black.
         columns: images per row.
         scale: enlarge each pixel to a square of this side.
         gap: black pixels between images, before scaling.

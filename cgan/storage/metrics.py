@@ -14,7 +14,7 @@ Curves = dict[str, list[tuple[int, float]]]
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
-    """The metrics of a run in order. A torn last line is ignored."""
+    """The metrics of a run in order. An incomplete last line is ignored."""
     rows = []
     for line in (folder / METRICS_FILE).read_text(encoding="utf-8").splitlines():
         try:
@@ -25,7 +25,7 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
 
 
 def read_curves(folder: Path) -> Curves:
-    """The curves of a run by metric; empty if it logged nothing."""
+    """The curves of a run by metric; empty if there is no log."""
     curves: Curves = {}
     for row in read_metrics(folder) if (folder / METRICS_FILE).exists() else ():
         for name in CURVES & row.keys():

@@ -17,7 +17,7 @@ STATE_FILES = ("state.safetensors", "state-before.safetensors")
 
 RUNS = Path("runs")
 PACKAGED = Path(__file__).parent.parent / "packaged"
-"""Files shipped with the package: one folder per data set, with a judge and maybe a generator."""
+"""Files shipped with the package: one folder per data set, with a judge, some with a generator."""
 
 
 def packaged_names() -> list[str]:
@@ -50,7 +50,7 @@ def newest_model() -> Path:
 
 
 def runs_by_age(files: tuple[str, ...], base: Path | None = None) -> list[Path]:
-    """Folders in ``base`` (default ``runs/``) that hold one of these files, newest last."""
+    """Folders in ``base`` (default ``runs/``) that contain one of these files, newest last."""
     ages: dict[Path, int] = {}
     base = RUNS if base is None else base
     for folder in base.iterdir() if base.is_dir() else ():
@@ -69,7 +69,7 @@ def cache_folder() -> Path:
     """The cache of this package: ``$CGAN_CACHE``, or the user's cache folder."""
     if custom := os.environ.get("CGAN_CACHE"):
         return Path(custom)
-    from platformdirs import user_cache_path  # 20 ms that `cgan --help` does not need
+    from platformdirs import user_cache_path  # takes 20 ms, so not at the top
 
     return user_cache_path("cgan")
 
@@ -80,7 +80,7 @@ def default_data_dir() -> Path:
 
 
 def safe_file_name(text: str) -> str:
-    """A class name as a file name: other characters than letters, digits and ``-_.`` become _."""
+    """A class name as a file name: all but letters, digits, spaces and ``-_.`` become _."""
     return "".join(c if c.isalnum() or c in "-_. " else "_" for c in text)
 
 

@@ -23,10 +23,10 @@ Step = Callable[[Tensor, Tensor, PenaltyWeights], Losses]
 """(real, labels, penalty weights) to losses; changes networks and optimisers in place."""
 
 Capture = Callable[[Callable[[], Losses]], Callable[[], Losses]]
-"""Takes a function and returns one that repeats it on the same memory; does not run it itself."""
+"""Captures a function without running it, and returns a function that replays it."""
 
 WARM_UP = 3
-"""Steps of each kind that run without capture, while optimisers and libraries initialise."""
+"""Uncaptured steps per set of penalty weights, in which optimisers and libraries initialise."""
 
 logger = logging.getLogger("cgan")
 
@@ -45,7 +45,7 @@ def capture_cuda_graph(work: Callable[[], Losses]) -> Callable[[], Losses]:
 
 
 class GraphedStep:
-    """Captures a step once per set of penalty weights and replays it from then on.
+    """Captures a step once per set of penalty weights, and then replays it.
 
     If the step cannot be captured, it runs without capture, with one warning.
     """

@@ -1,4 +1,4 @@
-"""Exponential moving average (EMA) of the generator: the network that is kept and sampled."""
+"""Exponential moving average (EMA) of the generator: the network that is saved and sampled."""
 
 from __future__ import annotations
 

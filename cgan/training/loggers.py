@@ -1,4 +1,4 @@
-"""Where metrics go: the terminal, JSON lines, wandb, TensorBoard, behind one protocol."""
+"""Loggers for the terminal, JSON lines, wandb and TensorBoard, with one common protocol."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Logger(Protocol):
     """Receives metrics and sample grids. ``images_seen`` is always among the metrics."""
 
     def log(self, metrics: Metrics) -> None:
-        """Log the metrics of one moment."""
+        """Log one set of metrics."""
         ...
 
     def log_images(self, path: Path, images_seen: int) -> None:
@@ -30,7 +30,7 @@ class Logger(Protocol):
         ...
 
     def close(self) -> None:
-        """Finish."""
+        """Release all resources."""
         ...
 
 
@@ -39,7 +39,7 @@ class JsonLines:
 
     Args:
         folder: the run folder.
-        images_seen: of the state that the run resumes from; later lines are removed.
+        images_seen: images seen when the run resumes; lines after that are removed.
     """
 
     def __init__(self, folder: Path, images_seen: int = 0) -> None:
@@ -106,7 +106,7 @@ class Wandb:
             )
         except wandb.Error as error:
             raise ConfigError(
-                f"wandb does not start ({one_line(error)}): log in with `wandb login`, "
+                f"wandb failed to start ({one_line(error)}): log in with `wandb login`, "
                 "set WANDB_MODE=offline, or leave out --wandb"
             ) from error
         self.image = wandb.Image

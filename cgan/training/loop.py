@@ -1,4 +1,4 @@
-"""The training loop: step, log, sample, evaluate, save, until the budget is spent or a signal."""
+"""The training loop: step, log, sample, evaluate and save, until the budget is spent."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from cgan.storage.checkpoint import GENERATOR, read_header
 from cgan.storage.images import make_grid, save_png, to_pixels
 from cgan.storage.paths import BEST_FILE, GENERATOR_FILE
 from cgan.training.loggers import Loggers, Metrics
+from cgan.training.lr_schedule import learning_rate
 from cgan.training.monitor import Monitor
 from cgan.training.state import Counters
-from cgan.training.step import TrainStep, learning_rate
+from cgan.training.step import TrainStep
 from cgan.updates import Losses
 
 GRID_COLUMNS = 10
@@ -90,7 +91,7 @@ class TrainLoop:
     def prepare_evaluation(self) -> bool:
         """Whether to evaluate during training; if so, create the monitor.
 
-        It is created before the first step, while a missing test part or Ctrl-C costs nothing.
+        It is created before the first step, so that a missing test set or Ctrl-C loses no training.
         """
         config = self.config
         reached = config.images is None or config.images >= config.eval_every_images
@@ -118,7 +119,7 @@ class TrainLoop:
             self.totals[name] = self.totals.get(name, 0) + value
 
     def reset_losses(self) -> None:
-        """Start new means."""
+        """Reset the sums of the losses."""
         counters = self.counters
         self.totals: dict[str, Tensor] = {}
         self.since = Counters(counters.images_seen, counters.steps, counters.seconds)
@@ -137,7 +138,7 @@ class TrainLoop:
                 raise Diverged(
                     f"{name} became {mean} between {since.images_seen:,} and "
                     f"{counters.images_seen:,} images; the last good state is kept in "
-                    f"{self.folder}: try a lower --lr or a stronger --set penalty.r1=…"
+                    f"{self.folder}: try a lower --lr or a higher --set penalty.r1=…"
                 )
         return means
 
@@ -187,7 +188,7 @@ class TrainLoop:
             self.loggers.log_images(path, images_seen)
 
     def load_split(self, split: Split) -> ImageDataset | ImageFolder:
-        """The training images, which are loaded already, or the held-out ones."""
+        """The training images (already in memory), or the held-out images."""
         return self.dataset if split == "train" else load_split(self.config.data, split)
 
     def evaluate(self) -> None:
@@ -202,7 +203,7 @@ class TrainLoop:
         self.monitor.warn(result, self.folder, self.counters.progress(self.config))
 
     def final_evaluation(self) -> Control | None:
-        """Evaluate with more images and write the result into the generator's header."""
+        """Evaluate ``control_per_class`` images per class and store the result in the header."""
         if self.loggers is None:  # rank 0 does this
             return None
         self.loggers.close_terminal()
@@ -214,7 +215,7 @@ class TrainLoop:
         per_class = self.config.control_per_class
         result = self.monitor.evaluate(self.state.sampler(self.folder), per_class)
         self.state.save_generator(self.folder / GENERATOR_FILE, result.to_dict())
-        # Without its FID, which does not belong to the curve: FID falls with the number of images.
+        # No FID: it depends on the number of images, so it does not fit the curve.
         control = result.control
         self.log(
             {

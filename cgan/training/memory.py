@@ -19,10 +19,10 @@ to 2.5 on the packaged configs.)"""
 
 
 def check_batch_fits(state: TrainState, world_size: int = 1) -> None:
-    """Refuse a batch that would not fit.
+    """Reject a batch size that does not fit in memory.
 
     Raises:
-        RunError: says how much memory the batch takes and which batch would fit.
+        RunError: the message says how much memory is needed and which batch size would fit.
     """
     each, free = bytes_per_image(state), free_device_memory(state.device)
     batch = state.config.batch_size

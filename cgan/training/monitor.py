@@ -22,16 +22,16 @@ EVAL_IMAGES = 2_000
 """Images per evaluation, all classes together."""
 
 TIE_TOLERANCE = 1.1
-"""Two selection scores within this ratio are a tie: an evaluation is that noisy."""
+"""Two selection scores within this ratio count as equal, because evaluations are noisy."""
 
 CONTROL_DROP = 0.1
 """Control accuracy this far below the best so far raises a warning."""
 FID_RISE = 3.0
-"""So does an FID this many times the best so far,"""
+"""An FID higher than the best so far by this factor raises a warning."""
 COLLAPSED = 0.3
-"""and a class with less than this fraction of its real spread,"""
+"""A class with less than this fraction of its real spread raises a warning,"""
 MIN_COLLAPSE_IMAGES = 20
-"""if at least this many images of each class were drawn."""
+"""if at least this many images per class were generated."""
 
 logger = logging.getLogger("cgan")
 
@@ -43,7 +43,7 @@ class EvalResult:
     Attributes:
         control: class control, with the confusion matrix.
         fid: in the judge's features; None if too few images are held out.
-        fid_real: of as many training images.
+        fid_real: FID of the same number of training images.
         diversity: the smallest spread of a class relative to its real spread; None if undefined.
         least_diverse: the class with that spread.
         features: the feature network's name.
@@ -60,7 +60,7 @@ class EvalResult:
 
     @property
     def selection_score(self) -> float:
-        """Error rate plus FID, each divided by that of real images: 2 is as good as real."""
+        """Error rate plus FID, each divided by that of real images; lower is better."""
         known = self.control.judge_accuracy
         ceiling = 0.01 if known is None else 1 - known
         errors = (1 - self.control.accuracy) / max(ceiling, 1e-3)
@@ -140,7 +140,7 @@ class Monitor:
     def is_best(self, result: EvalResult) -> bool:
         """Whether to keep this generator: no worse than the best so far, within the noise.
 
-        Of several generators that tie, the latest is kept, as it was trained with smaller steps.
+        Among equal generators the latest is kept, because its learning rate was lower.
         """
         lowest = self.best["lowest_selection_score"] if self.best else float("inf")
         lowest = min(result.selection_score, lowest)
@@ -163,7 +163,7 @@ class Monitor:
             self._warn_once(
                 "fid", f"FID has risen from {best['fid']:.3g} to {result.fid:.3g}: {kept}"
             )
-        # Early in training every generator draws the mean of a class.
+        # Early in training, a generator draws about the mean image of a class.
         late = progress >= 0.25 and self.per_class >= MIN_COLLAPSE_IMAGES
         if late and result.diversity is not None and result.diversity < COLLAPSED:
             self._warn_once(

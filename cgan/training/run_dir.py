@@ -39,7 +39,7 @@ def new_run(config: Config, out: str | Path | None = None) -> Path:
 
 
 def run_to_resume(config: Config, out: str | Path | None = None, *, numbered: bool = False) -> Path:
-    """The run to resume: ``out``, or the newest of ``runs/<name>``.
+    """The run to resume: ``out``, or the newest run in ``runs/`` with the config's name.
 
     With ``numbered``, ``out`` also matches the numbered folders that ``new_run`` creates.
 
@@ -48,7 +48,7 @@ def run_to_resume(config: Config, out: str | Path | None = None, *, numbered: bo
     """
     if out is not None and not numbered:
         if not has_state(Path(out)):
-            raise RunError(f"{out} holds no state of a run: leave out --resume to start one")
+            raise RunError(f"{out} contains no state of a run: leave out --resume to start one")
         return Path(out)
     base = RUNS / config.name if out is None else Path(out)
     pattern = re.compile(re.escape(base.name) + r"(-\d+)?")
@@ -71,7 +71,7 @@ def newest_state() -> Path:
 
 
 def check_same_config(requested: Config, trained: Config, folder: Path) -> None:
-    """Refuse to resume with a config that would have trained a different GAN.
+    """Check that a run is resumed with the same config.
 
     Raises:
         RunError: names every key that differs.
@@ -84,6 +84,6 @@ def check_same_config(requested: Config, trained: Config, folder: Path) -> None:
     ]
     if differing:
         raise RunError(
-            f"{folder} was trained with {'; '.join(differing)}: resume it with the same, "
+            f"{folder} was trained with {'; '.join(differing)}: resume it with the same values, "
             "or leave out --resume to start a new run"
         )

@@ -1,4 +1,4 @@
-"""Before a run starts: its device, its data and its random state."""
+"""Prepare a run: device, training data and random state."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def resolve_device(config: Config, world: World) -> torch.device:
     check_batch_splits(config, world)
     device = find_device(config.device, local_rank())
     if config.bf16 and device.type == "cpu":
-        raise DeviceError("bf16 needs a CUDA device, and this is a cpu: leave it off")
+        raise DeviceError("bf16 needs a CUDA device, but the device is a CPU: turn it off")
     configure_backends(device)
     if world.size > 1 and device.type == "cuda":
         torch.cuda.set_device(device)  # NCCL requires it
@@ -36,18 +36,18 @@ def resolve_device(config: Config, world: World) -> torch.device:
 
 
 def check_batch_splits(config: Config, world: World) -> None:
-    """Refuse a batch that cannot be split evenly over the processes.
+    """Check that the batch can be split evenly over the processes.
 
     Raises:
-        ConfigError: names batch sizes that can.
+        ConfigError: the message suggests batch sizes.
     """
     batch, size = config.batch_size, world.size
     if batch % size or batch // size < 2:
         below, above = batch // size * size, -(-batch // size) * size
         near = " or ".join(str(b) for b in sorted({below, above}) if b >= 2 * size) or 2 * size
         raise ConfigError(
-            f"a batch of {batch} cannot be split evenly over {size} processes, two images or "
-            f"more for each: choose --batch-size {near}, or another number of processes"
+            f"a batch of {batch} cannot be split evenly over {size} processes with at "
+            f"least two images each: choose --batch-size {near}, or another number of processes"
         )
 
 

@@ -1,7 +1,7 @@
-"""The state of a run: everything that is saved, restored and broadcast.
+"""The state of a run (its checkpoint): everything that is saved, restored and broadcast.
 
-That is both networks, the generator's EMA, both optimisers, three counters, and torch's random
-state.
+It consists of both networks, the generator's EMA, both optimisers, three counters, and torch's
+random state.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Counters:
 class TrainState:
     """Networks, EMA, optimisers and counters of one run.
 
-    The weights come from torch's global random state, and so does every z: seed it first.
+    Initial weights and every z use torch's global random state: seed it first.
 
     Attributes:
         generator, discriminator: the networks, on the device, channels-last.
@@ -111,7 +111,7 @@ class TrainState:
         return problems
 
     def broadcast_state(self, world: World) -> None:
-        """Replace the state of every process by that of rank 0."""
+        """Copy the state of rank 0 to every process."""
         if world.size == 1:
             return
         counted = torch.tensor(list(asdict(self.counters).values()), dtype=torch.float64)

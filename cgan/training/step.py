@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from cgan.models.conditioning import sync_batch_norm
 from cgan.runtime.distributed import SINGLE_PROCESS, World
 from cgan.training.cuda_graph import Capture, GraphedStep, Step, capture_cuda_graph
 from cgan.training.ema import ema_decay, update_ema
+from cgan.training.lr_schedule import learning_rate
 from cgan.training.state import TrainState
 from cgan.updates import NO_PENALTY, Losses, PenaltyWeights, Players, get_update
 
@@ -22,12 +22,12 @@ logger = logging.getLogger("cgan")
 
 
 class TrainStep:
-    """Changes a ``TrainState`` by one batch per call.
+    """Updates a ``TrainState`` with one batch per call.
 
     Args:
         state: changed in place.
         world: the processes that share each batch; gradients and batch norm are synchronised.
-        capture: captures the step for replay; None captures a CUDA graph where that is possible.
+        capture: captures the step for replay; None captures a CUDA graph if possible.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class TrainStep:
         else:
             self.lr, self.decay = lr, decay
         for optimizer in self.state.optimizers.values():
-            optimizer.param_groups[0]["lr"] = self.lr  # restoring a state puts a copy here
+            optimizer.param_groups[0]["lr"] = self.lr  # restoring a state replaces it by a copy
         return self.run(real, labels, self.weights if penalise else NO_PENALTY)
 
     def update(self, real: Tensor, labels: Tensor, weights: PenaltyWeights) -> Losses:
@@ -97,7 +97,7 @@ class TrainStep:
         return losses
 
     def update_compiled(self, real: Tensor, labels: Tensor, weights: PenaltyWeights) -> Losses:
-        """The same with compiled networks; without them if this machine cannot compile."""
+        """Like ``update``, with compiled networks; falls back to it if compilation fails."""
         try:
             return self.update(real, labels, weights)
         except torch._dynamo.exc.TorchDynamoException as error:
@@ -113,14 +113,8 @@ class TrainStep:
         return self.world.shard(torch.randn(shape, device=self.state.device))
 
 
-def learning_rate(config: Config, progress: float) -> float:
-    """A cosine from ``lr`` to ``lr · lr_final_fraction`` over the budget."""
-    final = config.lr_final_fraction
-    return config.lr * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * progress)))
-
-
 def prepare_forward(network: nn.Module, config: Config, device: torch.device) -> nn.Module:
-    """The network as training calls it: with bfloat16 autocast, compiled, or unchanged."""
+    """Prepare a network for training: bfloat16 autocast, torch.compile, or no change."""
     if config.bf16 and device.type == "cuda":
         plain = network.forward
 
@@ -131,9 +125,9 @@ def prepare_forward(network: nn.Module, config: Config, device: torch.device) ->
 
         network.forward = forward
     if config.compile:
-        from torch._functorch import config as functorch  # torch itself imports it late
+        from torch._functorch import config as functorch  # torch imports it lazily too
 
-        # `shared` runs backward twice through one graph, which donated buffers do not survive.
+        # `shared` runs backward twice through one graph, so buffers must not be donated.
         functorch.donated_buffer = False
         compiled = torch.compile(network)
         assert isinstance(compiled, nn.Module)

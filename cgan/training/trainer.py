@@ -42,7 +42,7 @@ class Run:
         folder: the run folder.
         config: the config of the run.
         images_seen: real images shown to the discriminator.
-        seconds: training time, all sessions together.
+        seconds: total training time, including earlier sessions of the run.
         control: the final evaluation; None if there was none.
         stopped_by: the signal that stopped the run before its budget was spent, or None.
         written_here: False in every process but rank 0.
@@ -86,7 +86,8 @@ def train(
         The run. ``stopped_by`` is set if Ctrl-C or SIGTERM stopped it; its state is saved.
 
     Raises:
-        CganError: config, data, device or folder cannot be used; nothing was written.
+        CganError: config, data, device or folder cannot be used.
+        RunError: training failed (out of memory, a process ended); the last state is kept.
         Diverged: a loss is no longer finite; the last good state is kept.
     """
     config = config if isinstance(config, Config) else load_config(config)
@@ -133,7 +134,7 @@ def find_existing_run(config: Config, out: str | Path | None, resume: bool) -> P
 def open_run(
     state: TrainState, world: World, folder: Path | None, out: str | Path | None, progress: bool
 ) -> Iterator[tuple[Path, Loggers | None]]:
-    """Create or lock the run folder, restore its state, and give every process the same state.
+    """Create and lock the run folder, restore a resumed state, and send the state to all processes.
 
     Yields:
         the folder, and the loggers (None in every process but rank 0).
@@ -171,7 +172,7 @@ def restore(state: TrainState, folder: Path) -> None:
 
 
 def log_start(state: TrainState, world: World, folder: Path) -> None:
-    """Log what is trained on what, and where."""
+    """Log the GAN, its data, the device and the folder."""
     logger.info(
         "%s GAN (%s) on %s: %d images of %d classes, on %s%s, in %s",
         "conditional" if state.config.model.conditional else "plain",
@@ -186,7 +187,7 @@ def log_start(state: TrainState, world: World, folder: Path) -> None:
 
 
 def run_loop(loop: TrainLoop) -> int | None:
-    """Run the loop; an out-of-memory error becomes one sentence."""
+    """Run the loop; an out-of-memory error becomes a ``RunError``."""
     try:
         return loop.run()
     except torch.OutOfMemoryError as error:

@@ -162,7 +162,7 @@ def test_digits_that_are_none(shell: Shell, small_run: cgan.Run) -> None:
     refused(shell("generate", small_run.folder, "--class", "seven"), "choose from 0, 1")
     refused(shell("generate", small_run.folder, "-n", 0), "at least 1")
     refused(shell("generate", small_run.folder, "--seed", -1), "seed")
-    refused(shell("generate", small_run.folder, "--out", "x.jpg"), ".png or a folder")
+    refused(shell("generate", small_run.folder, "--out", "x.jpg"), ".png file or a folder")
 
 
 def test_dry_run_writes_nothing(shell: Shell, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_options_override_the_config(shell: Shell) -> None:
         (("--loss", "hing"), ("did you mean 'hinge'",)),
         (("--update", "share"), ("did you mean 'shared'",)),
         (("--images", "many"), ("images", "'many'")),
-        (("--images", "5", "--minutes", "5"), ("one of the two",)),
+        (("--images", "5", "--minutes", "5"), ("either in",)),
         (("--lr", "-1"), ("lr", "greater than 0")),
         (("--set", "lr"), ("key=value",)),
         (("--set", "modle.width=3"), ("unknown key 'modle'", "did you mean 'model'")),
@@ -245,7 +245,7 @@ def test_bad_generator_files(shell: Shell, small_run: cgan.Run, tmp_path: Path) 
     path.write_bytes(pickle.dumps([1]))
     refused(shell("generate", path), "is a pickle")
     path.write_bytes(small_run.generator.read_bytes()[:-10])
-    refused(shell("evaluate", path), "torn")
+    refused(shell("evaluate", path), "damaged")
     tensors = read_tensors(small_run.generator)
     save_file(tensors, path)
     refused(shell("info", path), "another program")
@@ -289,7 +289,7 @@ def test_evaluate_needs_to_know_the_data(
     alone.write_bytes((tmp_path / "runs/folder-dcgan/generator.safetensors").read_bytes())
     assert str(tmp_path) not in json.dumps(read_header(alone, "cgan-generator"))
     pets = pets.rename(tmp_path / "moved")
-    refused(shell("evaluate", alone), "say where it is with --data")
+    refused(shell("evaluate", alone), "give its location with --data")
     found = shell("evaluate", alone, "--data", "moved", "--per-class", 10, "--json")
     assert found.exit_code == 0, found.output
     refused(shell("evaluate", small_run.folder, "--data", pets), "the judge knows cat, dog")

@@ -212,7 +212,7 @@ def test_what_is_no_export_is_not_used(
     about.value = about.value.replace('"format_version": 1, "gen', '"format_version": 2, "gen')
     other = model.SerializeToString()
     path.write_bytes({"torn": content[: len(content) // 2], "empty": b""}.get(kind, other))
-    words = ("torn or is not",) if kind in ("torn", "empty") else ("this version of cgan",)
+    words = ("damaged or is not",) if kind in ("torn", "empty") else ("this version of cgan",)
     draws_with_torch(shell, own, *words)
     printed = capfd.readouterr().err.splitlines()  # onnxruntime has nothing to add
     assert all(line.startswith("warning") for line in printed)
@@ -241,7 +241,7 @@ def test_what_draws_otherwise_is_not_written(
 ) -> None:
     target = tmp_path / "new" / "g.onnx"
     monkeypatch.setattr("cgan.sampling.export.to_unit", lambda signed: signed.add(1).div(2.01))
-    with pytest.raises(RunError, match="draws different images"):
+    with pytest.raises(RunError, match="its images differ"):
         export(own, target)
     assert not target.parent.exists()
 

@@ -98,7 +98,7 @@ def test_torn_files_are_recognised(keep: int, tmp_path: Path) -> None:
     path = tmp_path / "g.safetensors"
     save_tensors(path, TENSORS, HEADER)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(FileError, match="torn"):
+    with pytest.raises(FileError, match="damaged"):
         read(path)
 
 
@@ -144,9 +144,9 @@ def test_two_states_are_kept_and_a_torn_one_is_passed_over(tmp_path: Path) -> No
     path, tensors, header, problems = load_state(tmp_path)
     assert (path.name, header["steps"], tensors["x"].item()) == (STATE_FILES[1], 2, 2)
     assert len(problems) == 1
-    assert "torn" in problems[0]
+    assert "damaged" in problems[0]
     path.write_bytes(b"")
-    with pytest.raises(FileError, match=r"nothing to resume from.*torn.*empty"):
+    with pytest.raises(FileError, match=r"nothing to resume from.*damaged.*empty"):
         load_state(tmp_path)
 
 

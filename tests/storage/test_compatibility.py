@@ -49,9 +49,7 @@ def make_old(path: Path, format: str) -> None:
     save_tensors(path, tensors, {**header, "format_version": 1})
 
 
-def test_an_old_generator_draws_the_same(
-    run: cgan.Run, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_old_generator_draws_the_same(run: cgan.Run, caplog: pytest.LogCaptureFixture) -> None:
     expected = cgan.load(run.folder).sample(n=2)
     make_old(run.generator, GENERATOR)
     old = cgan.load(run.folder)

@@ -11,8 +11,9 @@ from torch import Tensor
 import cgan
 from cgan.config_io import load_config
 from cgan.data import Loader
+from cgan.training.lr_schedule import learning_rate
 from cgan.training.state import TrainState
-from cgan.training.step import TrainStep, learning_rate
+from cgan.training.step import TrainStep
 from cgan.updates import NO_PENALTY, UPDATES, Losses, PenaltyWeights
 
 

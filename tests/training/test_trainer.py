@@ -201,7 +201,7 @@ def test_torn_state_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixt
     last = run.folder / STATE_FILES[0]
     last.write_bytes(last.read_bytes()[:1000])
     cgan.train(quick(), tmp_path / "run", resume=True)
-    assert "torn" in caplog.text
+    assert "damaged" in caplog.text
     assert all(torch.equal(wanted[k], v) for k, v in read_tensors(run.generator).items())
 
 

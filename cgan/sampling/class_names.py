@@ -1,4 +1,4 @@
-"""What a generator can draw, and how class names become class indices and seeds.
+"""Turn class names into class indices, and a request into one label and one seed per image.
 
 Nothing here imports torch.
 """
@@ -43,12 +43,12 @@ class Request:
 
 
 class GeneratorInfo:
-    """A generator as its header describes it, with any backend.
+    """What the header of a generator file says about the generator; independent of the backend.
 
     Attributes:
         header: the file's header.
         path: the generator file.
-        classes: class names of its data. An unconditional GAN has them too, but cannot choose.
+        classes: class names of its data. An unconditional GAN has them too, but takes no class.
         image_shape: (C, H, W) of its images.
         latent_dim: length of z.
         conditional: whether it takes a class.
@@ -74,17 +74,17 @@ class GeneratorInfo:
 
     @property
     def has_digits(self) -> bool:
-        """Whether all classes are named by a digit."""
+        """Whether every class name is a single digit."""
         return all(name.isdigit() and len(name) == 1 for name in self.classes)
 
     def request(self, labels: Labels = None, n: int = 1, seed: int = 0) -> Request:
-        """The class indices and seeds that ``sample`` draws for the same arguments.
+        """The class indices and seeds that ``sample`` uses for the same arguments.
 
         The k-th image of a class has the seed ``seed + k``.
 
         Raises:
             UnknownName: no such class.
-            UnconditionalError: an unconditional GAN was asked for a class.
+            UnconditionalError: a class was requested from an unconditional GAN.
             ConfigError: ``n`` is less than 1, or the seed is out of range.
         """
         if n < 1:
@@ -107,7 +107,7 @@ class GeneratorInfo:
         return Request(tuple(indices), tuple(seeds))
 
     def find(self, labels: Labels) -> list[int]:
-        """Class indices of names, digits, a list of them, or an index tensor; None is all."""
+        """Class indices of names, digits, a list of them, or an index tensor; None means all."""
         if labels is None:
             return list(range(len(self.classes)))
         if isinstance(labels, Indices):
@@ -121,7 +121,7 @@ class GeneratorInfo:
         return [self._find_one(label) for label in labels]
 
     def _find_one(self, label: str | int) -> int:
-        """By name. An int is an index if no class is named by a number."""
+        """Look up a name; an int is an index unless some class name is a number."""
         name = str(label)
         if name in self.classes:
             return self.classes.index(name)
