@@ -14,7 +14,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 SHORT = {
     "update_schemes.py": ("6400", "method one"),
     "own_loop.py": ("20", "own_loop.png"),
-    "train_and_sample.py": ("6400", "the same picture: True"),
+    "train_and_sample.py": ("6400", "the same image: True"),
     "batch_sizes.py": ("0.05", "batch_sizes.png"),
     "noise_outside.py": ("0.01", "noise_outside.png"),
 }

@@ -132,7 +132,7 @@ def test_needs_nothing_but_itself() -> None:
 def test_first_number_is_control_with_its_bounds() -> None:
     text = Page(render_page([make_report()])).text
     told = text.index("86.67 % control accuracy")
-    assert told < text.index("Samples") < text.index("Figures")
+    assert told < text.index("Samples") < text.index("Metrics")
     assert "95 % interval 82.35–90.05 %" in text  # Wilson of 260 in 300, by hand
     assert "chance 33.33 % real images 98.75 % worst class two, 70.00 %" in text
 
@@ -166,7 +166,7 @@ def test_figures_beside_real_and_chance() -> None:
     assert page.row("Control accuracy") == ["86.67 %", "98.75 %", "33.33 %"]
     assert page.row("FIDdistance; lower is better") == ["3.46", "0.912", "–"]
     assert page.row("Recall") == ["–", "75.31 %", "–"]
-    assert "features of judge-of-shapes ; do not compare figures of different features" in page.text
+    assert "features of judge-of-shapes ; do not compare metrics of different features" in page.text
     assert ["zero", "90.00 %", "85.00–90.00 %", "99.11 %", "12.3", "4.57", "0.914"] in page.rows
 
 
@@ -193,7 +193,7 @@ def test_a_large_confusion_matrix_is_drawn() -> None:
     assert tuple(pixels[1, 1]) == HEAT
     assert tuple(pixels[0, 1]) == tuple(round(255 + (ink - 255) / 2) for ink in HEAT)
     assert (pixels[2] == 255).all()
-    assert "From c0 to c32" in page.text
+    assert "Classes from c0 to c32" in page.text
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -246,10 +246,10 @@ def test_what_is_empty_is_skipped() -> None:
 def test_side_by_side() -> None:
     page = Page(render_page([make_report(), PLAIN]))
     assert len(page.pictures("grid")) == 2
-    assert "runs/told beside runs/untold" in page.text
+    assert "runs/told vs. runs/untold" in page.text
     assert page.text.index("Conditional · shapes") < page.text.index("Plain · shapes")
     assert "A plain GAN takes no class" in page.text
-    assert page.row("figure") == ["runs/told", "runs/untold", "real", "chance"]
+    assert page.row("metric") == ["runs/told", "runs/untold", "real", "chance"]
     assert page.row("FID") == ["3.46", "5.50", "0.912", "–"]
     assert page.row("Recall") == ["–", "–", "75.31 % / –", "–"]
     assert page.row("Speed") == ["–", "12,300", "–", "–"]
@@ -260,7 +260,7 @@ def test_alone_says_what_kind_it_is() -> None:
     assert "runs/told A class-conditional GAN trained on shapes" in told
     assert "takes no class" not in told
     assert "runs/untold A plain GAN trained on shapes" in untold
-    assert "beside" not in told
+    assert " vs. " not in told
 
 
 def test_different_features_are_told_apart() -> None:
@@ -272,7 +272,7 @@ def test_different_features_are_told_apart() -> None:
 
 def test_foot_says_how_it_was_measured() -> None:
     text = Page(render_page([make_report()])).text
-    foot = text[text.index("drawn 12,345 images") :]
+    foot = text[text.index("generated 12,345 images") :]
     assert "held out 1,500 pictures of the test part" in foot
     assert "trained on 640,000 images in 1.5 minutes" in foot
     assert f"torch {torch.__version__}." in foot

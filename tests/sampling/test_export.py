@@ -191,7 +191,7 @@ def test_a_stale_export_is_not_used(own: Path, shell: Shell) -> None:
     header = read_header(own, "cgan-generator")
     measured = {**header["measured"], "control_accuracy": 0.5}
     save_tensors(own, read_tensors(own), {**header, "measured": measured})
-    draws_with_torch(shell, own, "generator.onnx is older", f"run cgan export {own} again")
+    draws_with_torch(shell, own, "generator.onnx does not match", f"run cgan export {own} again")
 
 
 def test_without_onnxruntime(own: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

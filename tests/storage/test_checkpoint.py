@@ -78,7 +78,7 @@ def test_what_is_not_ours_is_named(tmp_path: Path) -> None:
     save_tensors(path, TENSORS, {"format": STATE, "format_version": 1})
     with pytest.raises(FileError, match="is a cgan-state file"):
         read(path)
-    save_tensors(path, TENSORS, {**HEADER, "format_version": 2})
+    save_tensors(path, TENSORS, {**HEADER, "format_version": 3})
     with pytest.raises(FileError, match="upgrade cgan"):
         read(path)
 
