@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from cgan.config import RENAMED_KEYS, Config
-from cgan.errors import ConfigError, UnknownName, suggest
+from cgan.errors import ConfigError, UnknownNameError, suggest
 
 DEFAULT_FOR_DATA = {
     "digits": "digits-mlp",
@@ -63,7 +63,7 @@ def load_config(
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         if str(name_or_path) not in config_names():
-            raise UnknownName("config", name_or_path, config_names())
+            raise UnknownNameError("config", name_or_path, config_names())
         path = config_folder() / f"{name_or_path}.yaml"
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))

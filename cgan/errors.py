@@ -2,14 +2,14 @@
 
 CganError
 ├── ConfigError             an invalid config or argument
-│   └── UnknownName         a name that is not in its table
+│   └── UnknownNameError    a name that is not in its table
 ├── DataError               images are missing or cannot be read
 ├── FileError               a file cannot be read in this format, or cannot be written
 ├── DeviceError             the device is not available
 ├── MeasureError            a generator cannot be evaluated as requested
 ├── UnconditionalError      a class was requested from an unconditional GAN
 └── RunError                a run cannot start, continue or finish
-    └── Diverged            a loss or a weight is no longer finite
+    └── DivergedError       a loss or a weight is no longer finite
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class ConfigError(CganError):
     """A config or an argument is invalid."""
 
 
-class UnknownName(ConfigError):
+class UnknownNameError(ConfigError):
     """A name is not in the table it was looked up in.
 
     Args:
@@ -64,7 +64,7 @@ class RunError(CganError):
     """A run cannot start, continue or finish as requested."""
 
 
-class Diverged(RunError):
+class DivergedError(RunError):
     """A loss or a weight is no longer a finite number."""
 
 

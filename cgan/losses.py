@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
-from cgan.errors import UnknownName
+from cgan.errors import UnknownNameError
 
 
 def generator_nonsaturating(*, real: Tensor | None = None, fake: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ LOSSES = {
 
 
 def get_loss(name: str) -> Loss:
-    """Look up a loss by name; raises ``cgan.errors.UnknownName``."""
+    """Look up a loss by name; raises ``cgan.errors.UnknownNameError``."""
     if name not in LOSSES:
-        raise UnknownName("loss", name, LOSSES)
+        raise UnknownNameError("loss", name, LOSSES)
     return LOSSES[name]

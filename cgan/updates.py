@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from cgan.errors import UnknownName
+from cgan.errors import UnknownNameError
 from cgan.losses import Loss
 from cgan.penalties import gradient_penalty, r1, r2
 
@@ -190,7 +190,7 @@ UPDATES: dict[str, Update] = {"alternating": alternating, "shared": shared}
 
 
 def get_update(name: str) -> Update:
-    """Look up an update scheme by name; raises ``cgan.errors.UnknownName``."""
+    """Look up an update scheme by name; raises ``cgan.errors.UnknownNameError``."""
     if name not in UPDATES:
-        raise UnknownName("update scheme", name, UPDATES)
+        raise UnknownNameError("update scheme", name, UPDATES)
     return UPDATES[name]

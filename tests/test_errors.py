@@ -1,6 +1,6 @@
 """Did you mean."""
 
-from cgan.errors import CganError, UnknownName, suggest
+from cgan.errors import CganError, UnknownNameError, suggest
 
 
 def test_nearest_known_name() -> None:
@@ -11,6 +11,6 @@ def test_nearest_known_name() -> None:
 
 
 def test_unknown_name_is_one_of_ours() -> None:
-    error = UnknownName("class", "dgo", ["cat", "dog"])
+    error = UnknownNameError("class", "dgo", ["cat", "dog"])
     assert isinstance(error, CganError)
     assert str(error) == "no class 'dgo'; did you mean 'dog'?"

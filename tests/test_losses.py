@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cgan.config import LossName
-from cgan.errors import UnknownName
+from cgan.errors import UnknownNameError
 from cgan.losses import LOSSES, generator_relativistic, get_loss
 
 REAL = torch.tensor([0.0, 2.0, -3.0])
@@ -70,5 +70,5 @@ def test_only_the_relativistic_generator_looks_at_real_logits() -> None:
 
 def test_names_are_those_of_the_config() -> None:
     assert tuple(LOSSES) == LossName.__args__
-    with pytest.raises(UnknownName, match="did you mean 'hinge'"):
+    with pytest.raises(UnknownNameError, match="did you mean 'hinge'"):
         get_loss("hing")

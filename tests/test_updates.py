@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from cgan.config import UpdateName
-from cgan.errors import UnknownName
+from cgan.errors import UnknownNameError
 from cgan.losses import LOSSES, get_loss
 from cgan.models import build_pair
 from cgan.penalties import r1, r2
@@ -196,7 +196,7 @@ def test_plain_pair_learns_without_labels() -> None:
 
 def test_names_are_those_of_the_config() -> None:
     assert tuple(UPDATES) == UpdateName.__args__
-    with pytest.raises(UnknownName, match="did you mean 'shared'"):
+    with pytest.raises(UnknownNameError, match="did you mean 'shared'"):
         get_update("share")
 
 

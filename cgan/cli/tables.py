@@ -36,7 +36,7 @@ MAX_COLUMNS = 10
 results = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
-def print_plan(config: Config, out: str | Path | None) -> None:
+def print_plan(config: Config, out: str | Path | None, resumed: Path | None = None) -> None:
     """The resolved config, and what training would do."""
     image_shape, classes = dataset_info(config.data)
     pair = build_networks(config.model, image_shape, len(classes))
@@ -49,7 +49,9 @@ def print_plan(config: Config, out: str | Path | None) -> None:
             "images": f"{format_shape(image_shape)}, {len(classes)} classes",
             "generator": f"{count_parameters(pair.generator):,} parameters",
             "discriminator": f"{count_parameters(pair.discriminator):,} parameters",
-            "would write": f"{out or RUNS / config.name} (with a number if it exists)",
+            "would write": str(
+                resumed or f"{out or RUNS / config.name} (with a number if it exists)"
+            ),
         }
     )
 
@@ -166,10 +168,11 @@ def print_warnings(report: Report) -> None:
 
 def print_figures(reports: Sequence[Report]) -> None:
     """All metrics, next to those of real images and of chance."""
+    held_out = "; ".join(dict.fromkeys(report.held_out for report in reports))
     networks = ", ".join(dict.fromkeys(report.features for report in reports))
     counts = ", ".join(dict.fromkeys(f"{report.pictures:,}" for report in reports))
     table = Table(
-        title=f"{counts} images against {reports[0].held_out}\nfeatures: {networks}",
+        title=f"{counts} images against {held_out}\nfeatures: {networks}",
         title_justify="left",
     )
     table.add_column("metric")
@@ -191,8 +194,8 @@ def print_rows(rows: dict[str, str]) -> None:
 
 def format_control(control: Control) -> str:
     """Control accuracy with its interval, chance, and the judge's accuracy on real images."""
-    ceiling = control.judge_accuracy
-    real = f"; held-out real images {format_share(ceiling)}" if ceiling is not None else ""
+    known = control.judge_accuracy
+    real = f"; held-out real images {format_share(known)}" if known is not None else ""
     low, high = control.interval
     return (
         f"{format_share(control.accuracy)} (95 % interval {100 * low:.2f} to {format_share(high)}; "

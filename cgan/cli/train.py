@@ -91,7 +91,7 @@ def train(
     if dry_run:
         from cgan.cli.tables import print_plan
 
-        print_plan(resolved, folder or out)
+        print_plan(resolved, out, folder)
         return
     from cgan.training.trainer import train as train_run
 

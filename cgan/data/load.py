@@ -13,7 +13,7 @@ from cgan.config import DataConfig
 from cgan.data.dataset import ImageDataset, Split, stratified_split
 from cgan.data.datasets import DATASETS, HELD_OUT_DIGITS
 from cgan.data.image_folder import ImageFolder, scan_folder
-from cgan.errors import DataError, UnknownName
+from cgan.errors import DataError, UnknownNameError
 from cgan.runtime.cpu import free_memory
 from cgan.storage.paths import default_data_dir
 
@@ -46,7 +46,7 @@ def load_pictures(
 
     Raises:
         DataError: the images are missing, cannot be downloaded or cannot be read.
-        UnknownName: neither a data set nor a folder.
+        UnknownNameError: neither a data set nor a folder.
     """
     if source in DATASETS:
         return DATASETS[source].load(split, Path(data_dir or default_data_dir()))
@@ -91,7 +91,7 @@ def _scan(source: str, size: int | None, skip_broken: bool) -> ImageFolder:
         return scan_folder(Path(source), size=size, skip_broken=skip_broken)
     if os.sep in source or source.startswith("."):
         raise DataError(f"there is no folder {source}")
-    raise UnknownName("data set or folder", source, DATASETS)
+    raise UnknownNameError("data set or folder", source, DATASETS)
 
 
 def _read_all(folder: ImageFolder) -> ImageDataset:

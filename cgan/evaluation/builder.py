@@ -94,8 +94,8 @@ def figures_by_class(
         class_fids, reference.class_fids, spreads, strict=True,
     )  # fmt: skip
     return [
-        ClassFigures(name, share, interval.low, interval.high, ceiling, fid, real_fid, spread)
-        for name, share, interval, ceiling, fid, real_fid, spread in rows
+        ClassFigures(name, share, interval.low, interval.high, real_share, fid, real_fid, spread)
+        for name, share, interval, real_share, fid, real_fid, spread in rows
     ]
 
 

@@ -78,7 +78,7 @@ def draw_by_class(sampler: Sampler, per_class: int) -> Iterator[Labelled]:
         start += len(images)
 
 
-def read_by_class(dataset: ImageDataset | ImageFolder, indices: Tensor) -> Iterator[Labelled]:
+def read_images(dataset: ImageDataset | ImageFolder, indices: Tensor) -> Iterator[Labelled]:
     """The real images at these indices and their labels."""
     for chunk in indices.split(min(500, images_per_chunk(dataset))):
         yield dataset.take(chunk) / 255, dataset.labels[chunk]

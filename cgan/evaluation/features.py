@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cgan.errors import MeasureError, UnknownName, one_line
-from cgan.evaluation.judge import FEATURES, Judge
+from cgan.errors import MeasureError, UnknownNameError, one_line
+from cgan.evaluation.judge import FEATURE_DIM, Judge
 
 FEATURE_NAMES = ("judge", "inception")
 
@@ -38,14 +38,14 @@ def find_features(name: str, judge: Judge, device: torch.device | str = "cpu") -
     """Look up a feature network.
 
     Raises:
-        UnknownName: neither ``judge`` nor ``inception``.
+        UnknownNameError: neither ``judge`` nor ``inception``.
         MeasureError: Inception's package or weights are not available.
     """
     if name == "judge":
-        return FeatureNetwork(f"judge of {judge.header.data}", FEATURES)
+        return FeatureNetwork(f"judge of {judge.header.data}", FEATURE_DIM)
     if name == "inception":
         return inception(device)
-    raise UnknownName("feature network", name, FEATURE_NAMES)
+    raise UnknownNameError("feature network", name, FEATURE_NAMES)
 
 
 def inception(device: torch.device | str) -> FeatureNetwork:

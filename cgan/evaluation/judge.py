@@ -20,7 +20,7 @@ from cgan.storage.checkpoint import (
     save_tensors,
 )
 
-FEATURES = 128
+FEATURE_DIM = 128
 """Length of the judge's feature vector."""
 
 
@@ -57,11 +57,11 @@ class Classifier(nn.Module):
         self.features = nn.Sequential(
             *layers,
             nn.Flatten(),
-            nn.Linear(channels * height * width, FEATURES, bias=False),
-            nn.BatchNorm1d(FEATURES),
+            nn.Linear(channels * height * width, FEATURE_DIM, bias=False),
+            nn.BatchNorm1d(FEATURE_DIM),
             nn.ReLU(),
         )
-        self.head = nn.Linear(FEATURES, num_classes)
+        self.head = nn.Linear(FEATURE_DIM, num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """Class logits."""
@@ -75,7 +75,7 @@ class Prediction(NamedTuple):
     labels: Tensor
     """The predicted class of each image, int64 (B,)."""
     features: Tensor
-    """The last hidden layer, float32 (B, FEATURES)."""
+    """The last hidden layer, float32 (B, FEATURE_DIM)."""
 
 
 class Judge:

@@ -96,7 +96,7 @@ def train_judge(
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=steps + 1)
         batches = Loader(dataset, BATCH, device, balanced=True).batches()
         for _, (real, labels) in zip(range(steps), batches, strict=False):
-            loss = cross_entropy(network(shift(real, reach)), labels, label_smoothing=0.05)
+            loss = cross_entropy(network(random_shift(real, reach)), labels, label_smoothing=0.05)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -121,7 +121,7 @@ def measure_accuracy(judge: Judge, dataset: ImageDataset | ImageFolder) -> float
     return correct / len(dataset)
 
 
-def shift(images: Tensor, reach: int) -> Tensor:
+def random_shift(images: Tensor, reach: int) -> Tensor:
     """Shift the batch randomly by up to ``reach`` pixels per axis, padding with −1 (black)."""
     height, width = images.shape[2:]
     down, right = torch.randint(0, 2 * reach + 1, (2,)).tolist()

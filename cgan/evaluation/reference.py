@@ -35,7 +35,7 @@ from cgan.evaluation.feature_set import (
     evenly_spaced,
     extract_features,
     nearest_image,
-    read_by_class,
+    read_images,
     sample_per_class,
 )
 from cgan.evaluation.features import find_features
@@ -80,9 +80,9 @@ class Reference:
         self.network = find_features(features, judge, device)
         self.background = background_mask(self.train)
         chosen = sample_per_class(self.train, per_class)
-        self.real = self.extract(read_by_class(self.train, chosen), len(chosen))
+        self.real = self.extract(read_images(self.train, chosen), len(chosen))
         everything = torch.arange(len(self.test))
-        self.held_out = self.extract(read_by_class(self.test, everything), len(everything))
+        self.held_out = self.extract(read_images(self.test, everything), len(everything))
 
     def extract(self, batches: Iterable[Labelled], count: int) -> FeatureSet:
         """Predictions and features of ``count`` images; keeps some images for memorization."""

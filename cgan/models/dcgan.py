@@ -42,7 +42,7 @@ def plan_channels(image_shape: tuple[int, int, int], width: int) -> list[int]:
 
 
 def init_weights(module: nn.Module) -> None:
-    """Weights N(0, 0.02), gains N(1, 0.02), biases 0: Radford et al. 2016, section 4."""
+    """Weights N(0, 0.02): Radford et al. 2016, section 4. Gains N(1, 0.02), biases 0."""
     if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d | nn.Embedding):
         nn.init.normal_(module.weight, 0.0, 0.02)
         if isinstance(bias := getattr(module, "bias", None), Tensor):

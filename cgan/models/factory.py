@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from cgan.config import ModelConfig
-from cgan.errors import ConfigError, UnknownName
+from cgan.errors import ConfigError, UnknownNameError
 from cgan.models import dcgan, mlp
 
 
@@ -53,7 +53,7 @@ def build_pair(
         dropout: dropout probability in D.
 
     Raises:
-        UnknownName: no such backbone or conditioning.
+        UnknownNameError: no such backbone or conditioning.
         ConfigError: the networks do not support this image size.
     """
     for kind, name, known in (
@@ -62,7 +62,7 @@ def build_pair(
         ("discriminator label", discriminator_label, DISCRIMINATOR_LABELS),
     ):
         if name not in known:
-            raise UnknownName(kind, name, known)
+            raise UnknownNameError(kind, name, known)
     if any(side % 4 or side < 8 for side in image_shape[1:]):
         height, width_ = image_shape[1:]
         raise ConfigError(f"images of {height}×{width_}: both sides must be multiples of 4, ≥ 8")

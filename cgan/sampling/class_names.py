@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from cgan.errors import ConfigError, UnconditionalError, UnknownName
+from cgan.errors import ConfigError, UnconditionalError, UnknownNameError
 from cgan.storage.paths import CONFIG_FILE, GENERATOR_FILE, PACKAGED
 
 
@@ -83,14 +83,14 @@ class GeneratorInfo:
         The k-th image of a class has the seed ``seed + k``.
 
         Raises:
-            UnknownName: no such class.
+            UnknownNameError: no such class.
             UnconditionalError: a class was requested from an unconditional GAN.
             ConfigError: ``n`` is less than 1, or the seed is out of range.
         """
         if n < 1:
             raise ConfigError(f"n is the number of images per class: at least 1, not {n}")
         if not 0 <= seed <= 2**63 - 1 - n:
-            raise ConfigError(f"a seed is a whole number from 0 to 2^63 - 1, not {seed}")
+            raise ConfigError(f"a seed is a whole number from 0 to 2^63 - 1 - n, not {seed}")
         if not self.conditional:
             if labels is not None:
                 raise UnconditionalError(
@@ -98,7 +98,7 @@ class GeneratorInfo:
                     f"cgan train --conditional {self.header['config']['name']}"
                 )
             return Request(None, tuple(range(seed, seed + n)))
-        indices = [label for label in self.find(labels) for _ in range(n)]
+        indices = [label for label in self.class_indices(labels) for _ in range(n)]
         drawn: Counter[int] = Counter()
         seeds = []
         for label in indices:
@@ -106,7 +106,7 @@ class GeneratorInfo:
             drawn[label] += 1
         return Request(tuple(indices), tuple(seeds))
 
-    def find(self, labels: Labels) -> list[int]:
+    def class_indices(self, labels: Labels) -> list[int]:
         """Class indices of names, digits, a list of them, or an index tensor; None means all."""
         if labels is None:
             return list(range(len(self.classes)))
@@ -114,13 +114,13 @@ class GeneratorInfo:
             indices = [int(index) for index in labels.flatten().tolist()]
             wrong = [index for index in indices if not 0 <= index < len(self.classes)]
             if wrong:
-                raise UnknownName("class number", wrong[0], self._numbers())
+                raise UnknownNameError("class number", wrong[0], self._numbers())
             return indices
         if isinstance(labels, str | int):
             labels = [labels]
-        return [self._find_one(label) for label in labels]
+        return [self._class_index(label) for label in labels]
 
-    def _find_one(self, label: str | int) -> int:
+    def _class_index(self, label: str | int) -> int:
         """Look up a name; an int is an index unless some class name is a number."""
         name = str(label)
         if name in self.classes:
@@ -128,8 +128,8 @@ class GeneratorInfo:
         if isinstance(label, int) and not any(known.isdigit() for known in self.classes):
             if 0 <= label < len(self.classes):
                 return label
-            raise UnknownName("class number", label, self._numbers())
-        raise UnknownName("class", name, self.classes)
+            raise UnknownNameError("class number", label, self._numbers())
+        raise UnknownNameError("class", name, self.classes)
 
     def _numbers(self) -> list[str]:
         return [str(index) for index in range(len(self.classes))]

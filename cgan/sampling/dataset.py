@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cgan.errors import ConfigError, UnknownName
+from cgan.errors import ConfigError, UnknownNameError
 from cgan.runtime.progress import CountProgress
 from cgan.runtime.rank import rank_and_world_size
 from cgan.runtime.signals import catch_signals
@@ -35,7 +35,7 @@ MAX_COUNT = 10**9
 
 
 @dataclass(frozen=True)
-class Written:
+class WriteResult:
     """What one process wrote.
 
     Attributes:
@@ -65,7 +65,7 @@ def write_dataset(
     seed: int = 0,
     verify: ImageClassifier | RejectionSampler | None = None,
     progress: bool = False,
-) -> Written:
+) -> WriteResult:
     """Write a data set, or its missing part, into a folder.
 
     If RANK and WORLD_SIZE are set, as by torchrun, each process writes its own shards. PNGs may be
@@ -120,7 +120,7 @@ def write_dataset(
             except _Stopped:
                 break
             drawn += len(shard.seeds)
-    return Written(out, drawn, kept, caught[0] if caught and drawn + kept < total else None)
+    return WriteResult(out, drawn, kept, caught[0] if caught and drawn + kept < total else None)
 
 
 def _check_arguments(
@@ -130,7 +130,7 @@ def _check_arguments(
     if not 1 <= count <= MAX_COUNT:
         raise ConfigError(f"a data set has from 1 to {MAX_COUNT:,} images, not {count:,}")
     if format not in SUFFIXES:
-        raise UnknownName("format", format, SUFFIXES)
+        raise UnknownNameError("format", format, SUFFIXES)
     found = sampler.request(labels, 1, seed).labels
     chosen = None if found is None else tuple(dict.fromkeys(found))
     sampler.request(None, 1, seed + (count - 1) // len(chosen or "1"))  # check the last seed too

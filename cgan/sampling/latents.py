@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 MASK = 0xFFFF_FFFF
 MULTIPLIERS = (0xD251_1F53, 0xCD9E_8D57)
-STEPS = (0x9E37_79B9, 0xBB67_AE85)
+KEY_INCREMENTS = (0x9E37_79B9, 0xBB67_AE85)
 ROUNDS = 10
 
 Words = Sequence[Any]
@@ -41,7 +41,7 @@ def philox(counter: Words, key: Words) -> tuple[Any, Any, Any, Any]:
             ((first >> 32) & MASK) ^ d ^ high,
             first & MASK,
         )
-        low, high = (low + STEPS[0]) & MASK, (high + STEPS[1]) & MASK
+        low, high = (low + KEY_INCREMENTS[0]) & MASK, (high + KEY_INCREMENTS[1]) & MASK
     return a, b, c, d
 
 

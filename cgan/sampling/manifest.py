@@ -17,7 +17,7 @@ from cgan.storage.paths import safe_file_names
 DATASET_FILE = "dataset.json"
 FORMAT_VERSION = 1
 
-MAY_DIFFER = frozenset({"count", "model", "cgan", "control_accuracy"})
+MUTABLE_KEYS = frozenset({"count", "model", "cgan", "control_accuracy"})
 """Keys of dataset.json that may change when a data set is continued."""
 
 
@@ -84,7 +84,7 @@ def open_dataset(out: Path, description: dict[str, Any]) -> None:
         differing = [
             f"{key} {begun.get(key)!r}, not {value!r}"
             for key, value in description.items()
-            if key not in MAY_DIFFER and begun.get(key) != value
+            if key not in MUTABLE_KEYS and begun.get(key) != value
         ]
         if begun.get("count", 0) > description["count"]:
             differing.append(f"count {begun['count']}, not {description['count']}")

@@ -84,7 +84,7 @@ class Sampler(GeneratorInfo):
             float32 in [0, 1], (labels · n, C, H, W), label by label, on the CPU.
 
         Raises:
-            UnknownName: no such class.
+            UnknownNameError: no such class.
             UnconditionalError: a class or ``verify`` was requested from an unconditional GAN.
             MeasureError: the judge has other classes, or rejected every draw of an image.
         """

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 METRICS_FILE = "metrics.jsonl"
-CURVES = {"loss_G", "loss_D", "penalty", "control_accuracy", "fid", "background_ink"}
+PLOTTED_METRICS = {"loss_G", "loss_D", "penalty", "control_accuracy", "fid", "background_ink"}
 """Metrics that are plotted over images seen."""
 
 Curves = dict[str, list[tuple[int, float]]]
@@ -28,6 +28,6 @@ def read_curves(folder: Path) -> Curves:
     """The curves of a run by metric; empty if there is no log."""
     curves: Curves = {}
     for row in read_metrics(folder) if (folder / METRICS_FILE).exists() else ():
-        for name in CURVES & row.keys():
+        for name in PLOTTED_METRICS & row.keys():
             curves.setdefault(name, []).append((int(row["images_seen"]), row[name]))
     return {name: curves[name] for name in sorted(curves)}

@@ -25,7 +25,7 @@ Step = Callable[[Tensor, Tensor, PenaltyWeights], Losses]
 Capture = Callable[[Callable[[], Losses]], Callable[[], Losses]]
 """Captures a function without running it, and returns a function that replays it."""
 
-WARM_UP = 3
+WARMUP_STEPS = 3
 """Uncaptured steps per set of penalty weights, in which optimisers and libraries initialise."""
 
 logger = logging.getLogger("cgan")
@@ -68,7 +68,7 @@ class GraphedStep:
         if weights not in self.replays:
             work = partial(self.step, *self.inputs, weights)
             self.calls[weights] += 1
-            if self.calls[weights] <= WARM_UP:
+            if self.calls[weights] <= WARMUP_STEPS:
                 return run_on_side_stream(work, real.device)
             try:
                 self.replays[weights] = self.capture(work)

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-WARM_UP = 0.05
+RAMPUP = 0.05
 """The half-life is at most this fraction of the images seen so far, so that the random initial
 weights fade quickly (Karras et al. 2020, StyleGAN2's ``ema_rampup``)."""
 
@@ -19,7 +19,7 @@ def frozen_copy(network: nn.Module) -> nn.Module:
 
 def ema_decay(batch_images: int, half_life_images: float, images_seen: int) -> float:
     """Weight of the old average after one batch, in [0, 1): ½^(batch / half-life)."""
-    half_life = min(half_life_images, WARM_UP * images_seen)
+    half_life = min(half_life_images, RAMPUP * images_seen)
     return 0.5 ** (batch_images / half_life) if half_life > 0 else 0.0
 
 

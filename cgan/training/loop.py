@@ -11,7 +11,7 @@ from pathlib import Path
 from torch import Tensor
 
 from cgan.data import ImageDataset, ImageFolder, Loader, Split, load_split
-from cgan.errors import Diverged
+from cgan.errors import DivergedError
 from cgan.evaluation.control import Control
 from cgan.runtime.signals import catch_signals
 from cgan.storage.checkpoint import GENERATOR, read_header
@@ -128,14 +128,14 @@ class TrainLoop:
         """Mean losses since the last log line.
 
         Raises:
-            Diverged: a loss is not finite.
+            DivergedError: a loss is not finite.
         """
         counters, since = self.counters, self.since
         steps = max(counters.steps - since.steps, 1)
         means = {name: float(total) / steps for name, total in self.totals.items()}
         for name, mean in means.items():
             if not math.isfinite(mean):
-                raise Diverged(
+                raise DivergedError(
                     f"{name} became {mean} between {since.images_seen:,} and "
                     f"{counters.images_seen:,} images; the last good state is kept in "
                     f"{self.folder}: try a lower --lr or a higher --set penalty.r1=…"

@@ -9,10 +9,10 @@ from cgan.errors import RunError
 from cgan.runtime.device import free_device_memory
 from cgan.training.state import TrainState
 
-PROBE = 2
+PROBE_BATCH = 2
 """Images in the forward pass that is measured."""
 
-PASSES = 3.0
+PEAK_FACTOR = 3.0
 """Peak memory of a step, as a multiple of what one forward pass of G and D saves for backward. D
 also sees real images, a penalty keeps its own graph, and gradients are stored too. (Measured: 1.0
 to 2.5 on the packaged configs.)"""
@@ -46,13 +46,13 @@ def bytes_per_image(state: TrainState) -> int:
         return tensor
 
     generator, discriminator = state.generator.eval(), state.discriminator.eval()
-    z = torch.zeros(PROBE, state.config.model.latent_dim, device=state.device)
+    z = torch.zeros(PROBE_BATCH, state.config.model.latent_dim, device=state.device)
     labels = None
     if state.config.model.conditional:
-        labels = torch.zeros(PROBE, dtype=torch.int64, device=state.device)
+        labels = torch.zeros(PROBE_BATCH, dtype=torch.int64, device=state.device)
     with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
         output = discriminator(generator(z, labels), labels)
     generator.train()
     discriminator.train()
     del output
-    return int(PASSES * sum(saved.values()) / PROBE)
+    return int(PEAK_FACTOR * sum(saved.values()) / PROBE_BATCH)

@@ -62,8 +62,8 @@ class EvalResult:
     def selection_score(self) -> float:
         """Error rate plus FID, each divided by that of real images; lower is better."""
         known = self.control.judge_accuracy
-        ceiling = 0.01 if known is None else 1 - known
-        errors = (1 - self.control.accuracy) / max(ceiling, 1e-3)
+        real_errors = 0.01 if known is None else 1 - known
+        errors = (1 - self.control.accuracy) / max(real_errors, 1e-3)
         if not self.control.conditional:
             errors = 0.0  # its control is chance at all times
         if self.fid is None or self.fid_real is None:

@@ -16,7 +16,7 @@ from torch import nn
 from cgan import __version__
 from cgan.config import Config
 from cgan.data import ImageDataset, ImageFolder
-from cgan.errors import Diverged
+from cgan.errors import DivergedError
 from cgan.models import build_networks
 from cgan.runtime.distributed import World
 from cgan.sampling.sampler import Sampler
@@ -87,12 +87,12 @@ class TrainState:
         """Write the state and the averaged generator.
 
         Raises:
-            Diverged: a weight is not finite; the files on disk are unchanged.
+            DivergedError: a weight is not finite; the files on disk are unchanged.
         """
         tensors = pack_state(self.networks, self.optimizers, self.device)
         for name, tensor in tensors.items():
             if tensor.is_floating_point() and not tensor.isfinite().all():
-                raise Diverged(
+                raise DivergedError(
                     f"{name} is not finite after {self.counters.images_seen:,} images; the last "
                     f"good state is kept in {folder}: try a lower --lr"
                 )

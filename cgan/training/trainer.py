@@ -88,7 +88,7 @@ def train(
     Raises:
         CganError: config, data, device or folder cannot be used.
         RunError: training failed (out of memory, a process ended); the last state is kept.
-        Diverged: a loss is no longer finite; the last good state is kept.
+        DivergedError: a loss is no longer finite; the last good state is kept.
     """
     config = config if isinstance(config, Config) else load_config(config)
     with process_group() as world:

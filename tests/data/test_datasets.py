@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from cgan.data import DATASETS, ImageDataset, load_pictures, stratified_split, warn_about_classes
-from cgan.errors import DataError, UnknownName
+from cgan.errors import DataError, UnknownNameError
 from tests.conftest import mnist_folder, write_idx
 
 
@@ -75,7 +75,7 @@ def test_damaged_files_are_told(tmp_path: Path) -> None:
 
 
 def test_unknown_name() -> None:
-    with pytest.raises(UnknownName, match="did you mean 'fashion-mnist'"):
+    with pytest.raises(UnknownNameError, match="did you mean 'fashion-mnist'"):
         load_pictures("fashion-minst")
 
 

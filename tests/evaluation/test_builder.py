@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from cgan.config_io import load_config
 from cgan.data import ImageDataset
-from cgan.errors import MeasureError, UnknownName
+from cgan.errors import MeasureError, UnknownNameError
 from cgan.evaluation import quality, sections
 from cgan.evaluation.builder import build_report
 from cgan.evaluation.control import Control
@@ -218,7 +218,7 @@ def test_cas_of_good_and_of_mislabelled_images(
 
 
 def test_pictures_that_are_no_numbers(judge: Judge) -> None:
-    class Diverged(nn.Module):
+    class DivergedError(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.weight = nn.Parameter(torch.zeros(1))
@@ -227,7 +227,7 @@ def test_pictures_that_are_no_numbers(judge: Judge) -> None:
             return torch.full((len(z), 1, 12, 12), float("nan"))
 
     sampler = puppet(honest)
-    sampler.generator = Diverged()
+    sampler.generator = DivergedError()
     with pytest.raises(MeasureError, match="not finite"):
         report_on(sampler, judge)
 
@@ -355,7 +355,7 @@ def test_inception_without_its_package_or_weights(
     fake_fidelity(monkeypatch, no_network)
     with pytest.raises(MeasureError, match="could not be downloaded .*Name or service not known"):
         find_features("inception", judge)
-    with pytest.raises(UnknownName, match="did you mean 'inception'"):
+    with pytest.raises(UnknownNameError, match="did you mean 'inception'"):
         find_features("inceptoin", judge)
 
 

@@ -11,7 +11,7 @@ from cgan.data import ImageDataset
 from cgan.errors import DataError, FileError, MeasureError
 from cgan.evaluation.control import Control, confusion_matrix, measure_control
 from cgan.evaluation.judge import Classifier, Judge, JudgeHeader
-from cgan.evaluation.judge_training import find_judge, measure_accuracy, shift, train_judge
+from cgan.evaluation.judge_training import find_judge, measure_accuracy, random_shift, train_judge
 
 
 def stripes(count: int, seed: int = 0) -> ImageDataset:
@@ -114,7 +114,7 @@ def test_shift_moves_and_never_mirrors() -> None:
     image[0, 0, 3, 4] = 1.0
     places = set()
     for _ in range(60):
-        moved = shift(image, 1)
+        moved = random_shift(image, 1)
         assert moved.shape == image.shape
         assert (moved > 0).sum() == 1
         row, column = (moved[0, 0] > 0).nonzero()[0].tolist()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cgan.config import Backbone, DiscriminatorLabel, GeneratorLabel
-from cgan.errors import ConfigError, UnknownName
+from cgan.errors import ConfigError, UnknownNameError
 from cgan.models import (
     BACKBONES,
     DISCRIMINATOR_LABELS,
@@ -121,9 +121,9 @@ def test_parameters_counted_by_hand() -> None:
 
 
 def test_bad_choices() -> None:
-    with pytest.raises(UnknownName, match="did you mean 'dcgan'"):
+    with pytest.raises(UnknownNameError, match="did you mean 'dcgan'"):
         build_pair("dcgam")
-    with pytest.raises(UnknownName, match="did you mean 'projection'"):
+    with pytest.raises(UnknownNameError, match="did you mean 'projection'"):
         build_pair(discriminator_label="projektion")
     with pytest.raises(ConfigError, match="multiples of 4"):
         build_pair(image_shape=(1, 30, 28))

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from typer.testing import Result
 
 import cgan
-from cgan.errors import ConfigError, FileError, RunError, UnknownName
+from cgan.errors import ConfigError, FileError, RunError, UnknownNameError
 from cgan.models import build_networks
 from cgan.sampling.export import export
 from cgan.sampling.onnx import OnnxSampler, file_digest, open_export
@@ -125,7 +125,7 @@ def test_it_is_asked_as_a_sampler_is(exported: Path) -> None:
     np.testing.assert_array_equal(quick.sample(7, 1, seed=69)[0], pictures[139])
     np.testing.assert_array_equal(quick.sample(torch.tensor([7]), seed=1)[0], pictures[71])
     np.testing.assert_array_equal(quick.sample(np.array([3]))[0], pictures[0])
-    with pytest.raises(UnknownName):
+    with pytest.raises(UnknownNameError):
         quick.sample("seven")
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import cgan
-from cgan.errors import ConfigError, FileError, MeasureError, UnconditionalError, UnknownName
+from cgan.errors import ConfigError, FileError, MeasureError, UnconditionalError, UnknownNameError
 from cgan.models import build_pair
 from cgan.sampling.rejection import RejectionSampler
 from cgan.sampling.sampler import Sampler
@@ -73,14 +73,14 @@ def test_names_that_are_numbers_are_names_and_others_are_counted() -> None:
         "image_shape": [1, 8, 8],
     }
     pets = Sampler(torch.nn.Identity(), header, Path("none"))
-    assert pets.find(1) == [1]
-    assert pets.find(["dog", 0]) == [1, 0]
+    assert pets.class_indices(1) == [1]
+    assert pets.class_indices(["dog", 0]) == [1, 0]
     years = Sampler(torch.nn.Identity(), {**header, "classes": ["1", "2", "10"]}, Path("none"))
-    assert years.find(10) == [2]
-    with pytest.raises(UnknownName):
-        years.find(0)
-    with pytest.raises(UnknownName, match="class number"):
-        pets.find(2)
+    assert years.class_indices(10) == [2]
+    with pytest.raises(UnknownNameError):
+        years.class_indices(0)
+    with pytest.raises(UnknownNameError, match="class number"):
+        pets.class_indices(2)
 
 
 def test_seeds_and_classes_give_different_pictures(sampler: Sampler) -> None:
@@ -107,11 +107,11 @@ def test_plain_gan_draws_but_cannot_choose(plain_run: cgan.Run) -> None:
 
 
 def test_bad_requests(sampler: Sampler) -> None:
-    with pytest.raises(UnknownName, match="no class '12'"):
+    with pytest.raises(UnknownNameError, match="no class '12'"):
         sampler.sample(12)
-    with pytest.raises(UnknownName, match="no class 'seven'; choose from 0, 1"):
+    with pytest.raises(UnknownNameError, match="no class 'seven'; choose from 0, 1"):
         sampler.sample("seven")
-    with pytest.raises(UnknownName, match="class number"):
+    with pytest.raises(UnknownNameError, match="class number"):
         sampler.sample(torch.tensor([10]))
     with pytest.raises(ConfigError, match="at least 1"):
         sampler.sample("7", n=0)

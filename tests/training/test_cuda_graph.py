@@ -14,7 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from cgan.config_io import load_config
 from cgan.data import Loader, load_pictures
-from cgan.training.cuda_graph import WARM_UP, GraphedStep
+from cgan.training.cuda_graph import WARMUP_STEPS, GraphedStep
 from cgan.training.ema import update_ema
 from cgan.training.state import TrainState
 from cgan.training.step import TrainStep
@@ -117,7 +117,7 @@ def test_a_captured_step_equals_the_plain_step(changes: dict[str, object]) -> No
             assert value.item() == wanted, (index, name)
     assert isinstance(replayed.run, GraphedStep)
     assert len(tapes) == 2  # with the penalty and without
-    assert max(replayed.run.calls.values()) == WARM_UP + 1
+    assert max(replayed.run.calls.values()) == WARMUP_STEPS + 1
     for name, network in plain.state.networks.items():
         for key, value in network.state_dict().items():
             other = replayed.state.networks[name].state_dict()[key]
@@ -193,7 +193,7 @@ def test_running_out_of_memory_is_not_steps_for_that() -> None:
         return {}
 
     recorded = GraphedStep(step, overflow)
-    for _ in range(WARM_UP):
+    for _ in range(WARMUP_STEPS):
         recorded(torch.zeros(1), torch.zeros(1), PenaltyWeights())
     with pytest.raises(torch.OutOfMemoryError):
         recorded(torch.zeros(1), torch.zeros(1), PenaltyWeights())
