@@ -28,7 +28,8 @@ def test_every_example_is_tried_and_short() -> None:
 
 @pytest.fixture
 def small_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Random images in MNIST's file format, and an untrained judge of them in the cache."""
+    """Random images in MNIST's file format, an untrained judge of them, small evaluations."""
+    monkeypatch.setattr("cgan.training.monitor.EVAL_IMAGES", 200)
     folder = write_idx(tmp_path / "data", "MNIST")
     raw = folder / "MNIST" / "raw"
     for path in raw.iterdir():  # real MNIST has pixels without ink, at the border
