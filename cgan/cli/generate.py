@@ -20,46 +20,55 @@ MIN_SIDE = 56
 """Without --scale, images in a grid are enlarged to at least this side in pixels."""
 
 
+DigitOption = Annotated[
+    list[int] | None, typer.Option(help="Like --class, for classes that are digits.")
+]
+ClassOption = Annotated[
+    list[str] | None,
+    typer.Option("--class", help="A class by name; may be repeated.", show_default="every class"),
+]
+PerClassOption = Annotated[
+    int | None, typer.Option("-n", help="Images per class.", show_default="16")
+]
+SeedOption = Annotated[int, typer.Option(help="Seed of the first image of each class.")]
+OutOption = Annotated[
+    str | None,
+    typer.Option(help="A .png for one grid, or a folder for one PNG per image."),
+]
+CountOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Write a data set of this many images, balanced over the classes, into the folder "
+        "--out. Run the same command again to continue it."
+    ),
+]
+FormatOption = Annotated[
+    str | None,
+    typer.Option(help="With --count: webdataset, folder or npz.", show_default="webdataset"),
+]
+ScaleOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=64, help="Enlarge by this factor.", show_default="grids: at least 56 pixels"
+    ),
+]
+VerifyOption = Annotated[
+    bool,
+    typer.Option("--verify", help="Redraw images that the judge rejects."),
+]
+
+
 def generate(
     model: ModelArgument = None,
-    digit: Annotated[
-        list[int] | None, typer.Option(help="Like --class, for classes that are digits.")
-    ] = None,
-    classes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--class", help="A class by name; may be repeated.", show_default="every class"
-        ),
-    ] = None,
-    n: Annotated[
-        int | None, typer.Option("-n", help="Images per class.", show_default="16")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the first image of each class.")] = 0,
-    out: Annotated[
-        str | None,
-        typer.Option(help="A .png for one grid, or a folder for one PNG per image."),
-    ] = None,
-    count: Annotated[
-        int | None,
-        typer.Option(
-            help="Write a data set of this many images, balanced over the classes, into the folder "
-            "--out. Run the same command again to continue it."
-        ),
-    ] = None,
-    format: Annotated[
-        str | None,
-        typer.Option(help="With --count: webdataset, folder or npz.", show_default="webdataset"),
-    ] = None,
-    scale: Annotated[
-        int | None,
-        typer.Option(
-            min=1, max=64, help="Enlarge by this factor.", show_default="grids: at least 56 pixels"
-        ),
-    ] = None,
-    verify: Annotated[
-        bool,
-        typer.Option("--verify", help="Redraw images that the judge rejects."),
-    ] = False,
+    digit: DigitOption = None,
+    classes: ClassOption = None,
+    n: PerClassOption = None,
+    seed: SeedOption = 0,
+    out: OutOption = None,
+    count: CountOption = None,
+    format: FormatOption = None,
+    scale: ScaleOption = None,
+    verify: VerifyOption = False,
     data: DataOption = None,
     data_dir: DataDirOption = None,
     device: DeviceOption = "cpu",

@@ -15,54 +15,73 @@ if TYPE_CHECKING:
     from cgan.training.trainer import Run
 
 
+ConfigArgument = Annotated[
+    str | None,
+    typer.Argument(
+        help="digits-mlp, mnist-mlp, mnist-dcgan, mnist (packaged generator), fashion-dcgan, "
+        "folder-dcgan, or a YAML file. Default: the config for --data, or digits-mlp.",
+        show_default=False,
+    ),
+]
+ConditionalOption = Annotated[
+    bool | None,
+    typer.Option("--conditional/--plain", help="Class-conditional, or unconditional (plain)."),
+]
+TrainDataOption = Annotated[
+    str | None,
+    typer.Option(help="digits, mnist, fashion-mnist, kmnist, cifar10, or a folder."),
+]
+SizeOption = Annotated[int | None, typer.Option(help="Side of a folder's images in pixels.")]
+SkipBrokenOption = Annotated[
+    bool | None,
+    typer.Option("--skip-broken", help="Skip images that cannot be read."),
+]
+ModelOption = Annotated[str | None, typer.Option(help="mlp or dcgan.")]
+LossOption = Annotated[
+    str | None, typer.Option(help="nonsaturating, least_squares, hinge or relativistic.")
+]
+UpdateOption = Annotated[str | None, typer.Option(help="alternating or shared.")]
+ImagesOption = Annotated[
+    str | None, typer.Option(help="Budget in images, like 600k or 2M.", metavar="COUNT")
+]
+MinutesOption = Annotated[float | None, typer.Option(help="Budget in minutes instead.")]
+BatchSizeOption = Annotated[int | None, typer.Option(help="Images per step.")]
+LrOption = Annotated[float | None, typer.Option(help="Initial learning rate of Adam.")]
+SeedOption = Annotated[int | None, typer.Option(help="Seed of weights, batches and latents.")]
+TrainDeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+OutOption = Annotated[str | None, typer.Option(help="The run folder.", show_default="runs/CONFIG")]
+ResumeOption = Annotated[bool, typer.Option("--resume", help="Resume a stopped run.")]
+WandbOption = Annotated[
+    bool | None, typer.Option("--wandb/--no-wandb", help="Log to Weights & Biases.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Any other config key.", metavar="KEY=VALUE"),
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the config and exit.")]
+
+
 def train(
-    config: Annotated[
-        str | None,
-        typer.Argument(
-            help="digits-mlp, mnist-mlp, mnist-dcgan, mnist (packaged generator), fashion-dcgan, "
-            "folder-dcgan, or a YAML file. Default: the config for --data, or digits-mlp.",
-            show_default=False,
-        ),
-    ] = None,
-    conditional: Annotated[
-        bool | None,
-        typer.Option("--conditional/--plain", help="Class-conditional, or unconditional (plain)."),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="digits, mnist, fashion-mnist, kmnist, cifar10, or a folder."),
-    ] = None,
+    config: ConfigArgument = None,
+    conditional: ConditionalOption = None,
+    data: TrainDataOption = None,
     data_dir: DataDirOption = None,
-    size: Annotated[int | None, typer.Option(help="Side of a folder's images in pixels.")] = None,
-    skip_broken: Annotated[
-        bool | None,
-        typer.Option("--skip-broken", help="Skip images that cannot be read."),
-    ] = None,
-    model: Annotated[str | None, typer.Option(help="mlp or dcgan.")] = None,
-    loss: Annotated[
-        str | None, typer.Option(help="nonsaturating, least_squares, hinge or relativistic.")
-    ] = None,
-    update: Annotated[str | None, typer.Option(help="alternating or shared.")] = None,
-    images: Annotated[
-        str | None, typer.Option(help="Budget in images, like 600k or 2M.", metavar="COUNT")
-    ] = None,
-    minutes: Annotated[float | None, typer.Option(help="Budget in minutes instead.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images per step.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Initial learning rate of Adam.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of weights, batches and latents.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:1.")] = None,
-    out: Annotated[
-        str | None, typer.Option(help="The run folder.", show_default="runs/CONFIG")
-    ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Resume a stopped run.")] = False,
-    wandb: Annotated[
-        bool | None, typer.Option("--wandb/--no-wandb", help="Log to Weights & Biases.")
-    ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="Any other config key.", metavar="KEY=VALUE"),
-    ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the config and exit.")] = False,
+    size: SizeOption = None,
+    skip_broken: SkipBrokenOption = None,
+    model: ModelOption = None,
+    loss: LossOption = None,
+    update: UpdateOption = None,
+    images: ImagesOption = None,
+    minutes: MinutesOption = None,
+    batch_size: BatchSizeOption = None,
+    lr: LrOption = None,
+    seed: SeedOption = None,
+    device: TrainDeviceOption = None,
+    out: OutOption = None,
+    resume: ResumeOption = False,
+    wandb: WandbOption = None,
+    assignments: SetOption = None,
+    dry_run: DryRunOption = False,
 ) -> None:
     """Train a GAN, class-conditional or unconditional (plain)."""
     if images is not None and minutes is not None:
