@@ -229,12 +229,13 @@ def test_auxiliary_classifier_learns_from_real_pictures_and_teaches_g_with_fakes
         discriminator_label="auxiliary",
     )  # fmt: skip
     players = Players(G, D, Recorder(G, 0.0), Recorder(D, 0.0))
-    real, z, loss = torch.randn(4, 1, 8, 8), torch.randn(4, 4), get_loss("nonsaturating")
+    real, z = torch.randn(4, 1, 8, 8), torch.randn(4, 4)
+    loss = get_loss("nonsaturating")._replace(aux_weight=0.25)  # in G's loss only
     get_update(scheme)(players, real, LABELS, lambda: z, loss, PenaltyWeights(r1=2.0))
 
     fake = D(G(z, LABELS), LABELS)
     loss_G = loss.generator(real=None, fake=fake[:, 0]).mean()
-    loss_G = loss_G + nn.functional.cross_entropy(fake[:, 1:], LABELS)
+    loss_G = loss_G + 0.25 * nn.functional.cross_entropy(fake[:, 1:], LABELS)
     for seen, expected in zip(players.generator_optimizer.seen, grads(loss_G, G), strict=True):  # type: ignore[attr-defined]
         torch.testing.assert_close(seen, expected)
 

@@ -173,6 +173,13 @@ def test_dry_run_writes_nothing(shell: Shell, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_dry_run_of_resume_names_the_run(shell: Shell) -> None:
+    assert shell("train", *QUICK).exit_code == 0
+    result = shell("train", "--resume", "--images", "2560", "--dry-run")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"would write +runs/digits-mlp$", result.stdout.rstrip())
+
+
 def test_options_override_the_config(shell: Shell) -> None:
     result = shell(
         "train", "digits-mlp", "--model", "dcgan", "--loss", "hinge", "--update", "shared",

@@ -14,6 +14,7 @@ from cgan.storage.checkpoint import (
     GENERATOR,
     STATE,
     load_state,
+    load_weights,
     read_header,
     read_tensors,
     save_tensors,
@@ -67,6 +68,13 @@ def test_an_old_state_is_restored(run: cgan.Run) -> None:
     for network, module in state.networks.items():
         for key, value in module.state_dict().items():
             assert torch.equal(value, expected[f"{network}.{key}"]), key
+
+
+def test_a_new_network_may_use_an_old_name(tmp_path: Path) -> None:
+    network = torch.nn.ModuleDict({"raises": torch.nn.Linear(2, 3)})
+    other = torch.nn.ModuleDict({"raises": torch.nn.Linear(2, 3)})
+    load_weights(other, network.state_dict(), tmp_path)
+    assert torch.equal(other["raises"].weight, network["raises"].weight)
 
 
 def test_new_files_have_a_version_that_0_1_refuses(run: cgan.Run) -> None:

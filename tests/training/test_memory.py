@@ -22,6 +22,9 @@ def test_a_batch_that_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     memory.check_batch_fits(state_of(batch_size=1_000))
     with pytest.raises(RunError, match=r"batch of 1,001 takes about .* GiB .* about 1,000 would"):
         memory.check_batch_fits(state_of(batch_size=1_001))
+    memory.check_batch_fits(state_of(batch_size=2_000), world_size=2)
+    with pytest.raises(RunError, match=r"batch of 2,002 takes .* about 2,000 would"):
+        memory.check_batch_fits(state_of(batch_size=2_002), world_size=2)
     config = cgan.load_config("digits-mlp", {"batch_size": 2_000, "images": 200_000})
     with pytest.raises(RunError, match="lower --batch-size"):
         cgan.train(config, tmp_path / "run")
