@@ -1,22 +1,23 @@
 """From a data set's name or a folder to shuffled batches on the training device."""
 
-from cgan.data.dataset import ImageDataset, Split, stratified_split, warn_about_classes
+from cgan.data.dataset import ImageDataset, warn_about_classes
 from cgan.data.datasets import DATASETS
 from cgan.data.image_folder import ImageFolder
-from cgan.data.load import dataset_info, describe_test_split, load_pictures, load_split
+from cgan.data.load import dataset_info, describe_split, load_pictures, load_split
 from cgan.data.loader import Loader, epoch_order
+from cgan.data.splits import SPLITS, Split
 
 __all__ = [
     "DATASETS",
+    "SPLITS",
     "ImageDataset",
     "ImageFolder",
     "Loader",
     "Split",
     "dataset_info",
-    "describe_test_split",
+    "describe_split",
     "epoch_order",
     "load_pictures",
     "load_split",
-    "stratified_split",
     "warn_about_classes",
 ]

@@ -1,19 +1,17 @@
-"""In-memory data sets, indices by class, and a stratified split for data without a test set."""
+"""In-memory data sets, and indices by class."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from cgan.data.image_folder import ImageFolder
-
-Split = Literal["train", "test"]
 
 logger = logging.getLogger("cgan")
 
@@ -27,12 +25,14 @@ class ImageDataset:
         images: uint8, (N, C, H, W).
         labels: int64, (N,), indices into ``classes``.
         classes: the class names.
+        source_digest: the digest of the folder that the images were read from, or None.
     """
 
     name: str
     images: Tensor
     labels: Tensor
     classes: tuple[str, ...]
+    source_digest: str | None = None
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -48,7 +48,12 @@ class ImageDataset:
         return self.images[indices]
 
     def digest(self) -> str:
-        """SHA-256 of class names, images and labels, in hexadecimal."""
+        """SHA-256 of class names, images and labels, in hexadecimal.
+
+        A folder has the same digest in memory and on disk.
+        """
+        if self.source_digest is not None:
+            return self.source_digest
         hasher = hashlib.sha256("\0".join(self.classes).encode())
         hasher.update(self.images.cpu().contiguous().numpy().tobytes())
         hasher.update(self.labels.cpu().numpy().tobytes())
@@ -64,16 +69,6 @@ def class_indices(labels: Tensor, generator: torch.Generator | None = None) -> d
             members = members[torch.randperm(len(members), generator=generator)]
         found[label] = members
     return found
-
-
-def stratified_split(labels: Tensor, held_out: float) -> tuple[Tensor, Tensor]:
-    """Training and held-out indices: the same fraction of each class, rounded down, fixed seed."""
-    train, test = [], []
-    for members in class_indices(labels, torch.Generator().manual_seed(0)).values():
-        count = int(len(members) * held_out)
-        test.append(members[:count])
-        train.append(members[count:])
-    return torch.cat(train).sort().values, torch.cat(test).sort().values
 
 
 def warn_about_classes(dataset: ImageDataset | ImageFolder, balanced: bool = False) -> None:

@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 
 import torch
 from einops import rearrange
+from torch import Tensor
 
-from cgan.data.dataset import ImageDataset, Split, stratified_split
+from cgan.data.dataset import ImageDataset
+from cgan.data.splits import Split, image_digests, split_indices
 from cgan.errors import DataError, one_line
 
-HELD_OUT_DIGITS = 0.2
-"""Fraction of the bundled digits that is held out, because they have no test set."""
+DIGITS_TEST_FRACTION = 0.2
+"""Expected fraction of the bundled digits in ``test``, because they have no test set."""
 
 logger = logging.getLogger("cgan")
 
@@ -30,9 +32,7 @@ def _load_digits(split: Split, data_dir: Path) -> ImageDataset:
     data = load_digits()
     images = torch.from_numpy(data.images).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
     labels = torch.from_numpy(data.target).to(torch.int64)
-    train, test = stratified_split(labels, HELD_OUT_DIGITS)
-    chosen = train if split == "train" else test
-    return ImageDataset("digits", images[chosen], labels[chosen], DIGITS)
+    return _take_split("digits", images, labels, DIGITS, split, test=DIGITS_TEST_FRACTION)
 
 
 def _load_torchvision(
@@ -44,7 +44,7 @@ def _load_torchvision(
     # its variants are not pickled.
     make: Any = getattr(datasets, kind)
     try:
-        data = make(root=str(data_dir), train=split == "train", download=False)
+        data = make(root=str(data_dir), train=split != "test", download=False)
     except Exception as error:  # damaged files raise exceptions of any type
         if "not found" not in str(error):
             raise DataError(
@@ -55,14 +55,24 @@ def _load_torchvision(
     array = torch.as_tensor(data.data)
     images = array.unsqueeze(1) if array.dim() == 3 else rearrange(array, "n h w c -> n c h w")
     labels = torch.as_tensor(data.targets, dtype=torch.int64)
-    return ImageDataset(kind, images.contiguous(), labels, classes)
+    images = images.contiguous()
+    if split == "test":
+        return ImageDataset(kind, images, labels, classes)
+    return _take_split(kind, images, labels, classes, split, test=0)
+
+
+def _take_split(
+    name: str, images: Tensor, labels: Tensor, classes: tuple[str, ...], split: Split, test: float
+) -> ImageDataset:
+    chosen = split_indices(image_digests(images), labels, split, test=test)
+    return ImageDataset(name, images[chosen], labels[chosen], classes)
 
 
 def _download(make: Any, kind: str, data_dir: Path, split: Split) -> Any:
     logger.info("downloading %s to %s", kind, data_dir)
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        return make(root=str(data_dir), train=split == "train", download=True)
+        return make(root=str(data_dir), train=split != "test", download=True)
     except Exception as error:  # no network, a broken mirror, no permission, a truncated archive
         raise DataError(
             f"{kind} is not in {data_dir} and could not be downloaded ({one_line(error)}); "

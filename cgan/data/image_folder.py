@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median_low
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -37,6 +38,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         labels: int64, (N,), indices into ``classes``.
         classes: names of the class folders, sorted.
         image_shape: (C, size, size) that every image is resized to.
+        digests: SHA-256 of each file.
     """
 
     name: str
@@ -44,6 +46,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
     labels: Tensor
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]
+    digests: tuple[bytes, ...]
 
     @property
     def nbytes(self) -> int:
@@ -58,8 +61,13 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
 
     def subset(self, indices: Tensor) -> ImageFolder:
         """The images at these indices."""
-        paths = tuple(self.paths[index] for index in indices.tolist())
-        return replace(self, paths=paths, labels=self.labels[indices])
+        chosen = indices.tolist()
+        return replace(
+            self,
+            paths=tuple(self.paths[index] for index in chosen),
+            labels=self.labels[indices],
+            digests=tuple(self.digests[index] for index in chosen),
+        )
 
     def read(self, index: int) -> Tensor:
         """Read one image as uint8 (C, size, size), cropped to a square at the centre and resized.
@@ -76,10 +84,11 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         return torch.stack([self.read(index) for index in indices.tolist()])
 
     def digest(self) -> str:
-        """SHA-256 of paths, file sizes and image shape, in hexadecimal."""
-        lines = [f"{path.parent.name}/{path.name} {path.stat().st_size}" for path in self.paths]
-        lines.append(str(self.image_shape))
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        """SHA-256 of class names, labels, file contents and image shape, in hexadecimal."""
+        hasher = hashlib.sha256("\0".join([*self.classes, str(self.image_shape)]).encode())
+        hasher.update(self.labels.numpy().tobytes())
+        hasher.update(b"".join(self.digests))
+        return hasher.hexdigest()
 
 
 def scan_folder(root: Path, *, size: int | None = None, skip_broken: bool = False) -> ImageFolder:
@@ -101,15 +110,16 @@ def scan_folder(root: Path, *, size: int | None = None, skip_broken: bool = Fals
     candidates = [(label, path) for label, name in enumerate(classes) for path in found[name]]
     with ThreadPoolExecutor() as pool:
         probes = list(pool.map(_probe, [path for _, path in candidates]))
-    paths, labels, modes, sides = [], [], set(), []
+    paths, labels, modes, sides, digests = [], [], set(), [], []
     for (label, path), probe in zip(candidates, probes, strict=True):
         if probe is None:
             if not skip_broken:
                 raise _broken(path)
             logger.warning("skipped the broken image %s", path)
             continue
-        modes.add(probe[0])
-        sides.append(probe[1])
+        modes.add(probe.mode)
+        sides.append(probe.side)
+        digests.append(probe.digest)
         paths.append(path)
         labels.append(label)
     missing = [name for label, name in enumerate(classes) if label not in set(labels)]
@@ -125,8 +135,9 @@ def scan_folder(root: Path, *, size: int | None = None, skip_broken: bool = Fals
         root.name, len(paths), len(classes), size, size, "grey" if channels == 1 else "colour",
     )  # fmt: skip
     return ImageFolder(
-        root.resolve().name, tuple(paths), torch.tensor(labels), classes, (channels, size, size)
-    )
+        root.resolve().name, tuple(paths), torch.tensor(labels), classes, (channels, size, size),
+        tuple(digests),
+    )  # fmt: skip
 
 
 def read_image(path: Path, image_shape: tuple[int, int, int]) -> Tensor:
@@ -152,12 +163,21 @@ def read_image(path: Path, image_shape: tuple[int, int, int]) -> Tensor:
     return torch.from_numpy(np.array(image)).view(height, width, channels).permute(2, 0, 1)
 
 
-def _probe(path: Path) -> tuple[str, int] | None:
-    """Mode and shorter side of an image; None if it is broken."""
+class _Probe(NamedTuple):
+    """What a scan reads of each image."""
+
+    mode: str
+    side: int
+    digest: bytes
+
+
+def _probe(path: Path) -> _Probe | None:
+    """Mode, shorter side and SHA-256 of an image file; None if it is broken."""
     try:
-        with Image.open(path) as image:
+        with path.open("rb") as file, Image.open(file) as image:
             image.load()
-            return image.mode, min(image.size)
+            file.seek(0)
+            return _Probe(image.mode, min(image.size), hashlib.file_digest(file, "sha256").digest())
     except Exception:  # PIL's readers raise exceptions of any type
         return None
 

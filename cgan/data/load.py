@@ -6,19 +6,21 @@ import logging
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from cgan.config import DataConfig
-from cgan.data.dataset import ImageDataset, Split, stratified_split
-from cgan.data.datasets import DATASETS, HELD_OUT_DIGITS
+from cgan.data.dataset import ImageDataset
+from cgan.data.datasets import DATASETS, DIGITS_TEST_FRACTION
 from cgan.data.image_folder import ImageFolder, scan_folder
+from cgan.data.splits import VALIDATION_FRACTION, Split, split_indices
 from cgan.errors import DataError, UnknownNameError
 from cgan.runtime.cpu import free_memory
 from cgan.storage.paths import default_data_dir
 
-HELD_OUT_FOLDER = 0.1
-"""Fraction of each class of a folder that is held out."""
+FOLDER_TEST_FRACTION = 0.1
+"""Expected fraction of a folder's images in ``test``."""
 
 logger = logging.getLogger("cgan")
 
@@ -36,7 +38,7 @@ def load_pictures(
 
     Args:
         source: a name of ``DATASETS``, or a folder with one subfolder of images per class.
-        split: ``train``, or ``test`` for the held-out part.
+        split: ``train``, ``validation`` or ``test`` (see ``cgan.data.splits``).
         data_dir: folder of the data sets; missing ones are downloaded. The default is
             ``$CGAN_DATA``, or the cache.
         size: side in pixels that a folder's images are resized to; None chooses one.
@@ -51,8 +53,9 @@ def load_pictures(
     if source in DATASETS:
         return DATASETS[source].load(split, Path(data_dir or default_data_dir()))
     folder = _scan(source, size, skip_broken)
-    train, test = stratified_split(folder.labels, HELD_OUT_FOLDER)
-    chosen = folder.subset(train if split == "train" else test)
+    chosen = folder.subset(
+        split_indices(folder.digests, folder.labels, split, test=FOLDER_TEST_FRACTION)
+    )
     if chosen.nbytes > (free_memory() // 2 if memory_bytes is None else memory_bytes):
         logger.info("%s is too large for memory: reading batches from disk", source)
         return chosen
@@ -78,12 +81,15 @@ def dataset_info(data: DataConfig) -> tuple[tuple[int, int, int], tuple[str, ...
     return folder.image_shape, folder.classes
 
 
-def describe_test_split(source: str) -> str:
-    """What the ``test`` split of a source is, as text for the report."""
+def describe_split(source: str, split: Literal["validation", "test"]) -> str:
+    """How the images of a split were chosen, as text for reports."""
     if source in DATASETS and source != "digits":
-        return "the test set"
-    fraction = HELD_OUT_DIGITS if source in DATASETS else HELD_OUT_FOLDER
-    return f"{100 * fraction:.0f} % of each class, held out with a fixed seed (it has no test set)"
+        if split == "test":
+            return "the test set"
+        return f"{VALIDATION_FRACTION:.0%} of the training set, chosen by a hash of each image"
+    test = DIGITS_TEST_FRACTION if source in DATASETS else FOLDER_TEST_FRACTION
+    fraction = test if split == "test" else VALIDATION_FRACTION
+    return f"{fraction:.0%} of the images, chosen by a hash of each (the data has no test set)"
 
 
 def _scan(source: str, size: int | None, skip_broken: bool) -> ImageFolder:
@@ -98,4 +104,4 @@ def _read_all(folder: ImageFolder) -> ImageDataset:
     with ThreadPoolExecutor() as pool:
         images = list(pool.map(folder.read, range(len(folder))))
     stacked = torch.stack(images) if images else torch.empty(0, *folder.image_shape).byte()
-    return ImageDataset(folder.name, stacked, folder.labels, folder.classes)
+    return ImageDataset(folder.name, stacked, folder.labels, folder.classes, folder.digest())

@@ -6,39 +6,32 @@ from pathlib import Path
 import pytest
 import torch
 
-from cgan.data import DATASETS, ImageDataset, load_pictures, stratified_split, warn_about_classes
+from cgan.data import DATASETS, SPLITS, ImageDataset, load_pictures, warn_about_classes
 from cgan.errors import DataError, UnknownNameError
 from tests.conftest import mnist_folder, write_idx
 
 
 def test_digits_are_the_real_ones_in_full_range() -> None:
-    train, test = load_pictures("digits"), load_pictures("digits", "test")
+    train, validation, test = (load_pictures("digits", split) for split in SPLITS)
     assert train.image_shape == (1, 8, 8)
     assert train.images.dtype == torch.uint8
     assert (int(train.images.min()), int(train.images.max())) == (0, 255)
-    assert len(train) + len(test) == 1797
+    assert [len(train), len(validation), len(test)] == [1206, 206, 385]
     assert train.classes == tuple("0123456789")
     zero = train.images[train.labels == 0].float().mean(0)[0]
     assert zero[3:5, 3:5].mean() < 60  # a zero is hollow
     assert zero.max() > 150
 
 
-def test_no_picture_is_in_both_parts() -> None:
-    labels = torch.arange(3).repeat_interleave(torch.tensor([100, 15, 4]))
-    train, test = stratified_split(labels, 0.1)
-    assert sorted([*train.tolist(), *test.tolist()]) == list(range(119))
-    assert torch.bincount(labels[test], minlength=3).tolist() == [10, 1, 0]
-    again, _ = stratified_split(labels, 0.1)
-    assert torch.equal(train, again)
-
-
 @pytest.mark.mnist
 def test_mnist() -> None:
-    train = load_pictures("mnist", data_dir=mnist_folder())
-    test = load_pictures("mnist", "test", data_dir=mnist_folder())
-    assert train.images.shape == (60_000, 1, 28, 28)
+    train, validation, test = (
+        load_pictures("mnist", split, data_dir=mnist_folder()) for split in SPLITS
+    )
+    assert train.images.shape == (54_019, 1, 28, 28)
+    assert validation.images.shape == (5_981, 1, 28, 28)
     assert test.images.shape == (10_000, 1, 28, 28)
-    assert train.labels[:5].tolist() == [5, 0, 4, 1, 9]
+    assert test.labels[:5].tolist() == [7, 2, 1, 0, 4]
     assert (train.image_shape, train.classes) == DATASETS["mnist"][1:]
 
 
@@ -46,7 +39,7 @@ def test_mnist() -> None:
     ("name", "kind"), [("mnist", "MNIST"), ("fashion-mnist", "FashionMNIST"), ("kmnist", "KMNIST")]
 )
 def test_mnist_family_is_read_from_its_files(name: str, kind: str, tmp_path: Path) -> None:
-    pictures = load_pictures(name, data_dir=write_idx(tmp_path, kind))
+    pictures = load_pictures(name, "test", data_dir=write_idx(tmp_path, kind))
     assert (pictures.image_shape, pictures.classes) == DATASETS[name][1:]
     assert pictures.labels[:3].tolist() == [0, 1, 2]
 

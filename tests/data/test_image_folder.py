@@ -9,19 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
-from cgan.data import load_pictures
+from cgan.data import SPLITS, ImageDataset, ImageFolder, Split, load_pictures
 from cgan.data.image_folder import read_image, scan_folder
 from cgan.errors import DataError
 from tests.conftest import make_pets
 
 
 def test_classes_are_the_folders_names_and_pixels_those_of_the_files(pets: Path) -> None:
-    train = load_pictures(str(pets))
-    test = load_pictures(str(pets), "test")
+    train, validation, test = (load_pictures(str(pets), split) for split in SPLITS)
     assert train.classes == ("cat", "dog")
     assert train.image_shape == (3, 28, 28)  # 18 to 20 pixels need 28
-    assert len(train) + len(test) == 24
-    assert len(test) == 2  # a tenth of 12, rounded down, of each class
+    assert len(train) + len(validation) + len(test) == 24
     bright = train.images[train.labels == 0].float().mean()
     assert abs(bright - 200) < 5
 
@@ -76,7 +74,8 @@ def test_broken_picture_is_named_and_skipped_only_if_asked(pets: Path) -> None:
     good.write_bytes(good.read_bytes()[:60])
     with pytest.raises(DataError, match="03.png.*--skip-broken"):
         load_pictures(str(pets))
-    assert len(load_pictures(str(pets), skip_broken=True)) == 23 - 2
+    kept = [load_pictures(str(pets), split, skip_broken=True) for split in SPLITS]
+    assert sum(map(len, kept)) == 23
     (pets / "dog" / "99.jpg").write_text("not a picture")
     with pytest.raises(DataError, match="cannot be read as an image"):
         load_pictures(str(pets))
@@ -112,3 +111,49 @@ def test_hidden_files_and_others_are_not_pictures(pets: Path) -> None:
     (pets / "cat" / "notes.txt").write_text("x")
     (pets / ".git").mkdir()
     assert len(scan_folder(pets)) == 24
+
+
+def digests_by_split(root: Path) -> dict[str, set[bytes]]:
+    """The digests of the files in each split."""
+    return {split: set(folder_split(root, split).digests) for split in SPLITS}
+
+
+def folder_split(root: Path, split: Split) -> ImageFolder:
+    found = load_pictures(str(root), split, memory_bytes=0)
+    assert isinstance(found, ImageFolder)
+    return found
+
+
+def test_no_image_changes_its_split_when_others_are_added_removed_or_renamed(
+    tmp_path: Path,
+) -> None:
+    root = make_pets(tmp_path / "pets", count=60)
+    before = digests_by_split(root)
+    assert all(before.values())  # 120 images: none of the splits is empty
+    for index in range(0, 60, 7):
+        (root / "cat" / f"{index:02}.png").unlink()
+    for index in range(0, 60, 5):
+        (root / "dog" / f"{index:02}.png").rename(root / "dog" / f"renamed-{99 - index}.png")
+    make_pets(tmp_path / "more", classes={"cat": 120})
+    for path in (tmp_path / "more" / "cat").iterdir():
+        path.rename(root / "cat" / f"a-{path.name}")  # sorts before the others
+    shutil.copy(root / "dog" / "01.png", root / "dog" / "copy.png")
+    after = digests_by_split(root)
+    for split in SPLITS:
+        others = set().union(*(after[other] for other in SPLITS if other != split))
+        assert not before[split] & others
+    assert not after["train"] & after["test"]
+
+
+def test_folder_has_one_digest_in_memory_and_on_disk(pets: Path) -> None:
+    in_memory, on_disk = load_pictures(str(pets)), load_pictures(str(pets), memory_bytes=0)
+    assert isinstance(in_memory, ImageDataset)
+    assert in_memory.digest() == on_disk.digest()
+    (pets / "cat").rename(pets / "kitten")
+    assert load_pictures(str(pets)).digest() != in_memory.digest()
+    (pets / "kitten").rename(pets / "cat")
+    assert load_pictures(str(pets)).digest() == in_memory.digest()
+    assert load_pictures(str(pets), size=16).digest() != in_memory.digest()
+    first = next((pets / "cat").iterdir())
+    Image.new("RGB", (18, 18)).save(first)
+    assert load_pictures(str(pets)).digest() != in_memory.digest()

@@ -1,0 +1,54 @@
+"""The three splits of a data set, by a hash of each image's content.
+
+Generators and judges are trained on ``train``. Evaluations during training, and the choice of the
+best generator, use ``validation``. Reports use ``test``. An image's split depends on its own
+content only: adding, removing or renaming other images never moves it from one split to another,
+and copies of an image are always in the same split.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Split = Literal["train", "validation", "test"]
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+VALIDATION_FRACTION = 0.1
+"""Expected fraction of the images in ``validation``."""
+
+
+def split_indices(
+    digests: Sequence[bytes],
+    labels: Tensor,
+    split: Split,
+    *,
+    test: float,
+    validation: float = VALIDATION_FRACTION,
+) -> Tensor:
+    """Indices of the images in one split, in order.
+
+    Args:
+        digests: a hash of each image, at least 8 uniformly distributed bytes.
+        labels: int64 (N,). A class without any training image keeps all its images for training.
+        split: the split to return.
+        test: expected fraction of the images in ``test``; 0 if the data has its own test set.
+        validation: expected fraction in ``validation``.
+    """
+    numbers = np.frombuffer(b"".join(digest[:8] for digest in digests), ">u8") / 2.0**64
+    parts = np.where(numbers < test, 2, np.where(numbers < test + validation, 1, 0))
+    classes = labels.numpy()
+    has_training_images = np.isin(classes, classes[parts == 0])
+    parts[~has_training_images] = 0
+    return torch.from_numpy((parts == SPLITS.index(split)).nonzero()[0])
+
+
+def image_digests(images: Tensor) -> list[bytes]:
+    """SHA-256 of each image, uint8 (N, C, H, W)."""
+    return [hashlib.sha256(image.tobytes()).digest() for image in images.contiguous().numpy()]
