@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 
 PerClassOption = Annotated[int, typer.Option(min=1, help="Images per class.")]
 FeaturesOption = Annotated[str, typer.Option(help="judge, or inception (downloads its weights).")]
+SecondJudgeOption = Annotated[
+    bool,
+    typer.Option(
+        "--second-judge",
+        help="Also measure control with a second judge, which is built differently.",
+    ),
+]
 HtmlOption = Annotated[
     str | None, typer.Option("--html", help="Write an HTML report.", metavar="FILE")
 ]
@@ -37,6 +44,7 @@ def evaluate(
     cas: Annotated[
         bool, typer.Option("--cas", help="Also train a classifier on generated images.")
     ] = False,
+    second_judge: SecondJudgeOption = False,
     html: HtmlOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -47,7 +55,7 @@ def evaluate(
 
     report = evaluate_model(
         load_model(model), data=data, data_dir=data_dir, per_class=per_class, features=features,
-        cas=cas, device=device,
+        cas=cas, second_judge=second_judge, device=device,
     )  # fmt: skip
     if as_json:
         _print_json(report.to_dict())
@@ -62,6 +70,7 @@ def compare(
     data_dir: DataDirOption = None,
     per_class: PerClassOption = 1_000,
     features: FeaturesOption = "judge",
+    second_judge: SecondJudgeOption = False,
     html: HtmlOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -71,7 +80,13 @@ def compare(
     from cgan.evaluation.api import compare as compare_models
 
     reports = compare_models(
-        models, data=data, data_dir=data_dir, per_class=per_class, features=features, device=device
+        models,
+        data=data,
+        data_dir=data_dir,
+        per_class=per_class,
+        features=features,
+        second_judge=second_judge,
+        device=device,
     )
     if as_json:
         _print_json([report.to_dict() for report in reports])

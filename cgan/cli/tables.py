@@ -116,7 +116,11 @@ SHARES = {"precision", "recall", "coverage", "copied_share", "cas"}
 def print_report(report: Report) -> None:
     """One report, class control first."""
     results.print(report.model)
-    print_rows({"control accuracy": format_control(report.control)})
+    rows = {"control accuracy": format_control(report.control), "judge": report.control.judge}
+    if report.splits:
+        rows["training"] = f"{report.train_images:,} real images"
+        rows["validation"] = f"{report.splits['validation']}, for the best generator"
+    print_rows({**rows, "test": f"{report.test_set}, for this report"})
     print_warnings(report)
     print_figures([report])
     print_classes(report)
@@ -153,6 +157,8 @@ def print_confusion(control: Control) -> None:
 def print_comparison(reports: Sequence[Report]) -> None:
     """Several reports side by side."""
     print_figures(reports)
+    judges = dict.fromkeys(report.control.judge for report in reports)
+    print_rows({"judge": "; ".join(judges)})
     for report in reports:
         results.print(report.model)
         print_warnings(report)
@@ -168,11 +174,11 @@ def print_warnings(report: Report) -> None:
 
 def print_figures(reports: Sequence[Report]) -> None:
     """All metrics, next to those of real images and of chance."""
-    held_out = "; ".join(dict.fromkeys(report.held_out for report in reports))
+    test_sets = " or ".join(dict.fromkeys(f"{report.test_images:,}" for report in reports))
     networks = ", ".join(dict.fromkeys(report.features for report in reports))
     counts = ", ".join(dict.fromkeys(f"{report.pictures:,}" for report in reports))
     table = Table(
-        title=f"{counts} images against {held_out}\nfeatures: {networks}",
+        title=f"{counts} generated images against {test_sets} test images\nfeatures: {networks}",
         title_justify="left",
     )
     table.add_column("metric")
@@ -195,7 +201,7 @@ def print_rows(rows: dict[str, str]) -> None:
 def format_control(control: Control) -> str:
     """Control accuracy with its interval, chance, and the judge's accuracy on real images."""
     known = control.judge_accuracy
-    real = f"; held-out real images {format_share(known)}" if known is not None else ""
+    real = f"; real test images {format_share(known)}" if known is not None else ""
     low, high = control.interval
     return (
         f"{format_share(control.accuracy)} (95 % interval {100 * low:.2f} to {format_share(high)}; "

@@ -51,6 +51,10 @@ SeedOption = Annotated[int | None, typer.Option(help="Seed of weights, batches a
 TrainDeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 OutOption = Annotated[str | None, typer.Option(help="The run folder.", show_default="runs/CONFIG")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Resume a stopped run.")]
+DataChangedOption = Annotated[
+    bool,
+    typer.Option("--data-changed", help="Resume even if images were added, removed or changed."),
+]
 WandbOption = Annotated[
     bool | None, typer.Option("--wandb/--no-wandb", help="Log to Weights & Biases.")
 ]
@@ -79,6 +83,7 @@ def train(
     device: TrainDeviceOption = None,
     out: OutOption = None,
     resume: ResumeOption = False,
+    data_changed: DataChangedOption = False,
     wandb: WandbOption = None,
     assignments: SetOption = None,
     dry_run: DryRunOption = False,
@@ -114,7 +119,9 @@ def train(
         return
     from cgan.training.trainer import train as train_run
 
-    _report(train_run(resolved, folder or out, resume=resume, progress=True))
+    _report(
+        train_run(resolved, folder or out, resume=resume, data_changed=data_changed, progress=True)
+    )
 
 
 def _overrides(options: dict[str, Any], assignments: list[str]) -> dict[str, object]:

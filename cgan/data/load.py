@@ -83,13 +83,13 @@ def dataset_info(data: DataConfig) -> tuple[tuple[int, int, int], tuple[str, ...
 
 def describe_split(source: str, split: Literal["validation", "test"]) -> str:
     """How the images of a split were chosen, as text for reports."""
-    if source in DATASETS and source != "digits":
-        if split == "test":
-            return "the test set"
-        return f"{VALIDATION_FRACTION:.0%} of the training set, chosen by a hash of each image"
+    has_test_set = source in DATASETS and source != "digits"
+    if has_test_set and split == "test":
+        return "the test set"
     test = DIGITS_TEST_FRACTION if source in DATASETS else FOLDER_TEST_FRACTION
-    fraction = test if split == "test" else VALIDATION_FRACTION
-    return f"{fraction:.0%} of the images, chosen by a hash of each (the data has no test set)"
+    percent = 100 * (test if split == "test" else VALIDATION_FRACTION)
+    of = "the training set" if has_test_set else "all images"
+    return f"{percent:.0f} % of {of}, chosen by a hash of each"
 
 
 def _scan(source: str, size: int | None, skip_broken: bool) -> ImageFolder:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-
-import torch
+from typing import Literal
 
 from cgan.config import DATA_NAMES, Config, DataConfig
 from cgan.config_io import load_config
-from cgan.data import Split, describe_test_split, load_split
+from cgan.data import ImageDataset, ImageFolder, Split, describe_split, load_split
 from cgan.errors import ConfigError
 from cgan.evaluation.builder import build_report
 from cgan.evaluation.judge_training import find_judge
@@ -22,7 +22,7 @@ from cgan.sampling.sampler import Sampler, load
 from cgan.storage.metrics import read_curves
 from cgan.storage.paths import CONFIG_FILE
 
-SPLITS: tuple[Split, Split] = ("train", "test")
+DESCRIBED_SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
 
 logger = logging.getLogger("cgan")
 
@@ -35,6 +35,7 @@ def evaluate(
     per_class: int = 1_000,
     features: str = "judge",
     cas: bool = False,
+    second_judge: bool = False,
     device: str = "auto",
 ) -> Report:
     """Evaluate one generator against real images.
@@ -46,6 +47,8 @@ def evaluate(
         per_class: images to draw of each class.
         features: ``"judge"``, or ``"inception"``, which downloads its weights.
         cas: also train a classifier on generated images.
+        second_judge: also measure control with a second judge, which is built differently; it is
+            trained once per data set.
         device: the device to use.
 
     Raises:
@@ -54,7 +57,7 @@ def evaluate(
     """
     (report,) = compare(
         [model], data=data, data_dir=data_dir, per_class=per_class, features=features, cas=cas,
-        device=device,
+        second_judge=second_judge, device=device,
     )  # fmt: skip
     return report
 
@@ -67,37 +70,57 @@ def compare(
     per_class: int = 1_000,
     features: str = "judge",
     cas: bool = False,
+    second_judge: bool = False,
     device: str = "auto",
 ) -> list[Report]:
-    """Evaluate several generators like ``evaluate``; data that they share is processed once."""
+    """Evaluate several generators like ``evaluate``.
+
+    Generators of the same data are measured by the same judge against the same images.
+    """
     torch_device = find_device(device)
     samplers = [one if isinstance(one, Sampler) else load(one) for one in models]
-    configs = [data_config_of(sampler, data, data_dir) for sampler in samplers]
-    references: dict[str, Reference] = {}
-    reports = []
-    for sampler, config in zip(samplers, configs, strict=True):
-        key = config.model_dump_json()
+    sources = [data_config_of(sampler, data, data_dir) for sampler in samplers]
+    loaded: dict[DataConfig, dict[Split, ImageDataset | ImageFolder]] = {}
+    references: dict[tuple[str, str], Reference] = {}
+    reports: list[Report] = []
+    for sampler, source in zip(samplers, sources, strict=True):
+        if source not in loaded:
+            loaded[source] = {split: load_split(source, split) for split in ("train", "test")}
+        splits = loaded[source]
+        key = splits["train"].digest(), splits["test"].digest()
         if key not in references:
-            references[key] = _reference(config, sampler, per_class, features, torch_device)
+            find = partial(find_judge, splits.__getitem__, torch_device, beside=sampler.path.parent)
+            references[key] = Reference(
+                find(),
+                splits["train"],
+                splits["test"],
+                per_class=per_class,
+                features=features,
+                device=torch_device,
+                second_judge=find(architecture="residual") if second_judge else None,
+            )
         logger.info("evaluating %s", sampler.name)
         report = build_report(sampler.to(torch_device), references[key], cas=cas)
-        curves = read_curves(sampler.path.parent) if _run_config(sampler) else {}
-        reports.append(replace(report, model=sampler.name, curves=curves))
+        reports.append(
+            replace(
+                report,
+                model=sampler.name,
+                splits={split: describe_split(source.source, split) for split in DESCRIBED_SPLITS},
+                curves=read_curves(sampler.path.parent) if _run_config(sampler) else {},
+                warnings=[*report.warnings, *_other_judge(report, reports)],
+            )
+        )
     return reports
 
 
-def _reference(
-    config: DataConfig, sampler: Sampler, per_class: int, features: str, device: torch.device
-) -> Reference:
-    splits = {split: load_split(config, split) for split in SPLITS}
-    return Reference(
-        find_judge(splits.__getitem__, device, beside=sampler.path.parent),
-        splits.__getitem__,
-        description=describe_test_split(config.source),
-        per_class=per_class,
-        features=features,
-        device=device,
-    )
+def _other_judge(report: Report, before: list[Report]) -> list[str]:
+    """A warning if another judge measured the first report."""
+    if not before or before[0].control.judge_digest == report.control.judge_digest:
+        return []
+    return [
+        f"it is measured by {report.control.judge} and {before[0].model} by "
+        f"{before[0].control.judge}, because their data differ: do not compare their figures"
+    ]
 
 
 def data_config_of(

@@ -10,20 +10,21 @@ from torch import Tensor
 
 from cgan.evaluation.control import Control, check_judge
 from cgan.evaluation.distances import Nearest
-from cgan.evaluation.feature_set import FeatureSet, draw_by_class, evenly_spaced, nearest_image
+from cgan.evaluation.feature_set import FeatureSet, draw_by_class, nearest_image
 from cgan.evaluation.quality import (
     cas_section,
     distance_section,
     manifold_section,
     memorization_section,
 )
-from cgan.evaluation.reference import MEMORIZATION_QUERIES, Reference
+from cgan.evaluation.reference import Reference
 from cgan.evaluation.report import ClassFigures, Report
 from cgan.evaluation.sections import (
     Values,
     background_section,
     control_section,
     diversity_section,
+    second_judge_section,
 )
 from cgan.sampling.sampler import Sampler
 from cgan.storage.images import to_pixels
@@ -37,7 +38,7 @@ def build_report(sampler: Sampler, reference: Reference, *, cas: bool = False) -
 
     Args:
         sampler: the generator; seeds 0 to ``reference.per_class`` − 1 of each class are drawn.
-        reference: the real images of its data.
+        reference: the real images of its data; the held-out ones are its test images.
         cas: also train a classifier on generated images; takes as long as training a judge.
 
     Raises:
@@ -45,14 +46,14 @@ def build_report(sampler: Sampler, reference: Reference, *, cas: bool = False) -
             metric that cannot be computed is left out, and the report says why.
     """
     check_judge(sampler, reference.judge)
-    count = len(sampler.classes) * reference.per_class
-    drawn = reference.extract(draw_by_class(sampler, reference.per_class), count)
+    drawn = reference.draw(sampler)
     control = Control.of(reference.judge, drawn.target, drawn.predicted, sampler.conditional)
     class_fids = [reference.fid_of(drawn, label) for label in reference.labels]
     spreads = [reference.diversity_of(drawn, label) for label in reference.labels]
     closest = nearest_image(drawn.images, reference.train)
     sections = [
         control_section(control, reference),
+        *([second_judge_section(drawn, reference)] if reference.second_judge else []),
         distance_section(drawn, reference, class_fids),
         manifold_section(drawn, reference),
         diversity_section(spreads, reference),
@@ -66,9 +67,10 @@ def build_report(sampler: Sampler, reference: Reference, *, cas: bool = False) -
         data=sampler.header["data"],
         conditional=sampler.conditional,
         features=reference.network.name,
-        pictures=count,
-        held_out=describe_held_out(reference),
-        compared=len(reference.real),
+        pictures=len(drawn),
+        train_images=len(reference.train),
+        test_images=len(reference.held_out_images),
+        compared=int(reference.counts.sum()),
         images_seen=sampler.header["images_seen"],
         seconds=sampler.header["seconds"],
         control=control,
@@ -109,7 +111,7 @@ def closest_pairs(
     Returns:
         uint8 (N, 2, C, H, W) and distances (N,), N ≤ ``PAIRS``.
     """
-    target = drawn.target[evenly_spaced(len(drawn), MEMORIZATION_QUERIES)]
+    target = drawn.target[drawn.kept]
     by_distance = closest.distance.argsort()
     each = max(PAIRS // len(reference.labels), 1)
     order = torch.cat(
@@ -117,12 +119,6 @@ def closest_pairs(
     )[:PAIRS]
     pairs = torch.stack([drawn.images[order], reference.train.take(closest.index[order])], dim=1)
     return pairs, closest.distance[order]
-
-
-def describe_held_out(reference: Reference) -> str:
-    """Number and kind of the held-out images, as text."""
-    count = len(reference.test)
-    return f"{count:,} images: {reference.description}" if count else "nothing (too few images)"
 
 
 def draw_grid(sampler: Sampler) -> Tensor:

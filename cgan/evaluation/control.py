@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cgan.errors import MeasureError
-from cgan.evaluation.distances import Interval, wilson_interval
+from cgan.evaluation.distances import Interval, expected_minimum, wilson_interval
 from cgan.evaluation.feature_set import draw_by_class
 from cgan.evaluation.judge import Judge
 from cgan.sampling.sampler import Sampler
@@ -31,8 +31,11 @@ class Control:
         classes: the class names.
         confusion: int64, (K, K): row requested, column predicted by the judge.
         conditional: False for an unconditional GAN, whose images are assigned to classes in turn.
-        judge_accuracy: accuracy of the judge on held-out real images. A generator can exceed it.
+        judge_accuracy: accuracy of the judge on real test images, the mean over the classes,
+            because as many images of each class are generated. A generator can exceed it.
         judge_pictures: the number of those images.
+        judge: the name of the judge, with the start of its digest.
+        judge_digest: SHA-256 of the judge's weights, in hexadecimal.
     """
 
     classes: tuple[str, ...]
@@ -40,6 +43,8 @@ class Control:
     conditional: bool
     judge_accuracy: float | None
     judge_pictures: int
+    judge: str = ""
+    judge_digest: str = ""
 
     @property
     def accuracy(self) -> float:
@@ -47,9 +52,24 @@ class Control:
         return float(self.confusion.diagonal().sum()) / float(self.confusion.sum())
 
     @property
+    def class_mean(self) -> float:
+        """The accuracy, averaged over the classes that have images.
+
+        It equals ``accuracy`` if all classes have the same number of images.
+        """
+        shares = [share for share in self.per_class.values() if not isnan(share)]
+        return sum(shares) / len(shares)
+
+    @property
     def chance(self) -> float:
         """The accuracy of a generator that ignores its label."""
         return 1 / len(self.classes)
+
+    @property
+    def worst_by_chance(self) -> float:
+        """The expected accuracy of the worst class of a generator that ignores its label."""
+        per_class = int(self.confusion.sum(1).max())
+        return expected_minimum(len(self.classes), per_class, self.chance)
 
     @property
     def per_class(self) -> dict[str, float]:
@@ -91,6 +111,8 @@ class Control:
             conditional,
             judge.header.held_out_accuracy,
             judge.header.held_out_pictures,
+            judge.name,
+            judge.weights_digest,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -101,6 +123,7 @@ class Control:
             "chance": self.chance,
             "conditional": self.conditional,
             "pictures": int(self.confusion.sum()),
+            "judge": self.judge_digest,
             "judge_accuracy": self.judge_accuracy,
             "judge_pictures": self.judge_pictures,
             "worst_class": self.worst,

@@ -10,7 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
+from scipy.special import bdtrc
 from torch import Tensor
 
 NEIGHBOURS = 5
@@ -136,6 +138,25 @@ def diversity_ratio(real: Tensor, fake: Tensor) -> float:
     return float(spread.sqrt())
 
 
+def matched_counts(available: Tensor, proportions: Tensor) -> Tensor:
+    """Images to take of each class, so that the label proportions are as given.
+
+    Args:
+        available: images of each class, int64 (K,).
+        proportions: any multiple of the wanted label proportions, int64 (K,).
+
+    Returns:
+        the largest counts ≤ ``available`` in these proportions, rounded down: int64 (K,). Classes
+        that are not available do not count.
+    """
+    wanted = torch.where(available > 0, proportions, 0)
+    if not wanted.any():
+        return wanted
+    ratio = torch.where(wanted > 0, available / wanted.clamp_min(1), torch.inf)
+    scarcest = int(ratio.argmin())
+    return wanted * available[scarcest] // wanted[scarcest]
+
+
 @dataclass(frozen=True)
 class Nearest:
     """Nearest reference point of each query: distance (N,) and index (N,)."""
@@ -180,3 +201,13 @@ def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> Interva
     middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     reach = z / (1 + z2 / trials) * (share * (1 - share) / trials + z2 / (4 * trials**2)) ** 0.5
     return Interval(max(middle - reach, 0.0), min(middle + reach, 1.0))
+
+
+def expected_minimum(classes: int, trials: int, chance: float) -> float:
+    """Expected smallest share of successes of ``classes`` independent proportions.
+
+    Each has ``trials`` trials with the probability ``chance``. It is below ``chance``, because the
+    worst of several is chosen: E[min] = Σ_{n ≥ 1} P(X ≥ n)^classes / trials.
+    """
+    at_least = bdtrc(np.arange(trials), trials, chance)  # P(X > 0), …, P(X > trials − 1)
+    return float((at_least**classes).sum() / trials)

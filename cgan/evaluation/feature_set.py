@@ -35,14 +35,18 @@ class FeatureSet:
         predicted: the class that the judge predicts: int64 (N,).
         features: (N, F).
         ink: mean value of each image's background pixels, (N,); NaN if there are none.
+        second_predicted: the class that the second judge predicts; without one, ``predicted``.
         images: a subset of the images: uint8 (M, C, H, W).
+        kept: the indices of that subset, (M,).
     """
 
     target: Tensor
     predicted: Tensor
     features: Tensor
     ink: Tensor
+    second_predicted: Tensor
     images: Tensor
+    kept: Tensor
 
     def __len__(self) -> int:
         return len(self.target)
@@ -52,21 +56,30 @@ class FeatureSet:
         return self.features[self.target == label]
 
 
-def draw_by_class(sampler: Sampler, per_class: int) -> Iterator[Labelled]:
-    """Images of seeds 0 to ``per_class`` − 1 of every class, in order.
+def requested_labels(classes: int, per_class: int) -> Tensor:
+    """The labels of ``draw_by_class``: int64 (classes · per_class,)."""
+    return torch.arange(classes).repeat_interleave(per_class)
+
+
+def draw_by_class(sampler: Sampler, per_class: int, seed: int = 0) -> Iterator[Labelled]:
+    """Images of ``per_class`` consecutive seeds of every class, in order.
 
     An unconditional GAN draws images with consecutive seeds; they are labelled as if each class
     had been requested.
 
+    Args:
+        sampler: the generator.
+        per_class: images of each class.
+        seed: the first seed.
+
     Raises:
         MeasureError: an image is not finite.
     """
-    classes = len(sampler.classes)
+    target = requested_labels(len(sampler.classes), per_class)
     if sampler.conditional:
-        request = sampler.request(None, per_class)
+        request = sampler.request(None, per_class, seed)
     else:
-        request = Request(None, tuple(range(classes * per_class)))
-    target = torch.arange(classes).repeat_interleave(per_class)
+        request = Request(None, tuple(range(seed, seed + len(target))))
     start = 0
     for images, _ in sampler.batches(request):
         if not images.isfinite().all():
@@ -95,11 +108,17 @@ def sample_per_class(dataset: ImageDataset | ImageFolder, per_class: int) -> Ten
     return torch.cat([members[:per_class] for members in shuffled.values()])
 
 
-def evenly_spaced(count: int, wanted: int) -> Tensor:
-    """``wanted`` evenly spaced indices below ``count``, or all of them if there are fewer."""
-    if count <= wanted:
-        return torch.arange(count)
-    return torch.arange(wanted) * count // wanted
+def evenly_spaced(values: Tensor, wanted: int) -> Tensor:
+    """``wanted`` evenly spaced rows, or all of them if there are fewer."""
+    if len(values) <= wanted:
+        return values
+    return values[torch.arange(wanted) * len(values) // wanted]
+
+
+def first_of_each_class(target: Tensor, counts: Tensor) -> Tensor:
+    """Indices, sorted, of the first ``counts[k]`` images of each class k."""
+    found = [(target == k).nonzero().squeeze(1)[:count] for k, count in enumerate(counts.tolist())]
+    return torch.cat(found).sort().values
 
 
 def extract_features(
@@ -108,21 +127,24 @@ def extract_features(
     network: FeatureNetwork,
     background: Tensor | None = None,
     keep: Tensor | None = None,
+    second_judge: Judge | None = None,
 ) -> FeatureSet:
-    """Run the judge and the feature network over images and labels.
+    """Run the judges and the feature network over images and labels.
 
     Args:
         batches: images and labels.
         judge: predicts the class of each image.
         network: gives the features of each image.
         background: mask (C, H, W) of background pixels; with None, ``ink`` is 0.
-        keep: indices of the images to keep; None keeps none.
+        keep: sorted indices of the images to keep; None keeps none.
+        second_judge: predicts the class of each image too.
     """
     keep = torch.empty(0, dtype=torch.int64) if keep is None else keep
     parts: list[tuple[Tensor, ...]] = []
     start = 0
     for images, labels in batches:
         predicted, features = judge.predict(images)
+        second = predicted if second_judge is None else second_judge.classify(images)
         if network.extract is not None:
             features = network.extract(images)
         wanted = keep[(keep >= start) & (keep < start + len(images))] - start
@@ -130,9 +152,11 @@ def extract_features(
         ink = images.new_zeros(len(images))
         if background is not None:
             ink = images[:, background.to(images.device)].mean(1)  # NaN if the mask is empty
-        parts.append((labels.cpu(), predicted.cpu(), features.cpu(), ink.cpu(), kept.cpu()))
+        found = (labels, predicted, features, ink, second, kept)
+        parts.append(tuple(one.cpu() for one in found))
         start += len(images)
-    return FeatureSet(*map(torch.cat, zip(*parts, strict=True)))
+    target, predicted, features, ink, second, images = map(torch.cat, zip(*parts, strict=True))
+    return FeatureSet(target, predicted, features, ink, second, images, keep)
 
 
 def nearest_image(queries: Tensor, train: ImageDataset | ImageFolder) -> Nearest:

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from cgan.errors import MeasureError, UnknownNameError, one_line
-from cgan.evaluation.judge import FEATURE_DIM, Judge
+from cgan.evaluation.classifiers import FEATURE_DIM
+from cgan.evaluation.judge import Judge
 
 FEATURE_NAMES = ("judge", "inception")
 
@@ -42,7 +43,7 @@ def find_features(name: str, judge: Judge, device: torch.device | str = "cpu") -
         MeasureError: Inception's package or weights are not available.
     """
     if name == "judge":
-        return FeatureNetwork(f"judge of {judge.header.data}", FEATURE_DIM)
+        return FeatureNetwork(judge.name, FEATURE_DIM)
     if name == "inception":
         return inception(device)
     raise UnknownNameError("feature network", name, FEATURE_NAMES)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cgan.errors import FileError
+from cgan.evaluation.classifiers import JudgeNetwork, build_classifier
 from cgan.storage.checkpoint import (
     JUDGE,
     load_weights,
@@ -19,9 +22,6 @@ from cgan.storage.checkpoint import (
     read_tensors,
     save_tensors,
 )
-
-FEATURE_DIM = 128
-"""Length of the judge's feature vector."""
 
 
 @dataclass(frozen=True)
@@ -33,40 +33,10 @@ class JudgeHeader:
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]
     held_out_accuracy: float | None
-    """Accuracy on held-out real images; None if there are none."""
+    """Accuracy on real test images, the mean over the classes; None if there are none."""
     held_out_pictures: int
-
-
-class Classifier(nn.Module):
-    """Three convolutions and one hidden layer: (B, C, H, W) in [-1, 1] to logits (B, classes)."""
-
-    def __init__(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
-        super().__init__()
-        channels, height, width = image_shape
-        layers: list[nn.Module] = []
-        for out in (32, 64, 64):
-            layers += [
-                nn.Conv2d(channels, out, 3, padding=1, bias=False),
-                nn.BatchNorm2d(out),
-                nn.ReLU(),
-            ]
-            channels = out
-            if min(height, width) >= 6:
-                layers.append(nn.MaxPool2d(2))
-                height, width = height // 2, width // 2
-        self.features = nn.Sequential(
-            *layers,
-            nn.Flatten(),
-            nn.Linear(channels * height * width, FEATURE_DIM, bias=False),
-            nn.BatchNorm1d(FEATURE_DIM),
-            nn.ReLU(),
-        )
-        self.head = nn.Linear(FEATURE_DIM, num_classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Class logits."""
-        logits: Tensor = self.head(self.features(images))
-        return logits
+    architecture: str = "cnn"
+    """A name of ``cgan.evaluation.classifiers.CLASSIFIERS``."""
 
 
 class Prediction(NamedTuple):
@@ -81,7 +51,7 @@ class Prediction(NamedTuple):
 class Judge:
     """A trained classifier that predicts which class an image shows."""
 
-    def __init__(self, network: Classifier, header: JudgeHeader) -> None:
+    def __init__(self, network: JudgeNetwork, header: JudgeHeader) -> None:
         # Channels-last, as in training: another memory format rounds differently.
         self.network = network.eval().requires_grad_(False)
         self.network.to(memory_format=torch.channels_last)
@@ -91,6 +61,21 @@ class Judge:
     def classes(self) -> tuple[str, ...]:
         """Class names, in the order of its predictions."""
         return self.header.classes
+
+    @property
+    def name(self) -> str:
+        """Its name in reports: the start of its digest, and its data."""
+        return f"judge {self.weights_digest[:8]} of {self.header.data}"
+
+    def is_of(self, generator_header: Mapping[str, Any]) -> bool:
+        """Whether it was trained on the training images of a generator.
+
+        Generators of version 0.2 name their data but hold no digest of it.
+        """
+        digest = generator_header.get("data_digest")
+        if digest is None:
+            return bool(self.header.data == generator_header["data"])
+        return bool(self.header.digest == digest)
 
     def to(self, device: torch.device | str) -> Judge:
         """Move it to a device; returns itself."""
@@ -108,12 +93,13 @@ class Judge:
         """The class of each image: (B, C, H, W) in [0, 1] to int64 (B,)."""
         return self.predict(images).labels
 
+    @cached_property
     def weights_digest(self) -> str:
         """SHA-256 of its weights, in hexadecimal."""
-        digest = hashlib.sha256()
+        hasher = hashlib.sha256()
         for _, weight in sorted(self.network.state_dict().items()):
-            digest.update(weight.cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+            hasher.update(weight.cpu().contiguous().numpy().tobytes())
+        return hasher.hexdigest()
 
     def save(self, path: Path) -> None:
         """Save the judge as one safetensors file."""
@@ -133,10 +119,13 @@ class Judge:
                 image_shape=(channels, height, width),
                 held_out_accuracy=header["held_out_accuracy"],
                 held_out_pictures=header["held_out_pictures"],
+                architecture=header.get("architecture", "cnn"),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise FileError(f"{path} has an invalid header: {error}") from error
         with torch.random.fork_rng([]):  # the initial weights are overwritten
-            network = Classifier(described.image_shape, len(described.classes))
+            network = build_classifier(
+                described.architecture, described.image_shape, len(described.classes)
+            )
         load_weights(network, read_tensors(path), path)
         return cls(network, described)

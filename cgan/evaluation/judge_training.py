@@ -17,7 +17,9 @@ from torch.nn.functional import cross_entropy, pad
 
 from cgan.data import ImageDataset, ImageFolder, Loader, Split
 from cgan.errors import DataError, FileError
-from cgan.evaluation.judge import Classifier, Judge, JudgeHeader
+from cgan.evaluation.classifiers import build_classifier
+from cgan.evaluation.control import Control
+from cgan.evaluation.judge import Judge, JudgeHeader
 from cgan.storage.paths import JUDGE_FILE, PACKAGED, cache_folder
 
 BATCH = 128
@@ -30,13 +32,17 @@ def find_judge(
     load: Callable[[Split], ImageDataset | ImageFolder],
     device: torch.device | str = "cpu",
     beside: Path | None = None,
+    architecture: str = "cnn",
 ) -> Judge:
-    """The judge of a data set: from the cache, the given folder or the package, or trained now.
+    """The judge of a data set: from the package, the cache or the given folder, or trained now.
+
+    A judge is used only if it was trained on exactly these images.
 
     Args:
-        load: returns the split ``"train"`` or ``"test"`` of the data.
+        load: returns a split of the data.
         device: the device to train and classify on.
         beside: a folder (such as a run folder) that may hold a judge of the same data.
+        architecture: a name of ``cgan.evaluation.classifiers.CLASSIFIERS``.
 
     Raises:
         DataError: there is only one class.
@@ -45,18 +51,20 @@ def find_judge(
     if len(dataset.classes) < 2:
         raise DataError(f"{dataset.name} has one class only: there is nothing to classify")
     digest = dataset.digest()
-    path = cache_folder() / "judges" / f"{dataset.name}-{digest[:16]}.safetensors"
+    suffix = "" if architecture == "cnn" else f"-{architecture}"
+    path = cache_folder() / "judges" / f"{dataset.name}-{digest[:16]}{suffix}.safetensors"
     in_folder = [] if beside is None else [beside / JUDGE_FILE]
-    for place in (path, *in_folder, *PACKAGED.glob(f"*/{JUDGE_FILE}")):
+    # A downloaded folder may hold a judge that favours its generator, so it comes last.
+    for place in (*sorted(PACKAGED.glob(f"*/{JUDGE_FILE}")), path, *in_folder):
         if place.exists():
             try:
                 judge = Judge.load(place)
             except FileError as error:
                 logger.warning("%s; it is ignored", error)
             else:
-                if judge.header.digest == digest:
+                if (judge.header.digest, judge.header.architecture) == (digest, architecture):
                     return judge.to(device)
-    judge = train_judge(dataset, load("test"), digest, device)
+    judge = train_judge(dataset, load("test"), digest, device, architecture=architecture)
     try:
         judge.save(path)
     except FileError as error:
@@ -70,6 +78,7 @@ def train_judge(
     digest: str,
     device: torch.device | str = "cpu",
     images: int | None = None,
+    architecture: str = "cnn",
 ) -> Judge:
     """Train a classifier of real images, with random shifts and no flips as augmentation.
 
@@ -79,6 +88,7 @@ def train_judge(
         digest: identifies the data; stored in its header.
         device: the device to train on.
         images: training images to show; None chooses 20,000 to 240,000 by the size of the data.
+        architecture: a name of ``cgan.evaluation.classifiers.CLASSIFIERS``.
     """
     if images is None:
         enough = min(max(100 * len(dataset), 20_000), 80_000)
@@ -90,7 +100,7 @@ def train_judge(
     reach = max(1, side // 14)
     with torch.random.fork_rng(cuda), torch.enable_grad():
         torch.manual_seed(0)
-        network = Classifier(dataset.image_shape, len(dataset.classes))
+        network = build_classifier(architecture, dataset.image_shape, len(dataset.classes))
         network.to(device).to(memory_format=torch.channels_last)
         optimizer = torch.optim.AdamW(network.parameters(), PEAK_LR, weight_decay=0.01, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=steps + 1)
@@ -102,23 +112,24 @@ def train_judge(
             optimizer.step()
             schedule.step()
     header = JudgeHeader(
-        dataset.name, digest, dataset.classes, dataset.image_shape, None, len(held_out)
-    )
+        dataset.name, digest, dataset.classes, dataset.image_shape, None, len(held_out),
+        architecture,
+    )  # fmt: skip
     judge = Judge(network, header)
     if len(held_out):
         accuracy = measure_accuracy(judge, held_out)
         judge.header = replace(header, held_out_accuracy=accuracy)
-        logger.info("the judge's accuracy on held-out real images is %.2f %%", 100 * accuracy)
+        logger.info("the judge is right on %.2f %% of real test images", 100 * accuracy)
     return judge
 
 
 def measure_accuracy(judge: Judge, dataset: ImageDataset | ImageFolder) -> float:
-    """Fraction of real images that the judge classifies correctly."""
-    correct = 0
-    for indices in torch.arange(len(dataset)).split(500):
-        predicted = judge.classify(dataset.take(indices) / 255).cpu()
-        correct += int((predicted == dataset.labels[indices]).sum())
-    return correct / len(dataset)
+    """Fraction of real images that the judge classifies correctly, the mean over the classes."""
+    predicted = [
+        judge.classify(dataset.take(indices) / 255).cpu()
+        for indices in torch.arange(len(dataset)).split(500)
+    ]
+    return Control.of(judge, dataset.labels, torch.cat(predicted)).class_mean
 
 
 def random_shift(images: Tensor, reach: int) -> Tensor:

@@ -115,7 +115,7 @@ def cas_section(sampler: Sampler, reference: Reference) -> Section:
 
     Ravuri and Vinyals 2019, "Classification accuracy score"; the GAN-train of Shmelkov et al. 2018.
     """
-    train, test = reference.train, reference.test
+    train, test = reference.train, reference.held_out_images
     if not sampler.conditional:
         return Section(left_out=["CAS: images of a plain GAN have no class"])
     if not len(test):

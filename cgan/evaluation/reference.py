@@ -1,22 +1,25 @@
 """The real images that generators are compared with, and the metrics of real images themselves.
 
 There are three sets: the generated images; ``held_out``, real images that neither generator nor
-judge was trained on; and ``real``, a sample of training images with the same number per class as
-the generated images (fewer if a class is small). The metrics of ``real`` against ``held_out`` are
-the reference values, computed once for all generators. FID and similar metrics depend on the number
-of images, so no more generated images are compared than there are in ``real``.
+judge was trained on; and ``real``, a sample of training images with at most as many images per
+class as are generated. The metrics of ``real`` against ``held_out`` are the reference values,
+computed once for all generators.
+
+FID and similar metrics depend on the number of images and on the label proportions. So they compare
+subsets of the generated images and of ``real`` with the same number of images of each class, in the
+label proportions of the held-out images (``matched_counts``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cached_property
 from math import isfinite
 
 import torch
 from torch import Tensor
 
-from cgan.data import ImageDataset, ImageFolder, Split
+from cgan.data import ImageDataset, ImageFolder
 from cgan.evaluation.control import Control
 from cgan.evaluation.distances import (
     NEIGHBOURS,
@@ -26,22 +29,25 @@ from cgan.evaluation.distances import (
     frechet_distance,
     kernel_distance,
     manifold_scores,
+    matched_counts,
     moments,
 )
 from cgan.evaluation.feature_set import (
     FeatureSet,
     Labelled,
     background_mask,
+    draw_by_class,
     evenly_spaced,
     extract_features,
+    first_of_each_class,
     nearest_image,
     read_images,
+    requested_labels,
     sample_per_class,
 )
 from cgan.evaluation.features import find_features
 from cgan.evaluation.judge import Judge
-
-Load = Callable[[Split], ImageDataset | ImageFolder]
+from cgan.sampling.sampler import Sampler
 
 MEMORIZATION_QUERIES = 2_000
 """Number of images whose nearest training image is searched."""
@@ -51,15 +57,16 @@ MAX_PAIRWISE = 10_000
 
 
 class Reference:
-    """Real images with the predictions of one judge and the features of one network.
+    """Real images with the predictions of the judges and the features of one network.
 
     Args:
         judge: a classifier of the data.
-        load: returns the split ``"train"`` or ``"test"`` of the data.
-        description: what the split ``"test"`` is, as text.
+        train: the training images.
+        held_out: the split ``"validation"`` or ``"test"``.
         per_class: images of each class that generators will draw.
         features: ``"judge"``, or ``"inception"`` if its weights are available.
         device: the device of the feature network.
+        second_judge: another classifier of the data, with another architecture.
 
     Raises:
         MeasureError: the features are not available.
@@ -68,26 +75,44 @@ class Reference:
     def __init__(
         self,
         judge: Judge,
-        load: Load,
+        train: ImageDataset | ImageFolder,
+        held_out: ImageDataset | ImageFolder,
         *,
-        description: str = "",
         per_class: int = 1_000,
         features: str = "judge",
         device: torch.device | str = "cpu",
+        second_judge: Judge | None = None,
     ) -> None:
-        self.judge, self.per_class, self.description = judge, per_class, description
-        self.train, self.test = load("train"), load("test")
+        self.judge, self.second_judge, self.per_class = judge, second_judge, per_class
+        self.train, self.held_out_images = train, held_out
         self.network = find_features(features, judge, device)
-        self.background = background_mask(self.train)
-        chosen = sample_per_class(self.train, per_class)
-        self.real = self.extract(read_images(self.train, chosen), len(chosen))
-        everything = torch.arange(len(self.test))
-        self.held_out = self.extract(read_images(self.test, everything), len(everything))
+        self.background = background_mask(train)
+        chosen = sample_per_class(train, per_class)
+        classes = len(train.classes)
+        self.counts = matched_counts(
+            train.labels[chosen].bincount(minlength=classes),
+            held_out.labels.bincount(minlength=classes),
+        )
+        self.real = self._extract(read_images(train, chosen))
+        everything = torch.arange(len(held_out))
+        keep = evenly_spaced(everything, MEMORIZATION_QUERIES)
+        self.held_out = self._extract(read_images(held_out, everything), keep)
 
-    def extract(self, batches: Iterable[Labelled], count: int) -> FeatureSet:
-        """Predictions and features of ``count`` images; keeps some images for memorization."""
-        keep = evenly_spaced(count, MEMORIZATION_QUERIES)
-        return extract_features(batches, self.judge, self.network, self.background, keep)
+    def draw(self, sampler: Sampler, seed: int = 0) -> FeatureSet:
+        """Draw ``per_class`` images of each class, from this seed on, and extract their features.
+
+        The images for the memorization metrics are kept, in the label proportions of the held-out
+        images.
+        """
+        target = requested_labels(len(sampler.classes), self.per_class)
+        matched = first_of_each_class(target, self.counts)
+        keep = evenly_spaced(matched, MEMORIZATION_QUERIES)
+        return self._extract(draw_by_class(sampler, self.per_class, seed), keep)
+
+    def _extract(self, batches: Iterable[Labelled], keep: Tensor | None = None) -> FeatureSet:
+        return extract_features(
+            batches, self.judge, self.network, self.background, keep, self.second_judge
+        )
 
     @property
     def labels(self) -> range:
@@ -123,7 +148,7 @@ class Reference:
     @cached_property
     def chance_fids(self) -> list[float | None]:
         """Intra-class FID if real images of all classes are drawn for each class (chance)."""
-        everything = moments_of(self.real.features)
+        everything = moments_of(self.matched(self.real))
         return [
             frechet_distance(here, everything) if here and everything else None
             for here in self.class_moments
@@ -150,9 +175,13 @@ class Reference:
         return nearest_image(self.held_out.images, self.train).distance
 
     def matched(self, found: FeatureSet, label: int | None = None) -> Tensor:
-        """The first features of each class (or of one), at most as many as ``real`` has."""
-        labels = self.labels if label is None else [label]
-        return torch.cat([found.of_class(k)[: len(self.real.of_class(k))] for k in labels])
+        """The features to compare: of all classes in the held-out proportions, or of one class.
+
+        There are as many for the generated images as for ``real``.
+        """
+        if label is not None:
+            return found.of_class(label)[: len(self.real.of_class(label))]
+        return found.features[first_of_each_class(found.target, self.counts)]
 
     def fid_of(self, found: FeatureSet, label: int | None = None) -> float | None:
         """FID against held-out images, of all classes or of one; None if there are too few."""
@@ -182,7 +211,7 @@ class Reference:
 
 def subsample(features: Tensor) -> Tensor:
     """At most ``MAX_PAIRWISE`` rows, evenly spaced."""
-    return features[evenly_spaced(len(features), MAX_PAIRWISE)]
+    return evenly_spaced(features, MAX_PAIRWISE)
 
 
 def moments_of(features: Tensor) -> Moments | None:

@@ -62,9 +62,12 @@ class Report:
         conditional: False for an unconditional GAN.
         features: the feature network's name. Do not compare metrics of different networks.
         pictures: the number of generated images.
-        held_out: what the held-out images are, as text.
-        compared: the number of training images in "real". FID and similar metrics depend on the
-            number of images, so they use no more generated images than this.
+        train_images: the number of training images.
+        test_images: the number of test images, which the generator is compared with.
+        splits: how the test images were chosen, and the validation images, which choose the best
+            generator during training, as text by split.
+        compared: the number of generated images in FID and similar metrics, and of training images
+            in their column "real". The label proportions are those of the test images.
         images_seen: real images shown during the generator's training.
         seconds: duration of that training.
         control: control accuracy and the confusion matrix.
@@ -84,7 +87,8 @@ class Report:
     conditional: bool
     features: str
     pictures: int
-    held_out: str
+    train_images: int
+    test_images: int
     compared: int
     images_seen: int
     seconds: float
@@ -96,7 +100,16 @@ class Report:
     grid: Tensor
     pairs: Tensor
     pair_distances: Tensor
+    splits: dict[str, str] = field(default_factory=dict)
     curves: Curves = field(default_factory=dict)
+
+    @property
+    def test_set(self) -> str:
+        """Number and choice of the test images, as text."""
+        if not self.test_images:
+            return "no test images (too few images)"
+        chosen = f": {self.splits['test']}" if "test" in self.splits else ""
+        return f"{self.test_images:,} test images{chosen}"
 
     def to_dict(self) -> dict[str, Any]:
         """All metrics as plain values for JSON, without images and curves."""
@@ -104,7 +117,9 @@ class Report:
             "model": self.model,
             "data": self.data,
             "features": self.features,
-            "held_out": self.held_out,
+            "train_images": self.train_images,
+            "test_images": self.test_images,
+            "splits": self.splits,
             "compared": self.compared,
             "images_seen": self.images_seen,
             "seconds": self.seconds,

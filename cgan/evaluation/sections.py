@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from math import isnan
 
 from cgan.evaluation.control import Control
-from cgan.evaluation.feature_set import FeatureSet
+from cgan.evaluation.feature_set import FeatureSet, first_of_each_class
 from cgan.evaluation.reference import Reference
 from cgan.evaluation.report import Figure
 
@@ -40,13 +40,14 @@ def control_section(control: Control, reference: Reference) -> Section:
     section.figures = [
         Figure(
             "control_accuracy", "control accuracy", control.accuracy,
-            real.accuracy if real else None, chance, share=True,
+            real.class_mean if real else None, chance, share=True,
             meaning="fraction of images that show the requested class; higher is better",
         ),
         Figure(
             "control_accuracy_worst_class", f"worst class ({control.worst})",
             control.per_class[control.worst], real.per_class[real.worst] if real else None,
-            chance, share=True, meaning="control accuracy of the worst class; higher is better",
+            control.worst_by_chance, share=True,
+            meaning="control accuracy of the worst class; higher is better",
         ),
     ]  # fmt: skip
     if not control.conditional:
@@ -57,10 +58,10 @@ def control_section(control: Control, reference: Reference) -> Section:
             f"({chance:.1%}), regardless of image quality"
         ]
     else:
-        if real and control.interval.high < LOW_CONTROL * real.accuracy:
+        if real and control.interval.high < LOW_CONTROL * real.class_mean:
             section.warnings = [
                 "control accuracy is far below the judge's accuracy on real images: "
-                f"{control.accuracy:.1%} against {real.accuracy:.1%}"
+                f"{control.accuracy:.1%} against {real.class_mean:.1%}"
             ]
         section.warnings += _class_warnings(control)
     absent = [name for name in control.classes if real and isnan(real.per_class[name])]
@@ -85,6 +86,30 @@ def _class_warnings(control: Control) -> list[str]:
     if len(low) > MAX_CLASS_WARNINGS:
         warnings.append(f"and the same for {len(low) - MAX_CLASS_WARNINGS} more classes")
     return warnings
+
+
+def second_judge_section(drawn: FeatureSet, reference: Reference) -> Section:
+    """Control by the second judge, and how often both judges predict the same class."""
+    judge = reference.second_judge
+    assert judge is not None
+    control = Control.of(judge, drawn.target, drawn.second_predicted)
+    held_out = reference.held_out
+    agreement = float((held_out.predicted == held_out.second_predicted).double().mean())
+    return Section(
+        [
+            Figure(
+                "control_accuracy_second_judge", f"control accuracy by {judge.name}",
+                control.accuracy, judge.header.held_out_accuracy, control.chance, share=True,
+                meaning="the same images, classified by a judge that is built differently",
+            ),
+            Figure(
+                "judge_agreement", "agreement of the judges",
+                float((drawn.predicted == drawn.second_predicted).double().mean()),
+                agreement if len(held_out) else None, share=True,
+                meaning="images for which both judges predict the same class",
+            ),
+        ]
+    )  # fmt: skip
 
 
 def diversity_section(spreads: Values, reference: Reference) -> Section:
@@ -116,7 +141,9 @@ def background_section(drawn: FeatureSet, reference: Reference) -> Section:
     """Values in pixels that are 0 in every training image."""
     if not reference.background.any():
         return Section(left_out=["background noise: no pixel is 0 in every training image"])
-    ink, held_out = float(drawn.ink.mean()), reference.held_out.ink
+    matched = first_of_each_class(drawn.target, reference.counts)
+    ink = float(drawn.ink[matched if len(matched) else slice(None)].mean())
+    held_out = reference.held_out.ink
     section = Section(
         [
             Figure(

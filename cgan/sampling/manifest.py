@@ -60,7 +60,7 @@ def describe_dataset(
 def _judge_digest(judge: ImageClassifier) -> str:
     """SHA-256 of a judge's weights; the type of any other classifier."""
     digest = getattr(judge, "weights_digest", None)
-    return str(digest()) if digest is not None else type(judge).__name__
+    return str(digest) if digest is not None else type(judge).__name__
 
 
 def open_dataset(out: Path, description: dict[str, Any]) -> None:

@@ -203,7 +203,7 @@ class TrainLoop:
         self.monitor.warn(result, self.folder, self.counters.progress(self.config))
 
     def final_evaluation(self) -> Control | None:
-        """Evaluate ``control_per_class`` images per class and store the result in the header."""
+        """Measure ``control_per_class`` images per class on the test images, for the header."""
         if self.loggers is None:  # rank 0 does this
             return None
         self.loggers.close_terminal()
@@ -213,7 +213,7 @@ class TrainLoop:
         elif self.last_evaluation != images_seen:
             self.evaluate()
         per_class = self.config.control_per_class
-        result = self.monitor.evaluate(self.state.sampler(self.folder), per_class)
+        result = self.monitor.evaluate_on_test(self.state.sampler(self.folder), per_class)
         self.state.save_generator(self.folder / GENERATOR_FILE, result.to_dict())
         # No FID: it depends on the number of images, so it does not fit the curve.
         control = result.control

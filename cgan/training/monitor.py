@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
+from cgan.data import ImageDataset, ImageFolder, Split
 from cgan.errors import FileError
 from cgan.evaluation.control import Control, check_judge
-from cgan.evaluation.feature_set import draw_by_class
 from cgan.evaluation.judge_training import find_judge
-from cgan.evaluation.reference import Load, Reference
+from cgan.evaluation.reference import Reference
 from cgan.sampling.sampler import Sampler
 from cgan.storage.checkpoint import GENERATOR, read_header
 from cgan.storage.paths import BEST_FILE, JUDGE_FILE
 
 EVAL_IMAGES = 2_000
 """Images per evaluation, all classes together."""
+
+EVAL_SEED = 2**32
+"""First seed of evaluations during training. Reports use the seeds from 0."""
 
 TIE_TOLERANCE = 1.1
 """Two selection scores within this ratio count as equal, because evaluations are noisy."""
@@ -33,6 +38,8 @@ COLLAPSED = 0.3
 MIN_COLLAPSE_IMAGES = 20
 """if at least this many images per class were generated."""
 
+Load = Callable[[Split], ImageDataset | ImageFolder]
+
 logger = logging.getLogger("cgan")
 
 
@@ -42,6 +49,8 @@ class EvalResult:
 
     Attributes:
         control: class control, with the confusion matrix.
+        split: the real images that it was compared with: ``"validation"`` or ``"test"``.
+        real_control: the judge's control accuracy of these images; None if there are none.
         fid: in the judge's features; None if too few images are held out.
         fid_real: FID of the same number of training images.
         diversity: the smallest spread of a class relative to its real spread; None if undefined.
@@ -51,6 +60,8 @@ class EvalResult:
     """
 
     control: Control
+    split: Literal["validation", "test"]
+    real_control: float | None
     fid: float | None
     fid_real: float | None
     diversity: float | None
@@ -61,8 +72,7 @@ class EvalResult:
     @property
     def selection_score(self) -> float:
         """Error rate plus FID, each divided by that of real images; lower is better."""
-        known = self.control.judge_accuracy
-        real_errors = 0.01 if known is None else 1 - known
+        real_errors = 0.01 if self.real_control is None else 1 - self.real_control
         errors = (1 - self.control.accuracy) / max(real_errors, 1e-3)
         if not self.control.conditional:
             errors = 0.0  # its control is chance at all times
@@ -85,6 +95,8 @@ class EvalResult:
         """The ``measured`` entry of a generator's header."""
         return {
             **self.control.to_dict(),
+            "split": self.split,
+            "real_control": self.real_control,
             "fid": self.fid,
             "fid_real": self.fid_real,
             "diversity_least": self.diversity,
@@ -97,30 +109,50 @@ class EvalResult:
 class Monitor:
     """Evaluates the generators of one run with one judge.
 
+    Evaluations during training use the validation images and their own seeds, so the test images
+    and the seeds of the report do not influence which generator is the best.
+
     Args:
-        load: returns the split ``"train"`` or ``"test"`` of the data.
+        load: returns a split of the data.
         device: the device to evaluate on.
         folder: the run folder; the judge is saved there, so that images can be verified without
             the data.
     """
 
     def __init__(self, load: Load, device: torch.device, folder: Path) -> None:
-        judge = find_judge(load, device, beside=folder)
-        judge.save(folder / JUDGE_FILE)
-        self.per_class = max(EVAL_IMAGES // len(judge.classes), 2)
-        self.load, self.device, self.judge = load, device, judge
-        self.reference = Reference(judge, load, per_class=self.per_class, device=device)
+        self.judge = find_judge(load, device, beside=folder)
+        self.judge.save(folder / JUDGE_FILE)
+        self.load, self.device = load, device
+        self.per_class = max(EVAL_IMAGES // len(self.judge.classes), 2)
         self.best = _read_best(folder)
         self.warned: set[str] = set()
 
-    def evaluate(self, sampler: Sampler, per_class: int | None = None) -> EvalResult:
-        """Draw images of each class and measure them."""
+    @cached_property
+    def validation(self) -> Reference:
+        """The real images of evaluations during training."""
+        return self._reference("validation", self.per_class)
+
+    def evaluate(self, sampler: Sampler) -> EvalResult:
+        """Evaluate against the validation images."""
+        return self._evaluate(sampler, "validation", self.validation, EVAL_SEED)
+
+    def evaluate_on_test(self, sampler: Sampler, per_class: int) -> EvalResult:
+        """Evaluate against the test images, with as many images and the seeds of a report."""
+        return self._evaluate(sampler, "test", self._reference("test", per_class), seed=0)
+
+    def _reference(self, split: Split, per_class: int) -> Reference:
+        train, held_out = self.load("train"), self.load(split)
+        return Reference(self.judge, train, held_out, per_class=per_class, device=self.device)
+
+    def _evaluate(
+        self,
+        sampler: Sampler,
+        split: Literal["validation", "test"],
+        reference: Reference,
+        seed: int,
+    ) -> EvalResult:
         check_judge(sampler, self.judge)
-        reference = self.reference
-        if per_class not in (None, reference.per_class):
-            reference = Reference(self.judge, self.load, per_class=per_class, device=self.device)
-        count = reference.per_class * len(sampler.classes)
-        drawn = reference.extract(draw_by_class(sampler, reference.per_class), count)
+        drawn = reference.draw(sampler, seed)
         spreads = [
             (spread, name)
             for label, name in enumerate(sampler.classes)
@@ -129,6 +161,8 @@ class Monitor:
         diversity, least_diverse = min(spreads, default=(None, ""))
         return EvalResult(
             Control.of(self.judge, drawn.target, drawn.predicted, sampler.conditional),
+            split,
+            reference.control.class_mean if reference.control else None,
             reference.fid_of(drawn),
             reference.fid,
             diversity,

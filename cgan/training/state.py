@@ -16,7 +16,7 @@ from torch import nn
 from cgan import __version__
 from cgan.config import Config
 from cgan.data import ImageDataset, ImageFolder
-from cgan.errors import DivergedError
+from cgan.errors import DivergedError, RunError
 from cgan.models import build_networks
 from cgan.runtime.distributed import World
 from cgan.sampling.sampler import Sampler
@@ -66,6 +66,7 @@ class TrainState:
         self.config, self.device, self.counters = config, device, Counters()
         self.classes, self.image_shape = dataset.classes, dataset.image_shape
         self.data_name, self.dataset_size = dataset.name, len(dataset)
+        self.data_digest = dataset.digest()
         pair = build_networks(config.model, dataset.image_shape, len(dataset.classes))
         self.generator = to_device(pair.generator, device)
         self.discriminator = to_device(pair.discriminator, device)
@@ -96,19 +97,49 @@ class TrainState:
                     f"{name} is not finite after {self.counters.images_seen:,} images; the last "
                     f"good state is kept in {folder}: try a lower --lr"
                 )
-        save_state(folder, tensors, asdict(self.counters))
+        header = {
+            "classes": self.classes,
+            "data_digest": self.data_digest,
+            "dataset_size": self.dataset_size,
+            **asdict(self.counters),
+        }
+        save_state(folder, tensors, header)
         self.save_generator(folder / GENERATOR_FILE)
 
     def save_generator(self, path: Path, measured: dict[str, Any] | None = None) -> None:
         """Write the averaged generator with its header."""
         save_tensors(path, self.generator_ema.state_dict(), self.generator_header(measured))
 
-    def restore(self, folder: Path) -> list[str]:
-        """Load a run's newest readable state; returns the problems with newer ones."""
+    def restore(self, folder: Path, data_changed: bool = False) -> list[str]:
+        """Load a run's newest readable state; returns the problems with newer ones.
+
+        Raises:
+            FileError: there is no readable state.
+            RunError: it was trained on other classes, or on other images and ``data_changed`` is
+                not set.
+        """
         path, tensors, header, problems = load_state(folder)
+        self.check_same_data(folder, header, data_changed)
         unpack_state(tensors, self.networks, self.optimizers, self.device, path)
         self.counters = Counters(header["images_seen"], header["steps"], header["seconds"])
         return problems
+
+    def check_same_data(self, folder: Path, header: dict[str, Any], data_changed: bool) -> None:
+        """Compare the data with the data of a saved state; raises like ``restore``."""
+        classes = header.get("classes")  # version 0.2 did not store the data
+        if classes is not None and tuple(classes) != self.classes:
+            raise RunError(
+                f"{folder} was trained on the classes {', '.join(classes[:10])} and the data has "
+                f"{', '.join(self.classes[:10])}: restore the class folders, or leave out --resume "
+                "to start a new run"
+            )
+        if header.get("data_digest") != self.data_digest and not data_changed:
+            before = f"{header['dataset_size']:,}" if "dataset_size" in header else "unknown"
+            raise RunError(
+                f"the training images of {folder} have changed ({before} before, "
+                f"{self.dataset_size:,} now): restore them, or add --data-changed to go on with "
+                "the images as they are now"
+            )
 
     def broadcast_state(self, world: World) -> None:
         """Copy the state of rank 0 to every process."""
@@ -129,6 +160,7 @@ class TrainState:
             **new_header(GENERATOR),
             "config": config,
             "data": self.data_name,
+            "data_digest": self.data_digest,
             "classes": self.classes,
             "image_shape": self.image_shape,
             "value_range": [-1, 1],

@@ -67,6 +67,7 @@ def train(
     out: str | Path | None = None,
     *,
     resume: bool = False,
+    data_changed: bool = False,
     progress: bool = False,
 ) -> Run:
     """Train a GAN.
@@ -80,6 +81,8 @@ def train(
         resume: continue the run in that folder (without ``out``, the newest of that name). On a
             CPU, with a budget in images, it ends with the same weights, bit for bit, as a run
             that was never stopped.
+        data_changed: resume even if training images were added, removed or changed. The classes
+            must be the same.
         progress: show progress on the terminal.
 
     Returns:
@@ -99,7 +102,8 @@ def train(
             state = TrainState(config, dataset, device)
             step = TrainStep(state, world)
             check_batch_fits(state, world.size)
-            with open_run(state, world, folder, out, progress) as (folder, loggers):
+            check_same_data_everywhere(state, world)
+            with open_run(state, world, folder, out, progress, data_changed) as (folder, loggers):
                 loop = TrainLoop(step, dataset, folder, loggers)
                 stopped_by = run_loop(loop)
                 control = None
@@ -132,7 +136,12 @@ def find_existing_run(config: Config, out: str | Path | None, resume: bool) -> P
 
 @contextmanager
 def open_run(
-    state: TrainState, world: World, folder: Path | None, out: str | Path | None, progress: bool
+    state: TrainState,
+    world: World,
+    folder: Path | None,
+    out: str | Path | None,
+    progress: bool,
+    data_changed: bool = False,
 ) -> Iterator[tuple[Path, Loggers | None]]:
     """Create and lock the run folder, restore a resumed state, and send the state to all processes.
 
@@ -147,7 +156,7 @@ def open_run(
     folder = folder or new_run(config, out)
     with lock(folder):
         if not is_new:
-            restore(state, folder)
+            restore(state, folder, data_changed)
         write_atomically(folder / CONFIG_FILE, to_yaml(config).encode())
         log_start(state, world, folder)
         try:
@@ -162,9 +171,22 @@ def open_run(
             yield folder, loggers
 
 
-def restore(state: TrainState, folder: Path) -> None:
+def check_same_data_everywhere(state: TrainState, world: World) -> None:
+    """Check that all processes have loaded the same images.
+
+    Raises:
+        RunError: this process has other images than rank 0.
+    """
+    if world.broadcast_text(state.data_digest) != state.data_digest:
+        raise RunError(
+            f"process {world.rank} of {world.size} reads other training images than process 0: "
+            "give all of them the same data"
+        )
+
+
+def restore(state: TrainState, folder: Path, data_changed: bool) -> None:
     """Restore the state of a run and log where it continues."""
-    for problem in state.restore(folder):
+    for problem in state.restore(folder, data_changed):
         logger.warning("%s; resuming from the state before it", problem)
     logger.info("resuming after %s images", f"{state.counters.images_seen:,}")
     if state.counters.progress(state.config) >= 1:
