@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -50,10 +51,30 @@ NO_PENALTY = PenaltyWeights()
 Losses = dict[str, Tensor]
 """Means over the batch, detached, on the device: ``loss_G``, ``loss_D``, ``penalty``."""
 
-Update = Callable[
-    [Players, Tensor, Tensor | None, Callable[[], Tensor], Loss, PenaltyWeights],
-    Losses,
-]
+DrawMix = Callable[[Tensor], Tensor]
+"""Real images (B, C, H, W) to the weights of the gradient penalty's mix, (B,) in [0, 1]."""
+
+
+def uniform_mix(real: Tensor) -> Tensor:
+    """One weight per image, uniform in [0, 1]: (B,)."""
+    return torch.rand(len(real), device=real.device)
+
+
+class Update(Protocol):
+    """An update scheme, such as ``alternating``."""
+
+    def __call__(
+        self,
+        players: Players,
+        real: Tensor,
+        labels: Tensor | None,
+        draw_z: Callable[[], Tensor],
+        loss: Loss,
+        weights: PenaltyWeights = NO_PENALTY,
+        draw_mix: DrawMix = uniform_mix,
+    ) -> Losses:
+        """Update both networks with one batch."""
+        ...
 
 
 def alternating(
@@ -63,6 +84,7 @@ def alternating(
     draw_z: Callable[[], Tensor],
     loss: Loss,
     weights: PenaltyWeights = NO_PENALTY,
+    draw_mix: DrawMix = uniform_mix,
 ) -> Losses:
     """Update G, then update D on new fakes of the updated G (two forward passes of G).
 
@@ -73,6 +95,7 @@ def alternating(
         draw_z: returns new z, (B, latent_dim), at each call.
         loss: generator and discriminator loss.
         weights: gradient penalties added to D's loss in this step.
+        draw_mix: returns new weights for the mix of the gradient penalty, (B,).
     """
     G, D = players.generator, players.discriminator
 
@@ -84,13 +107,15 @@ def alternating(
         players.generator_optimizer.step()
 
     with frozen(G):
-        D_ = unwrap_compiled(D) if weights else D
+        D_ = unwrap(D) if weights else D
         real = real.detach().requires_grad_(weights.r1 > 0)
         fake = G(draw_z(), labels).requires_grad_(weights.r2 > 0)
         real_logits, aux_loss = discriminate(D_, real, labels)
         fake_logits, _ = discriminate(D_, fake, labels)
         loss_D = loss.discriminator(real=real_logits, fake=fake_logits).mean()
-        penalty = compute_penalties(D_, real, fake, real_logits, fake_logits, labels, weights)
+        penalty = compute_penalties(
+            D_, real, fake, real_logits, fake_logits, labels, weights, draw_mix
+        )
         backward_into(D, loss_D + aux_loss + penalty)
         players.discriminator_optimizer.step()
 
@@ -104,6 +129,7 @@ def shared(
     draw_z: Callable[[], Tensor],
     loss: Loss,
     weights: PenaltyWeights = NO_PENALTY,
+    draw_mix: DrawMix = uniform_mix,
 ) -> Losses:
     """Update G and D together from the same fakes and the same logits (one forward pass of G).
 
@@ -113,14 +139,14 @@ def shared(
     """
     G, D = players.generator, players.discriminator
 
-    D_ = unwrap_compiled(D) if weights else D
+    D_ = unwrap(D) if weights else D
     real = real.detach().requires_grad_(weights.r1 > 0)
     fake = G(draw_z(), labels)
     real_logits, real_aux_loss = discriminate(D_, real, labels)
     fake_logits, fake_aux_loss = discriminate(D_, fake, labels)
     loss_G = loss.generator(real=real_logits, fake=fake_logits).mean()
     loss_D = loss.discriminator(real=real_logits, fake=fake_logits).mean()
-    penalty = compute_penalties(D_, real, fake, real_logits, fake_logits, labels, weights)
+    penalty = compute_penalties(D_, real, fake, real_logits, fake_logits, labels, weights, draw_mix)
     backward_into(G, loss_G + loss.aux_weight * fake_aux_loss, retain_graph=True)
     backward_into(D, loss_D + real_aux_loss + penalty)
     players.generator_optimizer.step()
@@ -150,6 +176,7 @@ def compute_penalties(
     fake_logits: Tensor,
     labels: Tensor | None,
     weights: PenaltyWeights,
+    draw_mix: DrawMix = uniform_mix,
 ) -> Tensor:
     """Sum of the mean penalties, each multiplied by its γ: a scalar, 0 if all are off."""
     total = real_logits.new_zeros(())
@@ -158,8 +185,9 @@ def compute_penalties(
     if weights.r2:
         total = total + weights.r2 * r2(fake_logits, fake).mean()
     if weights.gradient_penalty:
-        mix = torch.rand(len(real), device=real.device)
-        values = gradient_penalty(lambda x: discriminate(D, x, labels)[0], real, fake, mix)
+        values = gradient_penalty(
+            lambda x: discriminate(D, x, labels)[0], real, fake, draw_mix(real)
+        )
         total = total + weights.gradient_penalty * values.mean()
     return total
 
@@ -180,10 +208,15 @@ def backward_into(network: nn.Module, loss: Tensor, retain_graph: bool = False) 
     loss.backward(inputs=list(network.parameters()), retain_graph=retain_graph)
 
 
-def unwrap_compiled(network: nn.Module) -> nn.Module:
-    """The original module of a compiled one: compiled code does not support double backward."""
-    original: nn.Module = getattr(network, "_orig_mod", network)
-    return original
+def unwrap(network: nn.Module) -> nn.Module:
+    """The original module of a compiled or an autocast one, for steps with penalties.
+
+    Compiled code does not support double backward, and in bfloat16 the squared norm of a gradient
+    has two significant digits.
+    """
+    while isinstance(original := getattr(network, "_orig_mod", None), nn.Module):
+        network = original
+    return network
 
 
 UPDATES: dict[str, Update] = {"alternating": alternating, "shared": shared}

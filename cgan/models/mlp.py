@@ -19,6 +19,7 @@ from cgan.models.conditioning import (
     check_labels,
     classes_if,
 )
+from cgan.models.dropout import Dropout
 
 DEFAULT_WIDTH = 256
 
@@ -73,7 +74,7 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.image_shape, self.num_classes = image_shape, num_classes
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.embed = LabelChannel(image_shape, classes_if(label == "concat", num_classes))
         self.hidden = nn.ModuleList()
         features = self.embed.channels * image_shape[1] * image_shape[2]

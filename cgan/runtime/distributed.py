@@ -3,7 +3,7 @@
 ``torchrun`` starts the processes (``torchrun --nproc-per-node 2 -m cgan train …``). They use gloo
 on CPUs and NCCL on CUDA. Each process draws the same global batch and takes its own shard of it.
 Gradients and batch-norm moments are averaged over all processes. So the trained GAN does not depend
-on the number of processes, except for rounding, dropout and the random mix of the gradient penalty.
+on the number of processes, except for rounding.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from cgan.config import Config
 from cgan.errors import one_line
 from cgan.losses import get_loss
 from cgan.models.conditioning import sync_batch_norm
+from cgan.models.dropout import shard_dropout
 from cgan.runtime.distributed import SINGLE_PROCESS, World
 from cgan.training.cuda_graph import Capture, GraphedStep, Step, capture_cuda_graph
 from cgan.training.ema import ema_decay, update_ema
@@ -58,6 +59,7 @@ class TrainStep:
             optimizer.param_groups[0]["capturable"] = capture is not None and device.type == "cuda"
         if world.size > 1:
             sync_batch_norm(state.generator, world.all_reduce_mean, world.size)
+            shard_dropout(state.discriminator, world.rank, world.size)
             for optimizer in state.optimizers.values():
                 optimizer.register_step_pre_hook(world.average_gradients)
         self.run: Step = self.update
@@ -91,7 +93,13 @@ class TrainStep:
         """Update both networks and the EMA. Nothing here reads a result back from the device."""
         conditional = self.config.model.conditional
         losses = self.scheme(
-            self.players, real, labels if conditional else None, self.draw_z, self.loss, weights
+            self.players,
+            real,
+            labels if conditional else None,
+            self.draw_z,
+            self.loss,
+            weights,
+            self.draw_mix,
         )
         update_ema(self.state.generator_ema, self.state.generator, self.decay)
         return losses
@@ -102,8 +110,10 @@ class TrainStep:
             return self.update(real, labels, weights)
         except torch._dynamo.exc.TorchDynamoException as error:
             logger.warning("torch.compile does not work here, so it is off: %s", one_line(error))
-            self.players.generator = self.state.generator
-            self.players.discriminator = self.state.discriminator
+            config = self.config.model_copy(update={"compile": False})
+            device = self.state.device
+            self.players.generator = prepare_forward(self.state.generator, config, device)
+            self.players.discriminator = prepare_forward(self.state.discriminator, config, device)
             self.run = self.update
             return self.update(real, labels, weights)
 
@@ -112,18 +122,29 @@ class TrainStep:
         shape = (self.config.batch_size, self.config.model.latent_dim)
         return self.world.shard(torch.randn(shape, device=self.state.device))
 
+    def draw_mix(self, real: Tensor) -> Tensor:
+        """New weights of the gradient penalty's mix for this process's shard of the batch."""
+        return self.world.shard(torch.rand(self.config.batch_size, device=self.state.device))
+
+
+class Autocast(nn.Module):
+    """A network that computes in bfloat16 and returns float32."""
+
+    def __init__(self, network: nn.Module, device_type: str) -> None:
+        super().__init__()
+        self._orig_mod, self.device_type = network, device_type  # the name that torch.compile uses
+
+    def forward(self, *inputs: Tensor | None) -> Tensor:
+        """The output of the network, as float32: losses use full precision."""
+        with torch.autocast(self.device_type, torch.bfloat16, cache_enabled=False):
+            output: Tensor = self._orig_mod(*inputs)
+        return output.float()
+
 
 def prepare_forward(network: nn.Module, config: Config, device: torch.device) -> nn.Module:
     """Prepare a network for training: bfloat16 autocast, torch.compile, or no change."""
     if config.bf16 and device.type == "cuda":
-        plain = network.forward
-
-        def forward(*inputs: Tensor | None) -> Tensor:
-            with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
-                output: Tensor = plain(*inputs)
-            return output.float()  # losses and penalties use full precision
-
-        network.forward = forward
+        network = Autocast(network, device.type)
     if config.compile:
         from torch._functorch import config as functorch  # torch imports it lazily too
 
