@@ -19,7 +19,8 @@ from typer.testing import CliRunner, Result
 import cgan
 from cgan.config_io import load_config
 from cgan.evaluation import judge_training
-from cgan.evaluation.judge import Classifier, Judge, JudgeHeader
+from cgan.evaluation.classifiers import Classifier
+from cgan.evaluation.judge import Judge, JudgeHeader
 
 
 def mnist_folder() -> Path | None:

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,9 @@ from typer.testing import Result
 
 import cgan
 from cgan.config_io import load_config
+from cgan.evaluation.judge import Judge
 from cgan.storage.checkpoint import read_header, read_tensors, save_tensors
-from cgan.storage.paths import safe_file_names
+from cgan.storage.paths import JUDGE_FILE, PACKAGED, safe_file_names
 from tests.conftest import make_pets, open_image
 
 Shell = Callable[..., Result]
@@ -77,7 +79,8 @@ def test_train_generate_info_evaluate(shell: Shell, tmp_path: Path) -> None:
     for words in (
         "requested class (rows)",
         "95 % interval",
-        "features: judge of digits",
+        "of digits",
+        "test images: 20 % of all images",
         "diversity",
     ):
         assert words in table.stdout
@@ -91,6 +94,39 @@ def test_train_generate_info_evaluate(shell: Shell, tmp_path: Path) -> None:
     accepted, drawn_ = re.findall(r"accepted (\d+) of (\d+) draws", checked.stderr)[0]
     assert int(accepted) == 200 < int(drawn_)
     assert len(list(Path("verified").rglob("*.png"))) == 200
+
+
+def test_verify_names_its_judge_and_ignores_one_of_other_data(
+    shell: Shell, small_run: cgan.Run, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    tensors = cgan.load(small_run.folder).generator.state_dict()
+    judge = Judge.load(PACKAGED / "digits" / JUDGE_FILE)
+    header = {**cgan.load(small_run.folder).header, "measured": {
+        "control_accuracy": 0.5, "judge": "0" * 64,
+    }}  # fmt: skip
+    save_tensors(folder / "generator.safetensors", tensors, header)
+
+    judge.save(folder / JUDGE_FILE)
+    drawn = shell("generate", folder, "--digit", 0, "-n", 2, "--verify")
+    assert drawn.exit_code == 0, drawn.output
+    assert f"verified: judge {judge.weights_digest[:8]} of digits accepted" in drawn.stderr
+    assert "another judge measured the control accuracy" in drawn.stderr
+
+    header["measured"]["judge"] = judge.weights_digest
+    save_tensors(folder / "generator.safetensors", tensors, header)
+    assert "another judge" not in shell("generate", folder, "-n", 1, "--verify").stderr
+
+    judge.header = replace(judge.header, digest="1" * 64, data="other digits")
+    judge.save(folder / JUDGE_FILE)
+    ignored = shell("generate", folder, "-n", 1, "--verify", "--data", "digits")
+    assert "is ignored" not in ignored.stderr  # --data asks for the judge of that data
+    ignored = shell("generate", folder, "-n", 1, "--verify")
+    assert "is a judge of other digits, not of this generator's data: it is ignored" in (
+        ignored.stderr
+    )
+    assert ignored.exit_code == 0, ignored.output  # the packaged judge takes its place
 
 
 def test_compare_sets_plain_beside_conditional(

@@ -19,9 +19,10 @@ from cgan.errors import MeasureError, UnknownNameError
 from cgan.evaluation import quality, sections
 from cgan.evaluation.builder import build_report
 from cgan.evaluation.control import Control
+from cgan.evaluation.distances import expected_minimum, frechet_distance, moments
 from cgan.evaluation.features import find_features
 from cgan.evaluation.judge import Judge
-from cgan.evaluation.judge_training import train_judge
+from cgan.evaluation.judge_training import measure_accuracy, train_judge
 from cgan.evaluation.reference import Reference
 from cgan.evaluation.report import Figure, Report
 from cgan.sampling.sampler import Sampler
@@ -92,13 +93,8 @@ def honest(label: int, index: int) -> Tensor:
 
 
 def report_on(sampler: Sampler, judge: Judge, **options: object) -> Report:
-    def load(split: str) -> ImageDataset:
-        return TRAIN if split == "train" else TEST
-
     features = str(options.pop("features", "judge"))
-    reference = Reference(
-        judge, load, description="made up", per_class=PER_CLASS, features=features
-    )
+    reference = Reference(judge, TRAIN, TEST, per_class=PER_CLASS, features=features)
     return build_report(sampler, reference, **options)  # type: ignore[arg-type]
 
 
@@ -267,8 +263,7 @@ def test_a_weak_class_is_compared_with_another_class() -> None:
 def test_a_class_without_held_out_pictures(judge: Judge) -> None:
     without = TEST.labels != 0
     test = ImageDataset("bars", TEST.images[without], TEST.labels[without], CLASSES)
-    load = {"train": TRAIN, "test": test}.__getitem__
-    report = build_report(puppet(honest), Reference(judge, load, per_class=PER_CLASS))
+    report = build_report(puppet(honest), Reference(judge, TRAIN, test, per_class=PER_CLASS))
     assert "metrics of real top: no image is held out" in report.left_out
     assert report.classes[0].control_real is None
     assert report.classes[1].control_real is not None
@@ -280,13 +275,77 @@ def test_no_more_are_compared_than_there_are_real_ones(judge: Judge) -> None:
     """FID falls with the number of pictures: a small data set must not make it look better."""
     some = torch.cat([torch.arange(400 * k, 400 * k + 60) for k in range(3)])
     small = ImageDataset("bars", TRAIN.images[some], TRAIN.labels[some], CLASSES)
-    load = {"train": small, "test": TEST}.__getitem__
-    report = build_report(puppet(honest), Reference(judge, load, per_class=PER_CLASS))
+    report = build_report(puppet(honest), Reference(judge, small, TEST, per_class=PER_CLASS))
     assert report.pictures == 3 * PER_CLASS
     assert report.compared == 180
-    fewer = build_report(puppet(honest), Reference(judge, load, per_class=60))
+    fewer = build_report(puppet(honest), Reference(judge, small, TEST, per_class=60))
     assert value(report, "fid") == pytest.approx(value(fewer, "fid"), rel=1e-9)
     assert value(report, "recall") == value(fewer, "recall")
+
+
+def test_label_proportions_are_those_of_the_held_out_images(judge: Judge) -> None:
+    """Ten times as many held-out bars at the top: a sound generator is still as good as real."""
+    few = torch.cat([torch.arange(160), torch.arange(160, 176), torch.arange(320, 336)])
+    unbalanced = ImageDataset("bars", TEST.images[few], TEST.labels[few], CLASSES)
+    reference = Reference(judge, TRAIN, unbalanced, per_class=PER_CLASS)
+    assert reference.counts.tolist() == [160, 16, 16]
+    report = build_report(puppet(honest), reference)
+    assert report.compared == 192
+    fid, real = figures(report)["fid"].value, reference.fid
+    assert fid is not None
+    assert real is not None
+    assert fid < 3 * real  # the judge was trained on the real ones
+    # With equal numbers of all classes, the proportions alone would make the distance large.
+    everything = reference.draw(puppet(honest)).features
+    held_out = moments(reference.held_out.features)
+    assert frechet_distance(held_out, moments(everything)) > 5 * fid
+    # All images that are compared for memorization are in these proportions too.
+    assert reference.draw(puppet(honest)).kept.tolist() == [
+        *range(160), *range(160, 176), *range(320, 336)
+    ]  # fmt: skip
+
+
+def test_equal_label_proportions_of_equal_sets_are_at_distance_zero(judge: Judge) -> None:
+    """Held-out images that repeat the first training images, ten times fewer of two classes."""
+    chosen = torch.cat([torch.arange(150), torch.arange(400, 415), torch.arange(800, 815)])
+    copies = ImageDataset("bars", TRAIN.images[chosen], TRAIN.labels[chosen], CLASSES)
+    reference = Reference(judge, TRAIN, copies, per_class=150)
+    assert reference.counts.tolist() == [150, 15, 15]
+    report = build_report(puppet(lambda label, index: of(TRAIN, label, index)), reference)
+    assert value(report, "fid") == pytest.approx(0, abs=1e-9)
+
+
+def test_real_control_weighs_classes_equally(judge: Judge) -> None:
+    """The judge is wrong on every one of ten mislabelled images, which are a class of their own."""
+    labels = torch.cat([torch.zeros(160), torch.ones(10), torch.full((160,), 2)]).long()
+    images = torch.cat([TEST.images[:160], TEST.images[:10], TEST.images[320:]])
+    held_out = ImageDataset("bars", images, labels, CLASSES)
+    report = build_report(puppet(honest), Reference(judge, TRAIN, held_out, per_class=PER_CLASS))
+    assert figures(report)["control_accuracy"].real == pytest.approx(2 / 3, abs=0.01)
+    assert measure_accuracy(judge, held_out) == pytest.approx(2 / 3, abs=0.01)
+
+
+def test_second_judge(judge: Judge) -> None:
+    """It is wrong about one class: its control and the agreement lack that class."""
+    second = train_judge(TRAIN, TEST, "bars", images=15_000, architecture="residual")
+    assert second.header.architecture == "residual"
+    swapped = second.network.head.weight.data[[1, 0, 2]], second.network.head.bias.data[[1, 0, 2]]
+    second.network.head.weight.data, second.network.head.bias.data = swapped
+    reference = Reference(judge, TRAIN, TEST, per_class=PER_CLASS, second_judge=second)
+    report = build_report(puppet(honest), reference)
+    assert value(report, "control_accuracy") > 0.98
+    assert value(report, "control_accuracy_second_judge") == pytest.approx(1 / 3, abs=0.02)
+    assert value(report, "judge_agreement") == pytest.approx(1 / 3, abs=0.02)
+    assert figures(report)["judge_agreement"].real == pytest.approx(1 / 3, abs=0.02)
+    titles = [figure.title for figure in report.figures]
+    assert f"control accuracy by judge {second.weights_digest[:8]} of bars" in titles
+
+
+def test_chance_of_the_worst_class_is_below_chance(sound: Report) -> None:
+    chance = figures(sound)["control_accuracy_worst_class"].chance
+    assert chance is not None
+    assert chance == expected_minimum(3, PER_CLASS, 1 / 3)
+    assert 0.25 < chance < 0.32
 
 
 def test_another_judge_is_refused() -> None:
@@ -301,8 +360,7 @@ def test_too_few_held_out_leave_figures_out_and_say_why(judge: Judge) -> None:
     none = ImageDataset("bars", TEST.images[:0], TEST.labels[:0], CLASSES)
 
     def report(test: ImageDataset) -> Report:
-        load = {"train": TRAIN, "test": test}.__getitem__
-        return build_report(puppet(honest), Reference(judge, load, per_class=PER_CLASS))
+        return build_report(puppet(honest), Reference(judge, TRAIN, test, per_class=PER_CLASS))
 
     small = report(few)
     assert value(small, "control_accuracy") > 0.98
@@ -319,15 +377,16 @@ def test_too_few_held_out_leave_figures_out_and_say_why(judge: Judge) -> None:
 def test_every_pixel_inked_leaves_background_out(judge: Judge) -> None:
     images = TRAIN.images.clamp(min=1)
     inked = ImageDataset("bars", images, TRAIN.labels, CLASSES)
-    load = {"train": inked, "test": TEST}.__getitem__
-    report = build_report(puppet(honest), Reference(judge, load, per_class=20))
+    report = build_report(puppet(honest), Reference(judge, inked, TEST, per_class=20))
     assert any("background noise" in line for line in report.left_out)
 
 
-def test_json_holds_every_figure(sound: Report) -> None:
+def test_json_holds_every_figure(sound: Report, judge: Judge) -> None:
     told = json.loads(json.dumps(sound.to_dict(), allow_nan=False))
     assert told["control_accuracy"] == sound.control.accuracy
-    assert told["features"] == "judge of bars"
+    assert told["features"] == f"judge {judge.weights_digest[:8]} of bars"
+    assert told["judge"] == judge.weights_digest
+    assert (told["train_images"], told["test_images"]) == (1_200, 480)
     assert set(told["figures"]) == set(figures(sound))
     assert [one["name"] for one in told["classes"]] == list(CLASSES)
     assert sum(map(sum, told["confusion"])) == 3 * PER_CLASS

@@ -9,8 +9,9 @@ from torch import Tensor
 import cgan
 from cgan.data import ImageDataset
 from cgan.errors import DataError, FileError, MeasureError
+from cgan.evaluation.classifiers import Classifier
 from cgan.evaluation.control import Control, confusion_matrix, measure_control
-from cgan.evaluation.judge import Classifier, Judge, JudgeHeader
+from cgan.evaluation.judge import Judge, JudgeHeader
 from cgan.evaluation.judge_training import find_judge, measure_accuracy, random_shift, train_judge
 
 
@@ -78,7 +79,9 @@ def test_judge_is_trained_once_a_data_set(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setenv("CGAN_CACHE", str(tmp_path))
     trained: list[str] = []
 
-    def quick(pictures: ImageDataset, held_out: ImageDataset, digest: str, device: str) -> Judge:
+    def quick(
+        pictures: ImageDataset, held_out: ImageDataset, digest: str, device: str, architecture: str
+    ) -> Judge:
         trained.append(digest)
         network = Classifier((1, 8, 8), 2)
         header = JudgeHeader("stripes", digest, ("left", "right"), (1, 8, 8), 1.0, 10)

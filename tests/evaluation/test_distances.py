@@ -16,9 +16,11 @@ from cgan.evaluation.distances import (
     Moments,
     copied_share,
     diversity_ratio,
+    expected_minimum,
     frechet_distance,
     kernel_distance,
     manifold_scores,
+    matched_counts,
     moments,
     nearest,
     wilson_interval,
@@ -410,3 +412,25 @@ def test_wilson_is_that_of_scipy() -> None:
 def test_wilson_reaches_farther_with_more_confidence() -> None:
     theirs = scipy.stats.binomtest(3, 20).proportion_ci(0.99, method="wilson")
     assert wilson_interval(3, 20, z=2.575829) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
+
+
+def test_matched_counts_by_hand() -> None:
+    def counts(available: list[int], proportions: list[int]) -> list[int]:
+        return matched_counts(torch.tensor(available), torch.tensor(proportions)).tolist()
+
+    assert counts([1_000, 500], [500, 50]) == [1_000, 100]
+    assert counts([1_000, 40], [500, 50]) == [400, 40]
+    assert counts([7, 7, 7], [3, 2, 2]) == [7, 4, 4]
+    assert counts([10, 10], [0, 3]) == [0, 10]  # nothing is held out of the first class
+    assert counts([10, 0], [3, 3]) == [10, 0]  # the second class has no images
+    assert counts([10, 10], [0, 0]) == [0, 0]
+
+
+def test_expected_minimum_by_hand() -> None:
+    """Two coins are both heads a quarter of the time; with one class it is the mean."""
+    assert expected_minimum(2, 1, 0.5) == pytest.approx(0.25)
+    assert expected_minimum(1, 10, 0.3) == pytest.approx(0.3)
+    # Two throws each: 4 of 4 heads give 1, at least one each but not all give 1/2.
+    assert expected_minimum(2, 2, 0.5) == pytest.approx(1 / 16 + 0.5 * (9 / 16 - 1 / 16))
+    drawn = np.random.default_rng(0).binomial(1_000, 0.1, (20_000, 10)).min(1).mean() / 1_000
+    assert expected_minimum(10, 1_000, 0.1) == pytest.approx(drawn, abs=3e-4)

@@ -35,11 +35,15 @@ def make_report(**changes: object) -> Report:
         conditional=True,
         features="judge-of-shapes",
         pictures=12_345,
-        held_out="1,500 pictures of the test part",
+        train_images=6_000,
+        test_images=1_500,
+        splits={"validation": "a tenth", "test": "the other tenth"},
         compared=10_000,
         images_seen=640_000,
         seconds=90.0,
-        control=Control(CLASSES, CONFUSION, True, 0.9875, 1_500),
+        control=Control(
+            CLASSES, CONFUSION, True, 0.9875, 1_500, "judge 12345678 of shapes", "12345678"
+        ),
         figures=[
             Figure("control_accuracy", "Control accuracy", 260 / 300, 0.9875, 1 / 3, True),
             Figure("fid", "FID", 3.45678, 0.91234, None, False, "distance; lower is better"),
@@ -134,12 +138,12 @@ def test_first_number_is_control_with_its_bounds() -> None:
     told = text.index("86.67 % control accuracy")
     assert told < text.index("Samples") < text.index("Metrics")
     assert "95 % interval 82.35–90.05 %" in text  # Wilson of 260 in 300, by hand
-    assert "chance 33.33 % real images 98.75 % worst class two, 70.00 %" in text
+    assert "chance 33.33 % real test images 98.75 % worst class two, 70.00 %" in text
 
 
 def test_no_judge_no_ceiling() -> None:
     control = Control(CLASSES, CONFUSION, True, None, 0)
-    assert "real images –" in Page(render_page([make_report(control=control)])).text
+    assert "real test images –" in Page(render_page([make_report(control=control)])).text
 
 
 def test_says_what_is_wrong_and_what_is_missing() -> None:
@@ -273,7 +277,10 @@ def test_different_features_are_told_apart() -> None:
 def test_foot_says_how_it_was_measured() -> None:
     text = Page(render_page([make_report()])).text
     foot = text[text.index("generated 12,345 images") :]
-    assert "held out 1,500 pictures of the test part" in foot
+    assert "judge judge 12345678 of shapes training 6,000 real images" in foot
+    assert "validation a tenth, for the best generator" in foot
+    assert "test 1,500 test images: the other tenth, for this report" in foot
+    assert "compared 10,000 generated images" in foot
     assert "trained on 640,000 images in 1.5 minutes" in foot
     assert f"torch {torch.__version__}." in foot
 

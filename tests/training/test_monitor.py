@@ -10,14 +10,16 @@ import torch
 
 import cgan
 from cgan.config_io import load_config
-from cgan.data import load_pictures
+from cgan.data import ImageDataset, ImageFolder, Split, load_pictures
 from cgan.errors import CganError
 from cgan.evaluation.control import Control
 from cgan.evaluation.judge import Judge
+from cgan.sampling.class_names import Request
+from cgan.sampling.sampler import Sampler
 from cgan.storage.checkpoint import GENERATOR, read_header
 from cgan.storage.metrics import read_metrics
-from cgan.storage.paths import BEST_FILE, JUDGE_FILE
-from cgan.training.monitor import EvalResult, Monitor
+from cgan.storage.paths import BEST_FILE, JUDGE_FILE, PACKAGED
+from cgan.training.monitor import EVAL_SEED, EvalResult, Monitor
 from cgan.training.step import TrainStep
 
 OBEYS = torch.tensor([[99, 1], [1, 99]])
@@ -27,7 +29,7 @@ def result(
     confusion: torch.Tensor = OBEYS, fid: float | None = 1.0, diversity: float = 0.9
 ) -> EvalResult:
     control = Control(("cat", "dog"), confusion, True, 0.99, 100)
-    return EvalResult(control, fid, 0.5, diversity, "dog", "judge of pets")
+    return EvalResult(control, "validation", 0.99, fid, 0.5, diversity, "dog", "judge of pets")
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +102,7 @@ def test_a_run_is_watched_and_its_best_generator_kept(tmp_path: Path) -> None:
     assert at_best["control_accuracy"] == measured["control_accuracy"]
 
     def shortfall(row: dict[str, float]) -> float:
-        missed = (1 - row["control_accuracy"]) / (1 - measured["judge_accuracy"])
+        missed = (1 - row["control_accuracy"]) / max(1 - measured["real_control"], 1e-3)
         return missed + row["fid"] / measured["fid_real"]
 
     assert measured["lowest_selection_score"] == pytest.approx(min(map(shortfall, looks)))
@@ -108,9 +110,45 @@ def test_a_run_is_watched_and_its_best_generator_kept(tmp_path: Path) -> None:
     assert cgan.load(run.folder / BEST_FILE).sample("7").shape == (1, 1, 8, 8)
     last = read_header(run.generator, GENERATOR)["measured"]
     assert last["pictures"] == 200
-    assert last["features"] == "judge of digits"
     judge = Judge.load(run.folder / JUDGE_FILE)
+    assert last["features"] == f"judge {judge.weights_digest[:8]} of digits"
+    assert (last["split"], measured["split"]) == ("test", "validation")
+    assert last["judge"] == measured["judge"] == judge.weights_digest
     assert cgan.load(run.folder).sample("7", n=4, verify=judge).shape == (4, 1, 8, 8)
+
+
+def test_the_best_is_chosen_without_the_test_images_and_the_seeds_of_the_report(
+    tmp_path: Path, small_run: cgan.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = Judge.load(PACKAGED / "digits" / JUDGE_FILE)
+    monkeypatch.setattr("cgan.training.monitor.find_judge", lambda *_, **__: judge)
+    loaded: list[Split] = []
+    seeds: set[int] = set()
+
+    def load(split: Split) -> ImageDataset | ImageFolder:
+        loaded.append(split)
+        return load_pictures("digits", split)
+
+    draw = Sampler.batches
+
+    def spy(self: Sampler, request: Request, *rest: object) -> object:
+        seeds.update(request.seeds)
+        return draw(self, request, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Sampler, "batches", spy)
+    watched = Monitor(load, torch.device("cpu"), tmp_path)
+    sampler = cgan.load(small_run.folder)
+    result = watched.evaluate(sampler)
+    watched.evaluate(sampler)
+    watched.is_best(result)
+    assert set(loaded) == {"train", "validation"}
+    assert result.split == "validation"
+    assert seeds == set(range(EVAL_SEED, EVAL_SEED + 200))
+    seeds.clear()
+    final = watched.evaluate_on_test(sampler, 30)
+    assert final.split == "test"
+    assert "test" in loaded
+    assert seeds == set(range(30))
 
 
 def test_looking_changes_nothing_that_is_learned(tmp_path: Path) -> None:
@@ -136,11 +174,12 @@ def test_the_best_is_kept_when_later_ones_are_worse(
     fids = iter([2.0, 1.0, 5.0, 5.0])
     confusion = 10 * torch.eye(10, dtype=torch.int64)
 
-    def evaluate(self: Monitor, sampler: cgan.Sampler, per_class: int | None = None) -> EvalResult:
+    def evaluate(self: Monitor, sampler: cgan.Sampler, per_class: int = 0) -> EvalResult:
         control = Control(sampler.classes, confusion, True, 0.99, 100)
-        return EvalResult(control, next(fids), 0.5, 0.9, "3", "made up")
+        return EvalResult(control, "validation", 0.99, next(fids), 0.5, 0.9, "3", "made up")
 
     monkeypatch.setattr(Monitor, "evaluate", evaluate)
+    monkeypatch.setattr(Monitor, "evaluate_on_test", evaluate)
     overrides = {
         "images": 1_920, "eval_every_images": 640, "control_per_class": 1, "device": "cpu",
     }  # fmt: skip

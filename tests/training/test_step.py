@@ -11,10 +11,12 @@ from torch import Tensor
 import cgan
 from cgan.config_io import load_config
 from cgan.data import Loader
+from cgan.losses import get_loss
+from cgan.runtime.distributed import World
 from cgan.training.lr_schedule import learning_rate
 from cgan.training.state import TrainState
-from cgan.training.step import TrainStep
-from cgan.updates import NO_PENALTY, UPDATES, Losses, PenaltyWeights
+from cgan.training.step import Autocast, TrainStep
+from cgan.updates import NO_PENALTY, UPDATES, Losses, PenaltyWeights, Players
 
 
 def test_lazy_penalties_are_multiplied_by_their_interval(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,8 +25,8 @@ def test_lazy_penalties_are_multiplied_by_their_interval(monkeypatch: pytest.Mon
     plain = UPDATES["alternating"]
 
     def record(*arguments: object) -> Losses:
-        assert isinstance(arguments[-1], PenaltyWeights)
-        seen.append(arguments[-1])
+        assert isinstance(arguments[5], PenaltyWeights)
+        seen.append(arguments[5])
         return plain(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setitem(UPDATES, "alternating", record)
@@ -56,3 +58,47 @@ def test_the_auxiliary_weight_reaches_the_loss() -> None:
     assert step.loss.aux_weight == 0.25
     assert isinstance(step.draw_z(), Tensor)
     assert step.draw_z().shape == (64, config.model.latent_dim)
+
+
+def test_the_mix_of_the_gradient_penalty_is_a_shard_of_the_global_batch() -> None:
+    config = load_config("digits-mlp", {"device": "cpu"})
+    dataset = cgan.load_pictures("digits")
+    drawn = {}
+    for size in (1, 2):
+        for rank in range(size):
+            state = TrainState(config, dataset, torch.device("cpu"))
+            step = TrainStep(state, World(rank, size))
+            torch.manual_seed(5)
+            drawn[rank, size] = step.draw_mix(torch.empty(config.batch_size // size, 1, 8, 8))
+    assert drawn[0, 1].shape == (64,)
+    assert torch.equal(torch.cat([drawn[0, 2], drawn[1, 2]]), drawn[0, 1])
+    assert len(drawn[0, 1].unique()) == 64
+
+
+@pytest.mark.parametrize("scheme", ["alternating", "shared"])
+def test_penalties_are_computed_in_float32_under_bfloat16(scheme: str) -> None:
+    """With autocast, D sees bfloat16 in a step without penalties and float32 in one with them."""
+    seen: list[torch.dtype] = []
+    G, D = cgan.build_pair("mlp", image_shape=(1, 8, 8), num_classes=3, latent_dim=4, width=8)
+    D.hidden[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    exact = []
+    for wrapped in (False, True):
+        players = Players(
+            Autocast(G, "cpu") if wrapped else G,
+            Autocast(D, "cpu") if wrapped else D,
+            torch.optim.SGD(G.parameters(), 0.0),
+            torch.optim.SGD(D.parameters(), 0.0),
+        )
+        torch.manual_seed(0)
+        real, labels = torch.randn(4, 1, 8, 8), torch.arange(4) % 3
+        for weights in (NO_PENALTY, PenaltyWeights(r1=1.0)):
+            seen.clear()
+            losses = UPDATES[scheme](
+                players, real, labels, lambda: torch.ones(4, 4), get_loss("hinge"), weights
+            )
+            updates_D = set(seen[-2:])  # the last two forward passes of D are those of its update
+            precise = bool(weights) or not wrapped
+            assert updates_D == {torch.float32 if precise else torch.bfloat16}
+        exact.append(losses["penalty"])
+        assert losses["loss_D"].dtype == torch.float32
+    assert torch.equal(exact[0], exact[1])

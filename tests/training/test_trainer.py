@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch._dynamo.backends.debugging import aot_eager
 
 import cgan
 from cgan.config_io import config_names, load_config
-from cgan.data import ImageDataset, load_split
+from cgan.data import ImageDataset, load_pictures, load_split
 from cgan.errors import ConfigError, DataError, DeviceError, DivergedError, FileError, RunError
 from cgan.evaluation.control import measure_control
 from cgan.evaluation.judge import Judge
@@ -213,6 +214,39 @@ def test_resume_needs_the_same_config_and_a_state(tmp_path: Path) -> None:
         cgan.train(quick(), tmp_path / "none", resume=True)
     longer = cgan.train(quick(images=6_400), run.folder, resume=True)
     assert longer.images_seen == 6_400
+
+
+def test_resume_refuses_other_classes_and_changed_images(pets: Path, tmp_path: Path) -> None:
+    config = load_config(
+        "folder-dcgan",
+        {**QUICK, "data.source": str(pets), "data.size": 8, "model.width": 4, "images": 128},
+    )
+    run = cgan.train(config, tmp_path / "run")
+    more = config.model_copy(update={"images": 256})
+    before = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+
+    (pets / "dog").rename(pets / "bird")
+    for changed in (False, True):
+        with pytest.raises(RunError, match="trained on the classes cat, dog and .* bird, cat: "):
+            cgan.train(more, run.folder, resume=True, data_changed=changed)
+    (pets / "bird").rename(pets / "dog")
+    Image.new("RGB", (18, 18), (1, 2, 3)).save(pets / "dog" / "new-3.png")
+    size = len(load_pictures(str(pets)))
+    with pytest.raises(RunError, match=rf"have changed \({size - 1} before, {size} now\).*--data-"):
+        cgan.train(more, run.folder, resume=True)
+    after = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
+    assert after == before
+    assert cgan.train(more, run.folder, resume=True, data_changed=True).images_seen == 256
+    (pets / "dog" / "new-3.png").rename(pets / "dog" / "zzz.png")  # the order is the same
+    longer = config.model_copy(update={"images": 384})
+    assert cgan.train(longer, run.folder, resume=True).images_seen == 384
+
+
+def test_state_of_a_version_that_stored_no_data_needs_consent(small_run: cgan.Run) -> None:
+    state = TrainState(small_run.config, cgan.load_pictures("digits"), torch.device("cpu"))
+    with pytest.raises(RunError, match="unknown before, 1,206 now"):
+        state.check_same_data(small_run.folder, {"images_seen": 1}, False)
+    state.check_same_data(small_run.folder, {"images_seen": 1}, True)
 
 
 def test_run_in_use_is_refused(tmp_path: Path) -> None:
