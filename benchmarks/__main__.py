@@ -68,24 +68,21 @@ def speed(
 
 @app.command()
 def table(
-    configs: Annotated[list[str], typer.Argument()],
-    minutes: float = 5.0,
-    plain_minutes: Annotated[
-        float, typer.Option(help="Budget of plain GANs (control accuracy: chance).")
-    ] = 2.0,
+    data: Annotated[
+        Path | None, typer.Option(help="A folder of images instead of MNIST, with folder-dcgan.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Runs per row.")] = 3,
     out: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("runs/table"),
 ) -> None:
-    """The table of the README: each config, conditional and plain, and the packaged generator."""
-    folders: dict[str, str] = {}
-    for name in configs:
-        for kind in ("conditional", "plain"):
-            folder = out / f"{name}-{kind}"
-            folders[f"{name}, {kind}"] = str(folder)
-            if not folder.exists():
-                words = ["cgan", "train", name, f"--{kind}", "--out", str(folder)]
-                spent = minutes if kind == "conditional" else plain_minutes
-                subprocess.run([*words, "--minutes", str(spent)], check=True)
-    print_reports({**folders, "mnist, packaged": "mnist"})
+    """The tables of the README: mean and range over seeds, beside real images."""
+    from benchmarks.table import ROWS, Row, print_table
+
+    print(f"{machine()}; {seeds} seeds; 1,000 images per class\n", flush=True)
+    if data is None:
+        print_table(ROWS, ("mnist",), seeds, out)
+    else:
+        rows = {"folder-dcgan": Row("folder-dcgan", "390k", ("--data", str(data)))}
+        print_table(rows, (), seeds, out)
 
 
 @app.command()
@@ -96,8 +93,10 @@ def recipes(
 ) -> None:
     """The table of docs/recipes.md: train and evaluate each recipe, one after another."""
     from benchmarks.recipes import BASE, RECIPES
+    from benchmarks.table import evaluate, print_header, table_row
 
-    folders: dict[str, str] = {}
+    rows: dict[str, str] = {}
+    real = ""
     for name in names or RECIPES:
         config, changes = RECIPES[name]
         folder = out / name
@@ -106,55 +105,11 @@ def recipes(
             words = [w for key, value in settings.items() for w in ("--set", f"{key}={value}")]
             subprocess.run(["cgan", "train", config, *words, "--out", str(folder)], check=True)
         if folder.exists():
-            folders[name] = str(folder)
-    print_reports(folders)
-
-
-def print_reports(models: dict[str, str]) -> None:
-    """Print a Markdown table: a row for real images, then a row per generator."""
-    import cgan
-    from cgan.data import load_split
-    from cgan.evaluation.control import Control
-    from cgan.evaluation.feature_set import draw_by_class
-    from cgan.evaluation.judge_training import find_judge
-    from cgan.evaluation.reference import Reference
-    from cgan.evaluation.sections import known
-
-    data = cgan.load_config("mnist-dcgan").data
-    splits = {split: load_split(data, split) for split in ("train", "test")}
-    reference = Reference(find_judge(splits.__getitem__), splits.__getitem__)
-    print(f"{machine()}; 10,000 images each; features: {reference.network.name}\n")
-    headings = ["", "control accuracy", "worst class", "FID", "worst intra-class FID", "recall"]
-    headings += ["coverage", "least diversity", "images", "minutes"]
-    print(f"| {' | '.join(headings)} |")
-    print("|---" * 10 + "|")
-
-    def row(name: str, control: Control, fids: list, manifold, diversity: list, last: str) -> None:
-        fid, *class_fids = fids
-        print(
-            f"| {name} | {100 * control.accuracy:.2f} % "
-            f"| {100 * control.per_class[control.worst]:.1f} % | {fid:.3f} "
-            f"| {max(known(class_fids)):.2f} | {100 * manifold.recall:.1f} % "
-            f"| {100 * manifold.coverage:.1f} % | {min(known(diversity)):.2f} | {last} |",
-            flush=True,
-        )
-
-    real = reference
-    real_fids = [real.fid, *real.class_fids]
-    row("real images", real.control, real_fids, real.manifold, real.diversity, " | ")
-    labels = range(10)
-    for name, path in models.items():
-        sampler = cgan.load(path)
-        drawn = reference.extract(draw_by_class(sampler, reference.per_class), 10_000)
-        header = sampler.header
-        row(
-            name,
-            Control.of(reference.judge, drawn.target, drawn.predicted, sampler.conditional),
-            [real.fid_of(drawn), *(real.fid_of(drawn, k) for k in labels)],
-            real.manifold_of(drawn),
-            [real.diversity_of(drawn, k) for k in labels],
-            f"{header['images_seen']:,} | {header['seconds'] / 60:.1f}",
-        )
+            figures, real_figures = evaluate(str(folder))
+            rows[name], real = table_row(name, [figures]), table_row("real images", [real_figures])
+    print(f"{machine()}; 10,000 images each\n")
+    print_header()
+    print("\n".join([real, *rows.values()]))
 
 
 @app.command()
