@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cgan.errors import DataError
+from cgan.storage.paths import require_utf8
 
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -79,7 +80,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         """SHA-256 of paths, file sizes and image shape, in hexadecimal."""
         lines = [f"{path.parent.name}/{path.name} {path.stat().st_size}" for path in self.paths]
         lines.append(str(self.image_shape))
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def scan_folder(root: Path, *, size: int | None = None, skip_broken: bool = False) -> ImageFolder:
@@ -89,11 +90,14 @@ def scan_folder(root: Path, *, size: int | None = None, skip_broken: bool = Fals
 
     Raises:
         DataError: no class folders, no images, or a broken image (unless skipped).
+        FileError: the folder or a class has a name that is not UTF-8.
     """
     try:
         folders = sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
         found = {folder.name: _images_in(folder) for folder in folders}
         classes = tuple(name for name, files in found.items() if files)
+        for folder in (root.resolve(), *(root / name for name in classes)):
+            require_utf8(folder)
         _check_layout(root, folders, classes)
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
