@@ -27,9 +27,7 @@ class SafeConsole(Console):
     """
 
     def __init__(self, stderr: bool = False) -> None:
-        super().__init__(
-            stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False
-        )  # fmt: skip
+        super().__init__(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """Rich calls this for every string that it prints."""
