@@ -13,6 +13,7 @@ PACKAGE = Path(cgan.__file__).parent
 
 # Lowest first. A file imports from its own folder and from lower levels.
 LEVELS = """
+    console
     errors config config_io
     storage runtime
     losses penalties models

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -14,11 +18,17 @@ from typer.core import TyperGroup
 
 from cgan.cli import evaluate, export, generate, train
 from cgan.cli.options import messages
+from cgan.console import printable
 from cgan.errors import CganError
 
 
 class Group(TyperGroup):
     """Prints a ``CganError`` as one line and exits with status 2."""
+
+    def make_context(self, *args: Any, **options: Any) -> Any:
+        """Read the arguments of the group itself."""
+        with _printable_errors():
+            return super().make_context(*args, **options)
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command."""
@@ -28,11 +38,24 @@ class Group(TyperGroup):
         logger.propagate = False
         logger.handlers = [_MessageHandler()]
         try:
-            return super().invoke(ctx)
+            with _printable_errors():
+                return super().invoke(ctx)
         except CganError as error:
             who = "cgan" if rank == "0" else f"cgan (process {rank})"
             messages.print(f"{who}: {error}", style="red")
             raise typer.Exit(2) from error
+
+
+@contextmanager
+def _printable_errors() -> Iterator[None]:
+    """Escape arguments that Typer's usage errors repeat."""
+    try:
+        yield
+    except Exception as error:
+        # Typer's errors have no public base class: old versions take it from click.
+        if isinstance(message := getattr(error, "message", None), str):
+            error.message = printable(message)  # type: ignore[attr-defined]
+        raise
 
 
 class _MessageHandler(logging.Handler):
@@ -97,4 +120,6 @@ app.command(epilog="Examples:  cgan export  |  cgan export runs/pets --onnx --ou
 
 def main() -> None:
     """The entry point of the console script."""
+    if isinstance(sys.stdout, TextIOWrapper):  # stderr escapes what it cannot encode by default
+        sys.stdout.reconfigure(errors="backslashreplace")
     app(prog_name="cgan")

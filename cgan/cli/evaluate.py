@@ -96,7 +96,7 @@ def compare(
 
 
 def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False, allow_nan=False))
+    typer.echo(json.dumps(value, allow_nan=False))
 
 
 def _write_html(html: str | None, reports: list[Report]) -> None:

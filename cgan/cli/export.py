@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cgan.cli.options import JsonOption, ModelArgument, load_model
+from cgan.cli.options import JsonOption, ModelArgument, load_model, results
 
 
 def info(model: ModelArgument = None, as_json: JsonOption = False) -> None:
@@ -20,7 +20,7 @@ def info(model: ModelArgument = None, as_json: JsonOption = False) -> None:
     if as_json:
         parameters = count_parameters(sampler.generator)
         header = {"file": str(sampler.path), "parameters": parameters, **sampler.header}
-        typer.echo(json.dumps(header, ensure_ascii=False))
+        typer.echo(json.dumps(header))
     else:
         tables.print_file(sampler)
 
@@ -38,4 +38,4 @@ def export(
     from cgan.storage.paths import newest_model
 
     chosen = model if model is not None else newest_model()
-    typer.echo(str(write_export(chosen, None if out is None else Path(out))))
+    results.print(str(write_export(chosen, None if out is None else Path(out))))

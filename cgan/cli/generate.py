@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from cgan.cli.options import DataDirOption, DataOption, DeviceOption, ModelArgument, messages
+from cgan.cli.options import (
+    DataDirOption,
+    DataOption,
+    DeviceOption,
+    ModelArgument,
+    messages,
+    results,
+)
 from cgan.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -95,7 +102,7 @@ def generate(
     rejection = _rejection(sampler, data, data_dir) if verify else None
     _draw(sampler, request, n, target, scale, rejection)
     _print_control(sampler, rejection)
-    typer.echo(str(target))
+    results.print(str(target))
 
 
 def _check_options(
@@ -175,7 +182,7 @@ def _write_dataset(
         kept = f", {written.kept:,} of them from an earlier run" if written.kept else ""
         messages.print(f"{written.drawn + written.kept:,} images{of}{part}{kept}")
         _print_control(sampler, rejection)
-        typer.echo(str(out))
+        results.print(str(out))
 
 
 def _print_control(sampler: GeneratorInfo, rejection: RejectionSampler | None) -> None:
@@ -240,9 +247,10 @@ def _rejection(sampler: Sampler, data: str | None, data_dir: str | None) -> Reje
 
 def _default_out(sampler: GeneratorInfo, labels: list[str] | None, n: int, seed: int) -> Path:
     """A descriptive file name in ``generated/``, in the run folder or the current folder."""
-    from cgan.storage.paths import CONFIG_FILE, safe_file_name
+    from cgan.storage.paths import CONFIG_FILE, safe_file_name, safe_file_names
 
-    what = "-".join(map(safe_file_name, labels)) if labels else "all"
+    names = safe_file_names(sampler.classes)
+    what = "-".join(names[index] for index in sampler.class_indices(labels)) if labels else "all"
     run = sampler.path.parent
     folder = run if (run / CONFIG_FILE).exists() else Path()
-    return folder / "generated" / f"{what[:80]}-n{n}-seed{seed}.png"
+    return folder / "generated" / f"{safe_file_name(what)}-n{n}-seed{seed}.png"

@@ -1,17 +1,19 @@
-"""Options that several commands share, the message console, and model loading."""
+"""Options that several commands share, the consoles, and model loading."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+
+from cgan.console import SafeConsole
 
 # Commands import torch and pydantic when they run, so that `cgan --help` is fast.
 if TYPE_CHECKING:
     from cgan.sampling.sampler import Sampler
 
-messages = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
+messages = SafeConsole(stderr=True)
+results = SafeConsole()
 
 ModelArgument = Annotated[
     str | None,

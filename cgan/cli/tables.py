@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
 from rich.table import Table
 
+from cgan.cli.options import results
 from cgan.config import Config
 from cgan.config_io import to_yaml
 from cgan.data import dataset_info
@@ -33,8 +34,6 @@ CARD = ("what", "command", "machine", "data", "data_licence", "licence", "limits
 MAX_COLUMNS = 10
 """A confusion matrix with more classes does not fit a terminal; the HTML report shows it."""
 
-results = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
-
 
 def print_plan(config: Config, out: str | Path | None, resumed: Path | None = None) -> None:
     """The resolved config, and what training would do."""
@@ -42,7 +41,8 @@ def print_plan(config: Config, out: str | Path | None, resumed: Path | None = No
     pair = build_networks(config.model, image_shape, len(classes))
     kind = "conditional" if config.model.conditional else "plain"
     budget = f"{config.images:,} images" if config.images else f"{config.minutes:g} minutes"
-    results.print(to_yaml(config).rstrip() + "\n")
+    print_yaml(to_yaml(config))
+    results.print()
     print_rows(
         {
             "would train": f"a {kind} GAN for {budget} on {find_device(config.device)}",
@@ -65,8 +65,10 @@ def print_run(run: Run, sampler: Sampler) -> None:
     if run.control is not None:
         rows["control accuracy"] = format_control(run.control)
     name = sampler.classes[min(7, len(sampler.classes) - 1)]
-    option = f" --digit {name}" if sampler.has_digits else f" --class '{name}'"
-    rows["draw"] = f"cgan generate {run.folder}{option if sampler.conditional else ''}"
+    option = f" --digit {name}" if sampler.has_digits else f" --class {shlex.quote(name)}"
+    rows["draw"] = (
+        f"cgan generate {shlex.quote(str(run.folder))}{option if sampler.conditional else ''}"
+    )
     print_rows(rows)
 
 
@@ -91,7 +93,8 @@ def print_file(sampler: Sampler) -> None:
     )
     if card := header.get("card"):
         print_card(card)
-    results.print("\n" + yaml.safe_dump(header["config"], sort_keys=False).rstrip())
+    results.print()
+    print_yaml(yaml.safe_dump(header["config"], sort_keys=False))
 
 
 def print_card(card: Mapping[str, Any]) -> None:
@@ -177,10 +180,9 @@ def print_figures(reports: Sequence[Report]) -> None:
     test_sets = " or ".join(dict.fromkeys(f"{report.test_images:,}" for report in reports))
     networks = ", ".join(dict.fromkeys(report.features for report in reports))
     counts = ", ".join(dict.fromkeys(f"{report.pictures:,}" for report in reports))
-    table = Table(
-        title=f"{counts} generated images against {test_sets} test images\nfeatures: {networks}",
-        title_justify="left",
-    )
+    results.print(f"{counts} generated images against {test_sets} test images", style="italic")
+    results.print(f"features: {networks}", style="italic")
+    table = Table()
     table.add_column("metric")
     for report in reports:
         table.add_column(report.model if len(reports) > 1 else "generated", justify="right")
@@ -189,6 +191,12 @@ def print_figures(reports: Sequence[Report]) -> None:
     for row in figure_rows(reports):
         table.add_row(row.title, *row.values, row.real, row.chance)
     results.print(table)
+
+
+def print_yaml(text: str) -> None:
+    """YAML, line by line."""
+    for line in text.rstrip().split("\n"):
+        results.print(line)
 
 
 def print_rows(rows: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -164,7 +165,7 @@ def _report(run: Run) -> None:
     if run.stopped_by is not None:
         messages.print(
             f"stopped after {run.images_seen:,} images; to continue: "
-            f"cgan train --resume --out {run.folder}"
+            f"cgan train --resume --out {shlex.quote(str(run.folder))}"
         )
         raise typer.Exit(128 + run.stopped_by)
     print_run(run, load_model(str(run.folder)))

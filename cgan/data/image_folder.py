@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from cgan.errors import DataError
+from cgan.storage.paths import require_utf8
 
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -98,11 +99,14 @@ def scan_folder(root: Path, *, size: int | None = None, skip_broken: bool = Fals
 
     Raises:
         DataError: no class folders, no images, or a broken image (unless skipped).
+        FileError: the folder or a class has a name that is not UTF-8.
     """
     try:
         folders = sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
         found = {folder.name: _images_in(folder) for folder in folders}
         classes = tuple(name for name, files in found.items() if files)
+        for folder in (root.resolve(), *(root / name for name in classes)):
+            require_utf8(folder)
         _check_layout(root, folders, classes)
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error

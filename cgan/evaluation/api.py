@@ -20,7 +20,7 @@ from cgan.evaluation.report import Report
 from cgan.runtime.device import find_device
 from cgan.sampling.sampler import Sampler, load
 from cgan.storage.metrics import read_curves
-from cgan.storage.paths import CONFIG_FILE
+from cgan.storage.paths import CONFIG_FILE, require_utf8
 
 DESCRIBED_SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
 
@@ -158,4 +158,8 @@ def _run_config(sampler: Sampler) -> Config | None:
 
 def resolve_source(data: str) -> str:
     """The name of a data set unchanged; a folder as an absolute path."""
-    return data if data in DATA_NAMES or not Path(data).is_dir() else str(Path(data).resolve())
+    if data in DATA_NAMES or not Path(data).is_dir():
+        return data
+    folder = Path(data).resolve()
+    require_utf8(folder)
+    return str(folder)

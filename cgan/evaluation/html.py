@@ -13,6 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from torch import Tensor
 
 from cgan import __version__
+from cgan.console import printable
 from cgan.evaluation.formatting import figure_rows, format_interval, format_value
 from cgan.evaluation.report import Report
 from cgan.storage.images import encode_png, make_grid
@@ -55,8 +56,9 @@ def render_page(reports: Sequence[Report]) -> str:
     It contains no date and no machine name: the same reports and versions give the same page.
     """
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+        autoescape=True, finalize=_finalize, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
     environment.filters.update(
         say=format_value, interval=format_interval, grid=_grid, pair=_pair, heat=_heat
     )
@@ -68,6 +70,11 @@ def render_page(reports: Sequence[Report]) -> str:
         max_numbered_classes=MAX_NUMBERED_CLASSES,
         versions={"cgan": __version__, "torch": torch.__version__},
     )
+
+
+def _finalize(value: object) -> object:
+    """What the template prints for a value; text of unknown origin must not reorder the page."""
+    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 
 
 def _picture(pixels: Pixels, width: int) -> Picture:

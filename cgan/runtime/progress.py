@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+
+from cgan.console import SafeConsole
 
 LINE_SECONDS = 5.0
 """Time between two plain lines."""
@@ -16,7 +17,7 @@ class ProgressLine:
 
     def __init__(self, enabled: bool = True) -> None:
         self.enabled = enabled
-        self.console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        self.console = SafeConsole(stderr=True)
         self.bar = Progress(
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f} %"),

@@ -19,6 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from cgan.console import printable
 from cgan.errors import FileError
 from cgan.sampling.workers import map_in_order
 from cgan.storage.atomic import explain_write_error, stream_atomically, write_atomically
@@ -62,7 +63,10 @@ class Shard:
 
     @property
     def index(self) -> Path:
-        """Its index: key, class, name and seed of each image. It is written last."""
+        """Its index: key, class, name and seed of each image. It is written last.
+
+        Each image is one line: control characters in a name are escaped, as in ``a\\nb``.
+        """
         return self.out / f"{self.name}.csv"
 
     def is_complete(self, format: str) -> bool:
@@ -181,7 +185,7 @@ def _write_index(shard: Shard, classes: Sequence[str]) -> None:
     table.writerow(["key", "class", "name", "seed"])
     for at, seed in enumerate(shard.seeds):
         label = "" if shard.labels is None else shard.labels[at]
-        name = "" if shard.labels is None else classes[shard.labels[at]]
+        name = "" if shard.labels is None else printable(classes[shard.labels[at]])
         table.writerow([_key(shard.start + at), label, name, seed])
     write_atomically(shard.index, text.getvalue().encode())
 

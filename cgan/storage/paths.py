@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +22,12 @@ RUNS = Path("runs")
 PACKAGED = Path(__file__).parent.parent / "packaged"
 """Files shipped with the package: one folder per data set, with a judge, some with a generator."""
 
+MAX_NAME_BYTES = 120
+"""UTF-8 bytes of a safe file name, before a number. Encrypted folders allow only 143 bytes."""
+
+RESERVED_NAME = re.compile(r"(con|prn|aux|nul|com\d|lpt\d) *(\..*)?|dataset\.json|shard-\d+\.csv")
+"""Devices of Windows, with or without a suffix, and the files beside a data set's class folders."""
+
 
 def packaged_names() -> list[str]:
     """Names of the packaged generators."""
@@ -29,9 +38,10 @@ def find_generator(path_or_run: str | Path) -> Path:
     """The generator file for a file path, a run folder or the name of a packaged generator.
 
     Raises:
-        FileError: there is none.
+        FileError: there is none, or its path is not UTF-8.
     """
     path = Path(path_or_run)
+    require_utf8(path)
     if not path.exists() and str(path) in packaged_names():
         path = PACKAGED / path.name
     if path.is_dir():
@@ -41,6 +51,14 @@ def find_generator(path_or_run: str | Path) -> Path:
     elif not path.exists():
         raise FileError(f"there is no run or generator file {path}")
     return path
+
+
+def require_utf8(path: Path) -> None:
+    """Raise ``FileError`` for a path that is not text: headers and safetensors need UTF-8."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise FileError(f"{path} is not valid UTF-8: rename it") from None
 
 
 def newest_model() -> Path:
@@ -80,15 +98,34 @@ def default_data_dir() -> Path:
 
 
 def safe_file_name(text: str) -> str:
-    """A class name as a file name: all but letters, digits, spaces and ``-_.`` become _."""
-    return "".join(c if c.isalnum() or c in "-_. " else "_" for c in text)
+    """Any text as one file name that every system accepts.
+
+    All but letters, digits, spaces and ``-_.`` become _. The same holds for a dot at the start, and
+    a dot or space at the end. The name is cut to ``MAX_NAME_BYTES``, and a name that Windows or a
+    data set reserves gets _ in front.
+    """
+    name = unicodedata.normalize("NFC", re.sub(r"[^\w. -]", "_", text))
+    name = name.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
+    name = re.sub(r"^\.|[. ]$|^$", "_", name)
+    return f"_{name}" if RESERVED_NAME.fullmatch(_fold(name)) else name
 
 
 def safe_file_names(names: Sequence[str]) -> list[str]:
-    """A different file name for each class, even for "c#" and "c+", or "Cat" and "cat"."""
+    """A different safe file name for each class, even for "c#" and "c+", or "Cat" and "cat"."""
     found = [safe_file_name(name) for name in names]
-    lower = [name.lower() for name in found]
-    return [
-        f"{name}-{index}" if lower.count(name.lower()) > 1 else name
-        for index, name in enumerate(found)
-    ]
+    folded = [_fold(name) for name in found]
+    counts = Counter(folded)
+    taken = {name for name, count in counts.items() if count == 1}
+    for index, name in enumerate(folded):
+        if counts[name] > 1:
+            found[index] += f"-{index}"
+            while (numbered := _fold(found[index])) in taken:
+                found[index] += "_"
+            taken.add(numbered)
+    return found
+
+
+def _fold(name: str) -> str:
+    """Equal for names that some disk may take for the same (compatibility caseless matching)."""
+    name = unicodedata.normalize("NFD", name).casefold()
+    return unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", name).casefold())

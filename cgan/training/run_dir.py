@@ -9,16 +9,17 @@ from cgan.config import RESUMABLE_CHANGES, Config
 from cgan.config_io import flatten
 from cgan.errors import FileError, RunError
 from cgan.storage.atomic import explain_write_error
-from cgan.storage.paths import RUNS, STATE_FILES, has_state, runs_by_age
+from cgan.storage.paths import RUNS, STATE_FILES, has_state, require_utf8, runs_by_age
 
 
 def new_run(config: Config, out: str | Path | None = None) -> Path:
     """Create the folder of a new run: ``out`` or ``runs/<name>``, with a number if it exists.
 
     Raises:
-        FileError: it cannot be created.
+        FileError: it cannot be created, or its path is not UTF-8.
     """
     base = Path(out) if out is not None else RUNS / config.name
+    require_utf8(base)
     if not base.name:
         base = base.resolve()  # "." has no name that a number could be added to
     try:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from cgan.console import printable
 from cgan.evaluation.control import Control
 from cgan.evaluation.formatting import format_interval, format_value
 from cgan.evaluation.html import HEAT, MAX_NUMBERED_CLASSES, render_page
@@ -82,12 +83,14 @@ class Page(HTMLParser):
         self.rows: list[list[str]] = []
         self.images: list[tuple[str, Image.Image]] = []
         self.words: list[str] = []
+        self.tags: list[tuple[str, ...]] = []
         self.feed(html)
         self.close()
         assert self.open == []
         self.text = " ".join(" ".join(self.words).split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, *(name for name, _ in attrs)))
         if tag not in VOID:
             self.open.append(tag)
         if tag == "tr":
@@ -131,6 +134,44 @@ def test_needs_nothing_but_itself() -> None:
     assert len(sources) == 2 + 2 * 2
     assert set(sources) == {'src="data:image/png;base'}
     assert html == render_page([make_report(), PLAIN])
+
+
+UNSAFE = (
+    "<script>alert(1)</script>\x1b[2J\0",
+    "\"><img src=x onerror='alert(1)'>\u202e\n",
+    "' onmouseover=alert(1) x='{{ 1 + 1 }}\udce9",
+)
+
+
+def named_by(names: tuple[str, str, str]) -> Report:
+    """A report with these names wherever it has text of unknown origin."""
+    report = make_report()
+    words = " ".join(names)
+    return replace(
+        report,
+        model=f"runs/{words}",
+        data=words,
+        features=words,
+        held_out=words,
+        control=replace(report.control, classes=names),
+        classes=[replace(one, name=name) for one, name in zip(report.classes, names, strict=True)],
+        warnings=[words],
+        left_out=[words],
+        curves={words: [(0, 1.0), (9, 2.0)]},
+    )
+
+
+@pytest.mark.parametrize("many", [1, 2])
+def test_names_of_unknown_origin_are_text(many: int) -> None:
+    """They add no tag and no attribute, and nothing hides or reorders what is around them."""
+    html = render_page([named_by(UNSAFE)] * many)
+    page = Page(html)
+    plain = Page(render_page([named_by(("one", "two", "three"))] * many))
+    assert page.tags == plain.tags
+    for name in UNSAFE:
+        assert " ".join(printable(name).split()) in page.text
+    assert all(c.isprintable() or c == "\n" for c in html)
+    assert html.encode()
 
 
 def test_first_number_is_control_with_its_bounds() -> None:
