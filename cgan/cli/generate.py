@@ -220,29 +220,10 @@ def _open(model: str | None, device: str, needs_torch: bool) -> Any:
 
 
 def _rejection(sampler: Sampler, data: str | None, data_dir: str | None) -> RejectionSampler:
-    """A rejection sampler with the judge in the generator's folder, or else that of its data.
-
-    The judge in the folder is used only if it was trained on the data that the generator names.
-    """
-    from cgan.data import load_split
-    from cgan.evaluation.api import data_config_of
-    from cgan.evaluation.judge import Judge
-    from cgan.evaluation.judge_training import find_judge
+    from cgan.evaluation.api import judge_of
     from cgan.sampling.rejection import RejectionSampler
-    from cgan.storage.paths import JUDGE_FILE
 
-    beside = sampler.path.with_name(JUDGE_FILE)
-    if beside.exists() and data is None:
-        judge = Judge.load(beside)
-        if judge.is_of(sampler.header):
-            return RejectionSampler(judge.to(sampler.device))
-        messages.print(
-            f"warning: {beside} is a judge of {judge.header.data}, not of this generator's data: "
-            "it is ignored",
-            style="yellow",
-        )
-    config = data_config_of(sampler, data, data_dir)
-    return RejectionSampler(find_judge(lambda split: load_split(config, split), sampler.device))
+    return RejectionSampler(judge_of(sampler, data, data_dir))
 
 
 def _default_out(sampler: GeneratorInfo, labels: list[str] | None, n: int, seed: int) -> Path:

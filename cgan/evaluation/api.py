@@ -14,13 +14,14 @@ from cgan.config_io import load_config
 from cgan.data import ImageDataset, ImageFolder, Split, describe_split, load_split
 from cgan.errors import ConfigError
 from cgan.evaluation.builder import build_report
+from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import find_judge
 from cgan.evaluation.reference import Reference
 from cgan.evaluation.report import Report
 from cgan.runtime.device import find_device
 from cgan.sampling.sampler import Sampler, load
 from cgan.storage.metrics import read_curves
-from cgan.storage.paths import CONFIG_FILE, require_utf8
+from cgan.storage.paths import CONFIG_FILE, JUDGE_FILE, require_utf8
 
 DESCRIBED_SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
 
@@ -111,6 +112,31 @@ def compare(
             )
         )
     return reports
+
+
+def judge_of(
+    sampler: Sampler, data: str | None = None, data_dir: str | Path | None = None
+) -> Judge:
+    """The judge that verifies a generator's images, on its device.
+
+    The judge in the generator's folder is used only if it was trained on the data that the
+    generator names. Otherwise, or if ``data`` is given, it is the judge of the data.
+
+    Raises:
+        CganError: the data is not found.
+    """
+    beside = sampler.path.with_name(JUDGE_FILE)
+    if beside.exists() and data is None:
+        judge = Judge.load(beside)
+        if judge.is_of(sampler.header):
+            return judge.to(sampler.device)
+        logger.warning(
+            "%s is a judge of %s, not of this generator's data: it is ignored",
+            beside,
+            judge.header.data,
+        )
+    config = data_config_of(sampler, data, data_dir)
+    return find_judge(lambda split: load_split(config, split), sampler.device)
 
 
 def _other_judge(report: Report, before: list[Report]) -> list[str]:

@@ -152,7 +152,7 @@ def named_by(names: tuple[str, str, str]) -> Report:
         model=f"runs/{words}",
         data=words,
         features=words,
-        held_out=words,
+        splits={"test": words, "validation": words},
         control=replace(report.control, classes=names),
         classes=[replace(one, name=name) for one, name in zip(report.classes, names, strict=True)],
         warnings=[words],
