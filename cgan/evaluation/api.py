@@ -154,11 +154,17 @@ def data_config_of(
 ) -> DataConfig:
     """The training data of a generator, and where it is stored now.
 
+    A run folder's config says where its data is. The header of a single file, which somebody else
+    may have written, only names it: no path in a header is read from or downloaded to.
+
     Raises:
         ConfigError: the data is not found.
     """
-    config = (_run_config(sampler) or sampler.config).data
     changes: dict[str, object] = {}
+    run = _run_config(sampler)
+    config = sampler.config.data if run is None else run.data
+    if run is None:
+        changes = {"data_dir": None, "source": Path(config.source).name}
     if data is not None:
         changes["source"] = resolve_source(data)
     if data_dir is not None:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 import cgan
 from cgan.data import ImageDataset
-from cgan.errors import DataError, FileError, MeasureError
+from cgan.errors import ConfigError, DataError, FileError, MeasureError
+from cgan.evaluation.api import data_config_of
 from cgan.evaluation.classifiers import Classifier
 from cgan.evaluation.control import Control, confusion_matrix, measure_control
 from cgan.evaluation.judge import Judge, JudgeHeader
@@ -170,3 +171,19 @@ def test_a_plain_gan_gets_chance_and_each_class_pictures_of_its_own(judge: Judge
 def test_judge_of_other_classes_is_refused(judge: Judge) -> None:
     with pytest.raises(MeasureError, match="--data"):
         measure_control(paint(True, classes=("cat", "dog")), judge, 10)
+
+
+def test_paths_in_the_header_of_a_single_file_are_not_followed(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    hostile = {"source": str(pets.resolve()), "data_dir": "/somewhere", "size": 16}
+    config = cgan.load_config("digits-mlp").model_dump(mode="json") | {"data": hostile}
+    header = {"config": config, "classes": ["cat", "dog"], "image_shape": [3, 16, 16]}
+    sampler = cgan.Sampler(Painter(True), header, tmp_path / "elsewhere" / "g.safetensors")
+    assert data_config_of(sampler, data="digits").source == "digits"
+    found = data_config_of(sampler)  # a folder of that name lies in the current folder
+    assert (found.source, found.data_dir) == ("pets", None)
+    pets.rename(tmp_path / "moved")
+    with pytest.raises(ConfigError, match="the training data pets was not found.*--data"):
+        data_config_of(sampler)
