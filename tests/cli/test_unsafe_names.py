@@ -135,8 +135,9 @@ def test_log_messages_and_shown_config_are_printable(shell: Shell, tmp_path: Pat
 def test_reports_are_printable(capsys: pytest.CaptureFixture[str]) -> None:
     names = ("\x1b[2J\n", "[red]x[/]", "\u202ethree")
     report = make_report(
-        model="runs/\x9b2J\r", splits={"test": "\u2028", "validation": "\x85"}, features="\x07", warnings=["\x1b[1m"],
-        left_out=["\n"], control=Control(names, CONFUSION, True, 0.9875, 1_500),
+        model="runs/\x9b2J\r", splits={"test": "\u2028", "validation": "\x85"}, features="\x07",
+        warnings=["\x1b[1m"], left_out=["\n"],
+        control=Control(names, CONFUSION, True, 0.9875, 1_500),
     )  # fmt: skip
     tables.print_report(report)
     tables.print_comparison([report, report])
