@@ -87,7 +87,7 @@ def describe_test_split(source: str) -> str:
 
 
 def _scan(source: str, size: int | None, skip_broken: bool) -> ImageFolder:
-    if Path(source).is_dir():
+    if os.path.isdir(source):  # Path.is_dir raises OSError for a name that is too long
         return scan_folder(Path(source), size=size, skip_broken=skip_broken)
     if os.sep in source or source.startswith("."):
         raise DataError(f"there is no folder {source}")

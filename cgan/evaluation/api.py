@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from cgan.config import DATA_NAMES, Config, DataConfig
+from cgan.config import DATA_NAMES, Config, DataConfig, check_path
 from cgan.config_io import load_config
 from cgan.data import Split, describe_test_split, load_split
-from cgan.errors import ConfigError
+from cgan.errors import ConfigError, quote
 from cgan.evaluation.builder import build_report
 from cgan.evaluation.judge_training import find_judge
 from cgan.evaluation.reference import Reference
@@ -117,7 +118,7 @@ def data_config_of(
     if config.size is None:
         changes["size"] = sampler.image_shape[1]
     config = config.model_copy(update=changes)
-    if config.source not in DATA_NAMES and not Path(config.source).is_dir():
+    if config.source not in DATA_NAMES and not os.path.isdir(config.source):
         raise ConfigError(
             f"the training data {config.source} was not found: give its location with --data"
         )
@@ -134,5 +135,14 @@ def _run_config(sampler: Sampler) -> Config | None:
 
 
 def resolve_source(data: str) -> str:
-    """The name of a data set unchanged; a folder as an absolute path."""
-    return data if data in DATA_NAMES or not Path(data).is_dir() else str(Path(data).resolve())
+    """The name of a data set unchanged; a folder as an absolute path.
+
+    Raises:
+        ConfigError: the text cannot be a path.
+    """
+    try:
+        check_path(data)
+    except ValueError as error:
+        raise ConfigError(f"{error}, not {quote(data)}") from error
+    # Not Path.is_dir: it raises OSError for a name that is too long.
+    return data if data in DATA_NAMES or not os.path.isdir(data) else str(Path(data).resolve())
