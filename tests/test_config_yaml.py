@@ -138,6 +138,7 @@ def test_only_small_files_are_read(tmp_path: Path) -> None:
     tracemalloc.stop()
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes in folders here")
 def test_only_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "folder.yaml").mkdir()
     (tmp_path / "zero.yaml").symlink_to("/dev/zero")
@@ -149,7 +150,7 @@ def test_only_files_are_read(tmp_path: Path) -> None:
     for name in ("loop", "none"):
         with pytest.raises(ConfigError, match=f"^there is no config file .*/{name}.yaml$"):
             load_config(tmp_path / f"{name}.yaml")
-    with pytest.raises(ConfigError, match="File name too long$"):
+    with pytest.raises(ConfigError, match=r"^[^\n]+$"):  # the sentence depends on the system
         load_config(tmp_path / f"{'a' * 300}.yaml")
 
 
