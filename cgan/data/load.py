@@ -15,6 +15,7 @@ from cgan.data.datasets import DATASETS, HELD_OUT_DIGITS
 from cgan.data.image_folder import ImageFolder, scan_folder
 from cgan.errors import DataError, UnknownNameError
 from cgan.runtime.cpu import free_memory
+from cgan.runtime.rank import local_world_size
 from cgan.storage.paths import default_data_dir
 
 HELD_OUT_FOLDER = 0.1
@@ -42,7 +43,7 @@ def load_pictures(
         size: side in pixels that a folder's images are resized to; None chooses one.
         skip_broken: skip images of a folder that cannot be read.
         memory_bytes: a folder that needs more memory than this is read from disk in batches; None
-            means half of the available memory.
+            means half of the memory available to each process of this machine, if it is known.
 
     Raises:
         DataError: the images are missing, cannot be downloaded or cannot be read.
@@ -53,7 +54,9 @@ def load_pictures(
     folder = _scan(source, size, skip_broken)
     train, test = stratified_split(folder.labels, HELD_OUT_FOLDER)
     chosen = folder.subset(train if split == "train" else test)
-    if chosen.nbytes > (free_memory() // 2 if memory_bytes is None else memory_bytes):
+    if memory_bytes is None and (free := free_memory()) is not None:
+        memory_bytes = free // (2 * local_world_size())
+    if memory_bytes is not None and chosen.nbytes > memory_bytes:
         logger.info("%s is too large for memory: reading batches from disk", source)
         return chosen
     return _read_all(chosen)

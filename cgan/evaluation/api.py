@@ -18,7 +18,7 @@ from cgan.evaluation.builder import build_report
 from cgan.evaluation.judge_training import find_judge
 from cgan.evaluation.reference import Reference
 from cgan.evaluation.report import Report
-from cgan.runtime.device import find_device
+from cgan.runtime.device import explain_out_of_memory, find_device
 from cgan.sampling.sampler import Sampler, load
 from cgan.storage.metrics import read_curves
 from cgan.storage.paths import CONFIG_FILE
@@ -78,10 +78,13 @@ def compare(
     reports = []
     for sampler, config in zip(samplers, configs, strict=True):
         key = config.model_dump_json()
-        if key not in references:
-            references[key] = _reference(config, sampler, per_class, features, torch_device)
-        logger.info("evaluating %s", sampler.name)
-        report = build_report(sampler.to(torch_device), references[key], cas=cas)
+        with explain_out_of_memory(
+            f"evaluating {sampler.name} on {torch_device}", "free memory, or use another --device"
+        ):
+            if key not in references:
+                references[key] = _reference(config, sampler, per_class, features, torch_device)
+            logger.info("evaluating %s", sampler.name)
+            report = build_report(sampler.to(torch_device), references[key], cas=cas)
         curves = read_curves(sampler.path.parent) if _run_config(sampler) else {}
         reports.append(replace(report, model=sampler.name, curves=curves))
     return reports

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from cgan.evaluation.control import Control, check_judge
 from cgan.evaluation.feature_set import draw_by_class
 from cgan.evaluation.judge_training import find_judge
 from cgan.evaluation.reference import Load, Reference
+from cgan.runtime.device import explain_out_of_memory
 from cgan.sampling.sampler import Sampler
 from cgan.storage.checkpoint import GENERATOR, read_header
 from cgan.storage.paths import BEST_FILE, JUDGE_FILE
@@ -105,16 +107,31 @@ class Monitor:
     """
 
     def __init__(self, load: Load, device: torch.device, folder: Path) -> None:
-        judge = find_judge(load, device, beside=folder)
-        judge.save(folder / JUDGE_FILE)
-        self.per_class = max(EVAL_IMAGES // len(judge.classes), 2)
-        self.load, self.device, self.judge = load, device, judge
-        self.reference = Reference(judge, load, per_class=self.per_class, device=device)
+        self.load, self.device = load, device
+        with self._explain_out_of_memory():
+            self.judge = find_judge(load, device, beside=folder)
+            self.judge.save(folder / JUDGE_FILE)
+            self.per_class = max(EVAL_IMAGES // len(self.judge.classes), 2)
+            self.reference = Reference(self.judge, load, per_class=self.per_class, device=device)
         self.best = _read_best(folder)
         self.warned: set[str] = set()
 
     def evaluate(self, sampler: Sampler, per_class: int | None = None) -> EvalResult:
-        """Draw images of each class and measure them."""
+        """Draw images of each class and measure them.
+
+        Raises:
+            RunError: memory ran out.
+        """
+        with self._explain_out_of_memory():
+            return self._evaluate(sampler, per_class)
+
+    def _explain_out_of_memory(self) -> AbstractContextManager[None]:
+        return explain_out_of_memory(
+            f"evaluating on {self.device}",
+            "free memory, or turn it off with --set eval_every_images=0 --set control_per_class=0",
+        )
+
+    def _evaluate(self, sampler: Sampler, per_class: int | None) -> EvalResult:
         check_judge(sampler, self.judge)
         reference = self.reference
         if per_class not in (None, reference.per_class):
