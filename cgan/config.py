@@ -9,7 +9,14 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 Backbone = Literal["mlp", "dcgan"]
 GeneratorLabel = Literal["concat", "cbn"]
@@ -24,17 +31,70 @@ MIN_UPDATES = 100
 """Training warns about a budget with fewer updates than this."""
 
 
+MAX_COUNT = 10**12
+"""Largest number of images. No run reaches it, and int64 and float64, in which images are counted,
+hold it exactly."""
+MAX_BATCH = 2**20
+"""Largest batch: 512 times that of BigGAN (Brock et al. 2019), which is known for large batches."""
+MAX_PER_CLASS = 10**6
+"""Most images per class in an evaluation, which keeps the features of all of them in memory."""
+MAX_MINUTES = 10**6
+"""Longest budget: almost two years."""
+MAX_WEIGHT = 1e6
+"""Largest weight of a term of a loss; losses are float32."""
+MAX_INTERVAL = 10**6
+"""Most steps between two penalties."""
+MAX_NAME_BYTES = 200
+"""File names have at most 255 bytes, and a run folder's number is added to the name."""
+MAX_PATH = 4096
+"""Longest path in characters. Linux has the same limit, in bytes."""
+
+NOT_IN_PATHS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters, and surrogates, which stand for bytes that are not UTF-8."""
+NAME = re.compile(r"\w([\w.-]*[\w-])?")
+RESERVED_NAME = re.compile(r"(con|prn|aux|nul|(com|lpt)[\d¹²³])(\..*)?", re.IGNORECASE)
+"""Names of devices on Windows. They are invalid everywhere, so that runs can be copied."""
+
+
 def parse_count(value: object) -> object:
     """Convert ``"600k"`` and ``"2M"`` to whole numbers; leave anything else to pydantic."""
     if isinstance(value, str):
-        match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kM]?)", value.strip())
+        match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([kM]?)", value.strip())
         if match:
             count = float(match[1]) * {"": 1, "k": 1_000, "M": 1_000_000}[match[2]]
             return int(count) if count == int(count) else count
     return value
 
 
-Count = Annotated[int, BeforeValidator(parse_count)]
+def check_name(name: str) -> str:
+    """Return a name that every file system accepts as a folder.
+
+    Raises:
+        ValueError: the message says why it is not one.
+    """
+    if not NAME.fullmatch(name):
+        raise ValueError("a name has letters, digits, _, - and, inside, dots")
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise ValueError(f"a name has at most {MAX_NAME_BYTES} bytes")
+    if RESERVED_NAME.fullmatch(name):
+        raise ValueError("this name is reserved on Windows")
+    return name
+
+
+def check_path(path: str) -> str:
+    """Return a path that can be written into a config and a message.
+
+    Raises:
+        ValueError: it contains control characters, or is not UTF-8.
+    """
+    if NOT_IN_PATHS.search(path):
+        raise ValueError("a path is UTF-8 text without line breaks or other control characters")
+    return path
+
+
+Count = Annotated[int, BeforeValidator(parse_count), Field(le=MAX_COUNT)]
+Weight = Annotated[float, Field(ge=0, le=MAX_WEIGHT)]
+PathText = Annotated[str, Field(max_length=MAX_PATH), AfterValidator(check_path)]
 
 
 class Section(BaseModel):
@@ -46,9 +106,9 @@ class Section(BaseModel):
 class DataConfig(Section):
     """Which images to train on."""
 
-    source: str = "digits"
+    source: PathText = "digits"
     """A named data set, or a folder with one subfolder of images per class."""
-    data_dir: str | None = None
+    data_dir: PathText | None = None
     """Folder of the data sets; missing ones are downloaded. Null: ``$CGAN_DATA``, or the cache."""
     size: Annotated[int, Field(ge=8, le=512, multiple_of=4)] | None = None
     """Side in pixels that a folder's images are resized to; null chooses one."""
@@ -76,10 +136,10 @@ class ModelConfig(Section):
 class PenaltyConfig(Section):
     """Weights γ of the discriminator's gradient penalties; 0 turns a penalty off."""
 
-    r1: Annotated[float, Field(ge=0)] = 0.0
-    r2: Annotated[float, Field(ge=0)] = 0.0
-    gradient_penalty: Annotated[float, Field(ge=0)] = 0.0
-    lazy_interval: Annotated[int, Field(ge=1)] = 8
+    r1: Weight = 0.0
+    r2: Weight = 0.0
+    gradient_penalty: Weight = 0.0
+    lazy_interval: Annotated[int, Field(ge=1, le=MAX_INTERVAL)] = 8
     """Apply the penalties every ``lazy_interval`` steps, with weights multiplied by that number
     (Karras et al. 2020, StyleGAN2, section 3.1)."""
 
@@ -87,12 +147,12 @@ class PenaltyConfig(Section):
 class Config(Section):
     """All settings of a run."""
 
-    name: Annotated[str, Field(pattern=r"^[\w][\w.-]*$")] = "digits-mlp"
+    name: Annotated[str, AfterValidator(check_name)] = "digits-mlp"
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
 
     loss: LossName = "nonsaturating"
-    aux_weight: Annotated[float, Field(ge=0)] = 1.0
+    aux_weight: Weight = 1.0
     """Weight of the auxiliary classifier's loss in the generator's loss, if D has one. A higher
     weight gives more control, a lower one more variety."""
     penalty: PenaltyConfig = PenaltyConfig()
@@ -100,8 +160,8 @@ class Config(Section):
 
     images: Annotated[Count, Field(ge=1)] | None = None
     """Budget in real images shown to the discriminator. Give either this or ``minutes``."""
-    minutes: Annotated[float, Field(gt=0)] | None = None
-    batch_size: Annotated[int, Field(ge=2)] = 64
+    minutes: Annotated[float, Field(gt=0, le=MAX_MINUTES)] | None = None
+    batch_size: Annotated[int, Field(ge=2, le=MAX_BATCH)] = 64
     lr: Annotated[float, Field(gt=0, le=1)] = 2e-3
     """Adam's initial learning rate for both networks."""
     lr_final_fraction: Annotated[float, Field(gt=0, le=1)] = 0.1
@@ -125,7 +185,7 @@ class Config(Section):
     eval_every_images: Annotated[Count, Field(ge=0)] = 100_000
     """How often to evaluate during training and keep the best generator; 0 is never."""
     save_every_seconds: Annotated[float, Field(gt=0)] = 30.0
-    control_per_class: Annotated[int, Field(ge=0)] = 1_000
+    control_per_class: Annotated[int, Field(ge=0, le=MAX_PER_CLASS)] = 1_000
     """Images per class in the final evaluation; 0 skips it."""
     wandb: bool = False
     tensorboard: bool = False

@@ -11,8 +11,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from cgan.config import RENAMED_KEYS, Config
-from cgan.errors import ConfigError, UnknownNameError, suggest
+from cgan.config import RENAMED_KEYS, Config, check_path
+from cgan.config_yaml import parse_yaml, read_yaml
+from cgan.errors import ConfigError, UnknownNameError, quote, suggest
 
 DEFAULT_FOR_DATA = {
     "digits": "digits-mlp",
@@ -20,6 +21,9 @@ DEFAULT_FOR_DATA = {
     "fashion-mnist": "fashion-dcgan",
     "kmnist": "fashion-dcgan",
 }
+
+MAX_MISTAKES = 10
+"""Mistakes that one message describes; it counts the others."""
 
 logger = logging.getLogger("cgan")
 
@@ -60,18 +64,16 @@ def load_config(
     Raises:
         ConfigError: no such config, unknown key, value out of range, or contradiction.
     """
+    try:
+        check_path(str(name_or_path))
+    except ValueError as error:
+        raise ConfigError(f"{error}, not {quote(str(name_or_path))}") from error
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
         if str(name_or_path) not in config_names():
             raise UnknownNameError("config", name_or_path, config_names())
         path = config_folder() / f"{name_or_path}.yaml"
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigError(f"there is no config file {path}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path} cannot be read as YAML: {reason}") from error
+    values = read_yaml(path)
     if not isinstance(values, dict):
         raise ConfigError(f"{path} is not a config: it must contain keys and values")
     values.setdefault("name", path.stem)
@@ -89,8 +91,10 @@ def make_config(
         warn: log a warning for keys that have been renamed.
 
     Raises:
-        ConfigError: the message names every mistake.
+        ConfigError: the message names the mistakes, up to ``MAX_MISTAKES``.
     """
+    if not isinstance(values, Mapping):
+        raise ConfigError(f"a config is keys and values, not {quote(values)}")
     merged: dict[str, Any] = {
         key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()
     }
@@ -101,18 +105,19 @@ def make_config(
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
-        raise ConfigError("; ".join(_sentence(item) for item in error.errors())) from error
+        mistakes = error.errors(include_url=False)
+        sentences = [_sentence(mistake) for mistake in mistakes[:MAX_MISTAKES]]
+        if more := len(mistakes) - len(sentences):
+            sentences.append(f"and {more:,} more mistakes")
+        raise ConfigError("; ".join(sentences)) from error
 
 
 def parse_assignment(text: str) -> tuple[str, object]:
     """``"model.width=64"`` to ``("model.width", 64)``; the value is parsed as YAML."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise ConfigError(f"--set takes key=value, like model.width=64, not {text!r}")
-    try:
-        return key.strip(), yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"the value of {key.strip()} cannot be read: {value!r}") from error
+        raise ConfigError(f"--set takes key=value, like model.width=64, not {quote(text)}")
+    return key.strip(), parse_yaml(value, f"the value of {quote(key.strip())}")
 
 
 def to_yaml(config: Config) -> str:
@@ -157,7 +162,7 @@ def _set(values: dict[str, Any], dotted: str, value: object) -> None:
     for section in sections:
         inner = values.setdefault(section, {})
         if not isinstance(inner, dict):
-            raise ConfigError(f"{dotted}: {section} is a single value, not a section")
+            raise ConfigError(f"{quote(dotted)}: {quote(section)} is a single value, not a section")
         values = inner
     if not sections and key in ("images", "minutes") and value is not None:
         values["minutes" if key == "images" else "images"] = None
@@ -169,15 +174,19 @@ def _sentence(error: Any) -> str:
     path = [part for part in error["loc"] if isinstance(part, str)]
     dotted = ".".join(path)
     if error["type"] == "extra_forbidden":
-        return f"unknown key {dotted!r}{suggest(path[-1], _known_keys(path[:-1]))}"
+        return f"unknown key {quote(dotted)}{suggest(path[-1], _known_keys(path[:-1]))}"
+    value = quote(error["input"])
     if error["type"] == "literal_error":
-        choices = re.findall(r"'([^']*)'", error["ctx"]["expected"])
-        name = str(error["input"])
-        return f"{dotted}: no {path[-1]} {name!r}{suggest(name, choices)}"
+        hint = suggest(value.strip("'"), re.findall(r"'([^']*)'", error["ctx"]["expected"]))
+        return f"{dotted}: no {path[-1]} {value}{hint}"
+    if error["type"] == "invalid_key" or (not dotted and error["type"] == "string_unicode"):
+        return f"a key must be a name, not {value}"
+    if error["type"] == "model_type":
+        return f"{dotted} is a section, with keys and values, not {value}"
     message = error["msg"].removeprefix("Value error, ")
     if not dotted:
         return str(message)
-    return f"{dotted}: {message[0].lower()}{message[1:]}, not {error['input']!r}"
+    return f"{dotted}: {message[0].lower()}{message[1:]}, not {value}"
 
 
 def _known_keys(path: list[str]) -> list[str]:

@@ -14,8 +14,12 @@ CganError
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
 from difflib import get_close_matches
+
+MAX_QUOTE = 80
+"""Longest value in a message, in characters."""
 
 
 class CganError(Exception):
@@ -37,7 +41,7 @@ class UnknownNameError(ConfigError):
 
     def __init__(self, kind: str, name: object, known: Iterable[str]) -> None:
         known = list(known)
-        super().__init__(f"no {kind} {str(name)!r}{suggest(str(name), known)}")
+        super().__init__(f"no {kind} {quote(str(name))}{suggest(str(name), known)}")
 
 
 class DataError(CganError):
@@ -77,6 +81,17 @@ def suggest(name: str, known: list[str]) -> str:
     if len(known) > 20:
         return f"; there are {len(known)}, from {known[0]!r} to {known[-1]!r}"
     return f"; choose from {', '.join(known)}"
+
+
+def quote(value: object) -> str:
+    """``repr(value)`` for a message, shortened to ``MAX_QUOTE`` characters."""
+    short = reprlib.Repr()  # does not walk through a long or deeply nested value
+    short.maxstring = short.maxother = short.maxlong = MAX_QUOTE
+    try:
+        text = short.repr(value)
+    except ValueError:  # Python writes no int of more than 4,300 digits
+        text = "a very long number"
+    return text if len(text) <= MAX_QUOTE else f"{text[: MAX_QUOTE - 1]}…"
 
 
 def one_line(error: BaseException, limit: int = 120) -> str:

@@ -67,10 +67,32 @@ def test_one_budget_replaces_the_other_and_both_are_refused() -> None:
         ("data.size", 30, "data.size"),
         ("device", "gpu", "device"),
         ("lr", float("nan"), "lr"),
-        ("lr.x", 1, "lr is a single value"),
-        ("name", "../escape", "name"),
+        ("lr.x", 1, "'lr.x': 'lr' is a single value, not a section"),
+        ("name", "../escape", "name: a name has letters, digits, _, - and, inside, dots"),
+        ("name", "..", "name: a name has letters"),
+        ("name", "a.", "name: a name has letters"),
+        ("name", "a\n", "name: a name has letters, digits, _, - and, inside, dots, not 'a\\n'"),
+        ("name", "é" * 101, "name: a name has at most 200 bytes, not 'éé"),
+        ("name", "con", "name: this name is reserved on Windows, not 'con'"),
+        ("name", "LPT1.mnist", "name: this name is reserved on Windows"),
+        ("name", "\ud800", r"name: a name has letters"),
+        ("data", [1], "data is a section, with keys and values, not [1]"),
+        ("model", None, "model is a section, with keys and values, not None"),
+        ("data.source", "a\0", "data.source: a path is UTF-8 text without line breaks or"),
+        ("data.source", "a\udce9", "data.source: input should be a valid string"),
+        ("data.data_dir", "a\nb", r"control characters, not 'a\nb'"),
+        ("images", 10**30, "images: input should be less than or equal to 1000000000000, not 1000"),
+        ("images", "999999999999999M", "images: input should be less than or equal to"),
+        ("eval_every_images", 10**13, "eval_every_images"),
+        ("batch_size", 2**20 + 1, "batch_size: input should be less than or equal to 1048576"),
+        ("seed", 10**30, "seed: input should be less than 9223372036854775808, not 1000"),
+        ("control_per_class", 10**7, "control_per_class"),
+        ("minutes", 1e300, "minutes"),
+        ("penalty.r1", 1e7, "penalty.r1"),
+        ("aux_weight", float("inf"), "aux_weight"),
+        ("lr", "1e400", "lr: input should be a finite number, not '1e400'"),
     ],
-)
+)  # fmt: skip
 def test_mistakes_are_named(key: str, value: Any, words: str) -> None:
     with pytest.raises(ConfigError, match="^[^\n]+$") as caught:
         load_config("digits-mlp", {key: value})
@@ -80,6 +102,70 @@ def test_mistakes_are_named(key: str, value: Any, words: str) -> None:
 def test_all_mistakes_at_once() -> None:
     with pytest.raises(ConfigError, match=r"batch_size.*; lr"):
         make_config({"lr": 5, "batch_size": 0, "images": 100})
+
+
+def test_long_values_are_cut() -> None:
+    limit = "images: input should be less than or equal to 1000000000000, not "
+    short = f"'{'x' * 37}...{'x' * 38}'"
+    for key, value, sentence in (
+        ("images", 10**5000, limit + "a very long number"),
+        ("images", "1" * 400, limit + short.replace("x", "1")),
+        ("penalty.lazy_interval", 10**400, "penalty.lazy_interval: input should be less than or "
+         f"equal to 1000000, not 1{'0' * 37}...{'0' * 39}"),
+        ("loss", 10**5000, "loss: no loss a very long number; choose from nonsaturating, "
+         "least_squares, hinge, relativistic"),
+        ("data.source", "x" * 4097, "data.source: string should have at most 4096 characters, "
+         f"not {short}"),
+        ("x" * 5000, 1, f"unknown key {short}; there are 25, from 'name' to 'tensorboard'"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError) as caught:
+            load_config("digits-mlp", {key: value})
+        assert str(caught.value) == sentence
+
+
+def test_many_mistakes_are_counted() -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_config({"images": 100, **{f"key{i}": i for i in range(2_000)}})
+    sentences = str(caught.value).split("; ")
+    assert sentences[0] == "unknown key 'key0'"
+    assert len([s for s in sentences if s.startswith("unknown key")]) == 10
+    assert sentences[-1] == "and 1,990 more mistakes"
+
+
+def test_the_largest_values_are_exact() -> None:
+    config = load_config("digits-mlp", {"images": 10**12, "seed": 2**63 - 1, "batch_size": 2**20})
+    assert (config.images, config.seed, config.batch_size) == (10**12, 2**63 - 1, 2**20)
+    assert float(10**12) == 10**12
+
+
+@pytest.mark.parametrize("name", ["connect", "com10", "a.b-c_d.1", "é" * 100, "7", "nul_1"])
+def test_names_of_folders(name: str) -> None:
+    assert load_config("digits-mlp", {"name": name}).name == name
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ([1], r"a config is keys and values, not \[1\]"),
+        ({1: 2, "images": 1}, "a key must be a name, not 1"),
+        ({"model": {None: 2}, "images": 1}, "a key must be a name, not None"),
+        ({"\ud800": 2, "images": 1}, r"a key must be a name, not '\\ud800'"),
+    ],
+)
+def test_values_that_are_no_config(values: Any, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{sentence}$"):
+        make_config(values)
+
+
+def test_values_without_end() -> None:
+    endless: dict[str, Any] = {}
+    endless["lr"] = endless
+    deep: dict[str, Any] = {}
+    for _ in range(10_000):
+        deep = {"x": deep}
+    for value in (endless, deep):
+        with pytest.raises(ConfigError, match="^lr: input should be a valid number, not {"):
+            make_config({"images": 100, "lr": value})
 
 
 def test_contradictions_are_refused() -> None:
@@ -97,7 +183,10 @@ def test_unknown_missing_and_foreign_files(tmp_path: Path) -> None:
         load_config("mnist-mpl")
     with pytest.raises(ConfigError, match="no config file"):
         load_config(tmp_path / "none.yaml")
-    for text in ("- a\n- list", "a: [unclosed", "\x00"):
+    for name in ("a\0.yaml", "a\n.yaml"):
+        with pytest.raises(ConfigError, match="^a path is UTF-8 text without .*, not 'a"):
+            load_config(name)
+    for text in ("- a\n- list", "a: [unclosed", "\x00", ""):
         (tmp_path / "bad.yaml").write_text(text)
         with pytest.raises(ConfigError, match="bad.yaml"):
             load_config(tmp_path / "bad.yaml")

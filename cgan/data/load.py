@@ -17,6 +17,7 @@ from cgan.data.image_folder import ImageFolder, scan_folder
 from cgan.data.splits import VALIDATION_FRACTION, Split, split_indices
 from cgan.errors import DataError, UnknownNameError
 from cgan.runtime.cpu import free_memory
+from cgan.runtime.rank import local_world_size
 from cgan.storage.paths import default_data_dir
 
 FOLDER_TEST_FRACTION = 0.1
@@ -44,7 +45,7 @@ def load_pictures(
         size: side in pixels that a folder's images are resized to; None chooses one.
         skip_broken: skip images of a folder that cannot be read.
         memory_bytes: a folder that needs more memory than this is read from disk in batches; None
-            means half of the available memory.
+            means half of the memory available to each process of this machine, if it is known.
 
     Raises:
         DataError: the images are missing, cannot be downloaded or cannot be read.
@@ -56,7 +57,9 @@ def load_pictures(
     chosen = folder.subset(
         split_indices(folder.digests, folder.labels, split, test=FOLDER_TEST_FRACTION)
     )
-    if chosen.nbytes > (free_memory() // 2 if memory_bytes is None else memory_bytes):
+    if memory_bytes is None and (free := free_memory()) is not None:
+        memory_bytes = free // (2 * local_world_size())
+    if memory_bytes is not None and chosen.nbytes > memory_bytes:
         logger.info("%s is too large for memory: reading batches from disk", source)
         return chosen
     return _read_all(chosen)
@@ -93,7 +96,7 @@ def describe_split(source: str, split: Literal["validation", "test"]) -> str:
 
 
 def _scan(source: str, size: int | None, skip_broken: bool) -> ImageFolder:
-    if Path(source).is_dir():
+    if os.path.isdir(source):  # Path.is_dir raises OSError for a name that is too long
         return scan_folder(Path(source), size=size, skip_broken=skip_broken)
     if os.sep in source or source.startswith("."):
         raise DataError(f"there is no folder {source}")

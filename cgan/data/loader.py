@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from cgan.data.dataset import ImageDataset, class_indices
 from cgan.data.image_folder import ImageFolder
+from cgan.runtime.cpu import count_cores
 from cgan.runtime.distributed import SINGLE_PROCESS, World
 from cgan.storage.images import to_signed
 
@@ -43,6 +44,7 @@ def epoch_order(labels: Tensor, seed: int, epoch: int, balanced: bool = False) -
 class Loader:
     """Endless batches of images in [-1, 1], float32 (B, C, H, W), and labels, int64 (B,).
 
+    ``workers`` is the number of reading processes; None means two, or one on a single core.
     An ``ImageDataset`` is kept on the device as uint8 if it fits; a batch is then
     gathered and scaled there. An ``ImageFolder`` is read by worker processes. Each of several
     training processes gets its shard of the same batches.
@@ -58,11 +60,12 @@ class Loader:
         device: torch.device | str = "cpu",
         seed: int = 0,
         balanced: bool = False,
-        workers: int = 2,
+        workers: int | None = None,
         world: World = SINGLE_PROCESS,
     ) -> None:
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
-        self.device, self.balanced, self.workers = torch.device(device), balanced, workers
+        self.device, self.balanced = torch.device(device), balanced
+        self.workers = min(2, count_cores()) if workers is None else workers
         self.world = world
 
     def batches(self, images_seen: int = 0) -> Batches:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from cgan.config import DATA_NAMES, Config, DataConfig
+from cgan.config import DATA_NAMES, Config, DataConfig, check_path
 from cgan.config_io import load_config
 from cgan.data import ImageDataset, ImageFolder, Split, describe_split, load_split
-from cgan.errors import ConfigError
+from cgan.errors import ConfigError, quote
 from cgan.evaluation.builder import build_report
 from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import find_judge
 from cgan.evaluation.reference import Reference
 from cgan.evaluation.report import Report
-from cgan.runtime.device import find_device
+from cgan.runtime.device import explain_out_of_memory, find_device
 from cgan.sampling.sampler import Sampler, load
 from cgan.storage.metrics import read_curves
 from cgan.storage.paths import CONFIG_FILE, JUDGE_FILE, require_utf8
@@ -85,23 +86,28 @@ def compare(
     references: dict[tuple[str, str], Reference] = {}
     reports: list[Report] = []
     for sampler, source in zip(samplers, sources, strict=True):
-        if source not in loaded:
-            loaded[source] = {split: load_split(source, split) for split in ("train", "test")}
-        splits = loaded[source]
-        key = splits["train"].digest(), splits["test"].digest()
-        if key not in references:
-            find = partial(find_judge, splits.__getitem__, torch_device, beside=sampler.path.parent)
-            references[key] = Reference(
-                find(),
-                splits["train"],
-                splits["test"],
-                per_class=per_class,
-                features=features,
-                device=torch_device,
-                second_judge=find(architecture="residual") if second_judge else None,
-            )
-        logger.info("evaluating %s", sampler.name)
-        report = build_report(sampler.to(torch_device), references[key], cas=cas)
+        with explain_out_of_memory(
+            f"evaluating {sampler.name} on {torch_device}", "free memory, or use another --device"
+        ):
+            if source not in loaded:
+                loaded[source] = {split: load_split(source, split) for split in ("train", "test")}
+            splits = loaded[source]
+            key = splits["train"].digest(), splits["test"].digest()
+            if key not in references:
+                find = partial(
+                    find_judge, splits.__getitem__, torch_device, beside=sampler.path.parent
+                )
+                references[key] = Reference(
+                    find(),
+                    splits["train"],
+                    splits["test"],
+                    per_class=per_class,
+                    features=features,
+                    device=torch_device,
+                    second_judge=find(architecture="residual") if second_judge else None,
+                )
+            logger.info("evaluating %s", sampler.name)
+            report = build_report(sampler.to(torch_device), references[key], cas=cas)
         reports.append(
             replace(
                 report,
@@ -172,7 +178,7 @@ def data_config_of(
     if config.size is None:
         changes["size"] = sampler.image_shape[1]
     config = config.model_copy(update=changes)
-    if config.source not in DATA_NAMES and not Path(config.source).is_dir():
+    if config.source not in DATA_NAMES and not os.path.isdir(config.source):
         raise ConfigError(
             f"the training data {config.source} was not found: give its location with --data"
         )
@@ -189,8 +195,17 @@ def _run_config(sampler: Sampler) -> Config | None:
 
 
 def resolve_source(data: str) -> str:
-    """The name of a data set unchanged; a folder as an absolute path."""
-    if data in DATA_NAMES or not Path(data).is_dir():
+    """The name of a data set unchanged; a folder as an absolute path.
+
+    Raises:
+        ConfigError: the text cannot be a path.
+    """
+    try:
+        check_path(data)
+    except ValueError as error:
+        raise ConfigError(f"{error}, not {quote(data)}") from error
+    # Not Path.is_dir: it raises OSError for a name that is too long.
+    if data in DATA_NAMES or not os.path.isdir(data):
         return data
     folder = Path(data).resolve()
     require_utf8(folder)

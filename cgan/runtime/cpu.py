@@ -1,4 +1,4 @@
-"""Cores that this process may use, within its control group's quota, and available memory."""
+"""Cores and memory that this process may use, within the limits of its control groups."""
 
 from __future__ import annotations
 
@@ -6,6 +6,26 @@ import os
 from contextlib import suppress
 from math import ceil, inf, isfinite
 from pathlib import Path
+from typing import NamedTuple
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+
+UNLIMITED = 1 << 62
+"""Memory limits from here on mean that there is none: version 1 writes about 2^63."""
+
+MEMORY_FILES = (
+    ("memory.max", "memory.current", "inactive_file"),  # version 2
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),  # version 1
+)
+"""Limit, usage, and the entry of memory.stat that counts cached files, which can be dropped."""
+
+
+class Memory(NamedTuple):
+    """Bytes that could be used if nothing else ran, and bytes that can be used now."""
+
+    total: int
+    free: int
 
 
 def count_cores() -> int:
@@ -19,21 +39,50 @@ def count_cores() -> int:
     return max(min(cores or 1, ceil(quota) if isfinite(quota) else cores or 1), 1)
 
 
-def cpu_quota(
-    root: Path = Path("/sys/fs/cgroup"), process: Path = Path("/proc/self/cgroup")
-) -> float:
+def cpu_quota(root: Path = CGROUPS, process: Path = OWN_CGROUPS) -> float:
     """CPU quota of this process's control groups, in cores; infinity if unlimited."""
-    allowed = inf
+    return min(map(_quota_of, group_folders("cpu", root, process)))
+
+
+def free_memory() -> int | None:
+    """Memory in bytes that can be used now; None if unknown."""
+    memory = machine_memory()
+    return None if memory is None else memory.free
+
+
+def machine_memory(root: Path = CGROUPS, process: Path = OWN_CGROUPS) -> Memory | None:
+    """Memory of this machine, capped by the limits of the control groups; None if unknown."""
+    known = [_memory_of(folder) for folder in group_folders("memory", root, process)]
+    try:
+        import psutil  # takes 40 ms, so not at the top
+
+        machine = psutil.virtual_memory()
+        known.append(Memory(int(machine.total), int(machine.available)))
+    except Exception:  # without /proc, psutil raises exceptions of several types
+        pass
+    limits = [memory for memory in known if memory is not None]
+    return Memory(*map(min, zip(*limits, strict=True))) if limits else None
+
+
+def group_folders(controller: str, root: Path, process: Path) -> list[Path]:
+    """Folders of this process's control groups: a group's limit also holds for groups inside it.
+
+    Args:
+        controller: ``cpu`` or ``memory``; version 1 has a hierarchy for each controller.
+        root: the mounted control groups.
+        process: the file that names the groups of this process.
+    """
+    folders = [root]
     with suppress(OSError, ValueError):
         for line in process.read_text().splitlines():
             _, controllers, inside = line.split(":", 2)
-            if controllers not in ("", "cpu", "cpu,cpuacct", "cpuacct,cpu"):
+            if controllers and controller not in controllers.split(","):
                 continue
             folder = root / controllers / inside.lstrip("/")
-            while folder.is_relative_to(root):  # a group's quota also limits the groups inside it
-                allowed = min(allowed, _quota_of(folder))
+            while folder.is_relative_to(root):
+                folders.append(folder)
                 folder = folder.parent
-    return min(allowed, _quota_of(root))
+    return folders
 
 
 def _quota_of(folder: Path) -> float:
@@ -46,11 +95,15 @@ def _quota_of(folder: Path) -> float:
     return inf
 
 
-def free_memory() -> int:
-    """Available memory in bytes; 4 GiB if it cannot be determined."""
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        (kibibytes,) = [line.split()[1] for line in lines if line.startswith("MemAvailable")]
-        return 1024 * int(kibibytes)
-    except (OSError, ValueError):
-        return 4 << 30
+def _memory_of(folder: Path) -> Memory | None:
+    for limit, usage, cached in MEMORY_FILES:
+        with suppress(OSError, ValueError):  # another version, or the limit is "max"
+            total = int((folder / limit).read_text())
+            if total >= UNLIMITED:
+                return None
+            free = total - int((folder / usage).read_text())
+            with suppress(OSError, ValueError, KeyError):
+                lines = (folder / "memory.stat").read_text().splitlines()
+                free += int(dict(line.split() for line in lines)[cached])
+            return Memory(total, min(max(free, 0), total))
+    return None

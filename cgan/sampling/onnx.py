@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgan.runtime.cpu import count_cores
+from cgan.sampling.batch import batch_size
 from cgan.sampling.class_names import GeneratorInfo, Labels, Request
 from cgan.sampling.latents import draw_latents
 
@@ -27,9 +28,6 @@ ONNX = "cgan-onnx"
 ONNX_VERSION = 1
 INPUTS = ("z", "labels")
 """Inputs of the exported network: float32 (B, latent_dim) and, if conditional, int64 (B,)."""
-
-BATCH = 64
-"""Images per batch. It is fixed because rounding depends on it."""
 
 logger = logging.getLogger("cgan")
 
@@ -49,15 +47,16 @@ class OnnxSampler(GeneratorInfo):
     def batches(
         self, request: Request
     ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64] | None]]:
-        """Images (≤ 64, C, H, W) in [0, 1] and their labels, in order."""
-        for start in range(0, len(request), BATCH):
-            seeds = request.seeds[start : start + BATCH]
-            missing = BATCH - len(seeds)
+        """Images (≤ batch size, C, H, W) in [0, 1] and their labels, in order."""
+        size = batch_size(self.image_shape, "cpu")
+        for start in range(0, len(request), size):
+            seeds = request.seeds[start : start + size]
+            missing = size - len(seeds)
             z = draw_latents(seeds, self.latent_dim)
             inputs: dict[str, NDArray[Any]] = {"z": np.pad(z, ((0, missing), (0, 0)))}
             labels = None
             if request.labels is not None:
-                labels = np.array(request.labels[start : start + BATCH], np.int64)
+                labels = np.array(request.labels[start : start + size], np.int64)
                 inputs["labels"] = np.pad(labels, (0, missing))
             (images,) = self.session.run(None, inputs)
             yield images[: len(seeds)], labels

@@ -8,6 +8,7 @@ fixed size (the last one is padded), because rounding depends on the batch size.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from cgan.config import Config
 from cgan.config_io import make_config
 from cgan.errors import ConfigError, FileError
 from cgan.models import build_networks
+from cgan.runtime.device import explain_out_of_memory
+from cgan.sampling.batch import batch_size
 from cgan.sampling.class_names import GeneratorInfo, Labels, Request
 from cgan.sampling.latents import draw_latents, draw_normals
 from cgan.sampling.rejection import ImageClassifier, RejectionSampler
@@ -28,9 +31,6 @@ from cgan.storage.paths import find_generator
 
 HEADER_KEYS = ("data", "images_seen", "seconds", "measured", "versions")
 """Header keys besides config, classes and image shape."""
-
-BATCH = {"cpu": 64, "cuda": 4_096}
-"""Images per batch. It is fixed because rounding depends on it."""
 
 
 class Sampler(GeneratorInfo):
@@ -55,8 +55,8 @@ class Sampler(GeneratorInfo):
 
     @property
     def batch_size(self) -> int:
-        """Images per forward pass."""
-        return BATCH[self.device.type]
+        """Images per forward pass, as ``cgan.sampling.batch`` says."""
+        return batch_size(self.image_shape, self.device.type)
 
     def to(self, device: torch.device | str) -> Sampler:
         """Move it to a device; returns itself."""
@@ -87,9 +87,11 @@ class Sampler(GeneratorInfo):
             UnknownNameError: no such class.
             UnconditionalError: a class or ``verify`` was requested from an unconditional GAN.
             MeasureError: the judge has other classes, or rejected every draw of an image.
+            RunError: memory ran out.
         """
         request = self.request(labels, n, seed)
-        images = torch.empty(len(request), *self.image_shape)
+        with explain_out_of_memory(f"sampling {len(request):,} images", "draw fewer at once"):
+            images = torch.empty(len(request), *self.image_shape)
         start = 0
         for batch, _ in self.batches(request, verify):
             images[start : start + len(batch)] = batch.cpu()
@@ -99,7 +101,11 @@ class Sampler(GeneratorInfo):
     def batches(
         self, request: Request, verify: ImageClassifier | RejectionSampler | None = None
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Images (≤ batch_size, C, H, W) in [0, 1] and their labels, in order, on the device."""
+        """Images (≤ batch_size, C, H, W) in [0, 1] and their labels, in order, on the device.
+
+        Raises:
+            RunError: memory ran out.
+        """
         if verify is not None and not isinstance(verify, RejectionSampler):
             verify = RejectionSampler(verify)
         if verify is not None:
@@ -110,10 +116,18 @@ class Sampler(GeneratorInfo):
             if request.labels is not None:
                 chosen = request.labels[start : start + self.batch_size]
                 labels = torch.tensor(chosen, device=self.device)
-            images = self._draw(seeds, labels)
-            if verify is not None and labels is not None:
-                verify.resample(images, seeds, labels, self._draw)
+            with self._explain_out_of_memory():
+                images = self._draw(seeds, labels)
+                if verify is not None and labels is not None:
+                    verify.resample(images, seeds, labels, self._draw)
             yield images, labels
+
+    def _explain_out_of_memory(self) -> AbstractContextManager[None]:
+        _, height, width = self.image_shape
+        return explain_out_of_memory(
+            f"sampling a batch of {self.batch_size:,} images of {height}×{width} on {self.device}",
+            "free memory, or use another --device",
+        )
 
     def _draw(
         self, seeds: Sequence[int], labels: Tensor | None, draw_index: Sequence[int] | None = None

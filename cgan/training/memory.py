@@ -2,41 +2,65 @@
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor
 
 from cgan.errors import RunError
-from cgan.runtime.device import free_device_memory
+from cgan.runtime.device import device_memory
 from cgan.training.state import TrainState
 
 PROBE_BATCH = 2
 """Images in the forward pass that is measured."""
 
 PEAK_FACTOR = 3.0
-"""Peak memory of a step, as a multiple of what one forward pass of G and D saves for backward. D
-also sees real images, a penalty keeps its own graph, and gradients are stored too. (Measured: 1.0
-to 2.5 on the packaged configs.)"""
+"""Likely peak memory of a step, as a multiple of what one forward pass of G and D saves for
+backward. D also sees real images, a penalty keeps its own graph, and gradients are stored too.
+(Measured on a CPU: 1.3 to 2.3 without a penalty, up to 3.4 with one.)"""
+
+LEAST_FACTOR = 0.25
+"""No step needs less than this multiple: bfloat16 halves the lowest measured value, and half of the
+rest allows for what torch.compile saves."""
+
+logger = logging.getLogger("cgan")
 
 
 def check_batch_fits(state: TrainState, world_size: int = 1) -> None:
-    """Reject a batch size that does not fit in memory.
+    """Reject a batch size that cannot fit in memory, and warn about one that probably does not.
 
     Raises:
-        RunError: the message says how much memory is needed and which batch size would fit.
+        RunError: even the smallest estimate is more than the device has; the message says which
+            batch size would fit.
     """
-    each, free = bytes_per_image(state), free_device_memory(state.device)
-    batch = state.config.batch_size
-    needed = batch // world_size * each
-    if needed > free:
+    memory = device_memory(state.device)
+    if memory is None:
+        return
+    each, batch = bytes_per_image(state), state.config.batch_size
+    share = batch // world_size * each
+    fits = int(memory.free / (PEAK_FACTOR * each)) * world_size
+    advice = f"lower --batch-size to about {fits:,}"
+    if fits < 2 * world_size:
+        advice = "use smaller networks (--set model.width=…) or images (--size)"
+    if LEAST_FACTOR * share > memory.total:
         raise RunError(
-            f"a batch of {batch:,} takes about {needed / 2**30:,.1f} GiB in training, and "
-            f"{state.device} has {free / 2**30:,.1f} GiB free: about "
-            f"{free // each * world_size:,} would fit, so lower --batch-size"
+            f"a batch of {batch:,} takes at least {_gibibytes(LEAST_FACTOR * share)} in training, "
+            f"and {state.device} has {_gibibytes(memory.total)}: {advice}"
+        )
+    if PEAK_FACTOR * share > memory.free:
+        logger.warning(
+            "a batch of %s probably takes about %s in training, and %s has %s free: if memory runs "
+            "out, %s",
+            f"{batch:,}",
+            _gibibytes(PEAK_FACTOR * share),
+            state.device,
+            _gibibytes(memory.free),
+            advice,
         )
 
 
 def bytes_per_image(state: TrainState) -> int:
-    """Approximate peak memory of a step per image of its batch, without the weights."""
+    """Bytes that a forward pass of G and D saves for backward, per image, without the weights."""
     saved: dict[int, int] = {}
     weights = {w.data_ptr() for n in state.networks.values() for w in n.parameters()}
 
@@ -55,4 +79,8 @@ def bytes_per_image(state: TrainState) -> int:
     generator.train()
     discriminator.train()
     del output
-    return int(PEAK_FACTOR * sum(saved.values()) / PROBE_BATCH)
+    return sum(saved.values()) // PROBE_BATCH
+
+
+def _gibibytes(count: float) -> str:
+    return f"{count / 2**30:,.1f} GiB"

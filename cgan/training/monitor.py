@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from cgan.errors import FileError
 from cgan.evaluation.control import Control, check_judge
 from cgan.evaluation.judge_training import find_judge
 from cgan.evaluation.reference import Reference
+from cgan.runtime.device import explain_out_of_memory
 from cgan.sampling.sampler import Sampler
 from cgan.storage.checkpoint import GENERATOR, read_header
 from cgan.storage.paths import BEST_FILE, JUDGE_FILE
@@ -120,9 +122,10 @@ class Monitor:
     """
 
     def __init__(self, load: Load, device: torch.device, folder: Path) -> None:
-        self.judge = find_judge(load, device, beside=folder)
-        self.judge.save(folder / JUDGE_FILE)
         self.load, self.device = load, device
+        with self._explain_out_of_memory():
+            self.judge = find_judge(load, device, beside=folder)
+        self.judge.save(folder / JUDGE_FILE)
         self.per_class = max(EVAL_IMAGES // len(self.judge.classes), 2)
         self.best = _read_best(folder)
         self.warned: set[str] = set()
@@ -133,16 +136,27 @@ class Monitor:
         return self._reference("validation", self.per_class)
 
     def evaluate(self, sampler: Sampler) -> EvalResult:
-        """Evaluate against the validation images."""
+        """Evaluate against the validation images; raises ``RunError`` if memory runs out."""
         return self._evaluate(sampler, "validation", self.validation, EVAL_SEED)
 
     def evaluate_on_test(self, sampler: Sampler, per_class: int) -> EvalResult:
-        """Evaluate against the test images, with as many images and the seeds of a report."""
+        """Evaluate against the test images, with as many images and the seeds of a report.
+
+        Raises:
+            RunError: memory ran out.
+        """
         return self._evaluate(sampler, "test", self._reference("test", per_class), seed=0)
 
+    def _explain_out_of_memory(self) -> AbstractContextManager[None]:
+        return explain_out_of_memory(
+            f"evaluating on {self.device}",
+            "free memory, or turn it off with --set eval_every_images=0 --set control_per_class=0",
+        )
+
     def _reference(self, split: Split, per_class: int) -> Reference:
-        train, held_out = self.load("train"), self.load(split)
-        return Reference(self.judge, train, held_out, per_class=per_class, device=self.device)
+        with self._explain_out_of_memory():
+            train, held_out = self.load("train"), self.load(split)
+            return Reference(self.judge, train, held_out, per_class=per_class, device=self.device)
 
     def _evaluate(
         self,
@@ -152,7 +166,8 @@ class Monitor:
         seed: int,
     ) -> EvalResult:
         check_judge(sampler, self.judge)
-        drawn = reference.draw(sampler, seed)
+        with self._explain_out_of_memory():
+            drawn = reference.draw(sampler, seed)
         spreads = [
             (spread, name)
             for label, name in enumerate(sampler.classes)

@@ -13,12 +13,11 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from cgan.config import Config
 from cgan.config_io import load_config, to_yaml
 from cgan.errors import CganError, RunError
 from cgan.evaluation.control import Control
+from cgan.runtime.device import explain_out_of_memory
 from cgan.runtime.distributed import World, process_group
 from cgan.runtime.rank import is_restart
 from cgan.storage.atomic import lock, write_atomically
@@ -99,9 +98,12 @@ def train(
         folder = find_existing_run(config, out, resume) if world.is_main else None
         dataset = load_training_data(config, world)
         with seeded(config.seed, device):
-            state = TrainState(config, dataset, device)
-            step = TrainStep(state, world)
-            check_batch_fits(state, world.size)
+            with explain_out_of_memory(
+                f"preparing the networks on {device}", "free memory, or lower --set model.width=…"
+            ):
+                state = TrainState(config, dataset, device)
+                step = TrainStep(state, world)
+                check_batch_fits(state, world.size)
             check_same_data_everywhere(state, world)
             with open_run(state, world, folder, out, progress, data_changed) as (folder, loggers):
                 loop = TrainLoop(step, dataset, folder, loggers)
@@ -209,12 +211,13 @@ def log_start(state: TrainState, world: World, folder: Path) -> None:
 
 
 def run_loop(loop: TrainLoop) -> int | None:
-    """Run the loop; an out-of-memory error becomes a ``RunError``."""
-    try:
+    """Run the loop.
+
+    Raises:
+        RunError: memory ran out; the message says whether in training, sampling or evaluation.
+    """
+    with explain_out_of_memory(
+        f"training on batches of {loop.config.batch_size:,} on {loop.state.device}",
+        f"lower --batch-size; the last state is kept in {loop.folder}",
+    ):
         return loop.run()
-    except torch.OutOfMemoryError as error:
-        raise RunError(
-            f"a batch of {loop.config.batch_size} does not fit the memory of {loop.state.device} "
-            f"({str(error).partition('. See')[0]}): lower --batch-size; "
-            f"the last state is kept in {loop.folder}"
-        ) from error

@@ -71,6 +71,22 @@ def test_batch_larger_than_the_data() -> None:
     assert sorted(counts.tolist()) == [2] * 5 + [3] * 5
 
 
+def test_processes_share_half_of_the_memory(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = load_pictures(str(pets))
+    assert isinstance(held, ImageDataset)
+    needed = held.images.nbytes
+    for free, processes, kind in (
+        (None, 1, ImageDataset),
+        (2 * needed, 1, ImageDataset),
+        (2 * needed - 2, 1, ImageFolder),
+        (6 * needed, 3, ImageDataset),
+        (6 * needed - 6, 3, ImageFolder),
+    ):
+        monkeypatch.setattr("cgan.data.load.free_memory", lambda free=free: free)
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        assert isinstance(load_pictures(str(pets)), kind)
+
+
 def test_folder_too_large_for_memory_gives_the_same_batches(pets: Path) -> None:
     held = load_pictures(str(pets))
     read = load_pictures(str(pets), memory_bytes=0)

@@ -6,8 +6,9 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -19,6 +20,7 @@ from typer.testing import Result
 import cgan
 from cgan.errors import ConfigError, FileError, RunError, UnknownNameError
 from cgan.models import build_networks
+from cgan.sampling.class_names import Request
 from cgan.sampling.export import export
 from cgan.sampling.onnx import OnnxSampler, file_digest, open_export
 from cgan.storage.checkpoint import read_header, read_tensors, save_tensors
@@ -29,12 +31,14 @@ from tests.conftest import open_image
 Shell = Callable[..., Result]
 
 
-def write_generator(folder: Path, backbone: str, label: str, conditional: bool) -> Path:
+def write_generator(
+    folder: Path, backbone: str, label: str, conditional: bool, side: int = 8, **model: int
+) -> Path:
     """A generator of random weights, large enough that its pictures are no uniform grey."""
     torch.manual_seed(0)
-    choices = {"backbone": backbone, "generator_label": label, "conditional": conditional}
+    choices = {"backbone": backbone, "generator_label": label, "conditional": conditional, **model}
     config = cgan.load_config("digits-mlp", {f"model.{key}": v for key, v in choices.items()})
-    generator = build_networks(config.model, (1, 8, 8), 10).generator
+    generator = build_networks(config.model, (1, side, side), 10).generator
     for weight in generator.parameters():
         torch.nn.init.normal_(weight, 0.0, 0.3)
     for _ in range(3):  # so that batch norm has seen something
@@ -46,7 +50,7 @@ def write_generator(folder: Path, backbone: str, label: str, conditional: bool) 
         "format_version": 1,
         "config": config.model_dump(mode="json"),
         "classes": list("0123456789"),
-        "image_shape": [1, 8, 8],
+        "image_shape": [1, side, side],
         "data": "digits",
         "images_seen": 0,
         "seconds": 0,
@@ -111,6 +115,31 @@ def test_every_kind_draws_the_same(
     export(generator)
     assert capfd.readouterr().out == ""
     same_pictures(generator, None)
+
+
+def count_batches(batches: Callable[..., Any], sizes: list[int]) -> Callable[..., Iterator[Any]]:
+    def counting(self: OnnxSampler, request: Request) -> Iterator[Any]:
+        for images, labels in batches(self, request):
+            sizes.append(len(images))
+            yield images, labels
+
+    return counting
+
+
+def test_large_pictures_are_drawn_in_smaller_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(OnnxSampler, "batches", count_batches(OnnxSampler.batches, sizes))
+    generator = write_generator(tmp_path, "dcgan", "concat", True, side=128, width=1, latent_dim=4)
+    export(generator)
+    assert sizes == [16] * 4  # 64 images are compared with torch's
+    quick = open_export(generator)
+    assert quick is not None
+    drawn = quick.sample("7", n=20)
+    assert sizes[4:] == [16, 4]
+    assert np.abs(drawn - cgan.load(generator).sample("7", n=20).numpy()).max() < 1e-4
+    np.testing.assert_array_equal(quick.sample("7", 1, seed=19)[0], drawn[19])
 
 
 def test_it_is_asked_as_a_sampler_is(exported: Path) -> None:

@@ -6,7 +6,14 @@ import pytest
 import torch
 
 import cgan
-from cgan.errors import ConfigError, FileError, MeasureError, UnconditionalError, UnknownNameError
+from cgan.errors import (
+    ConfigError,
+    FileError,
+    MeasureError,
+    RunError,
+    UnconditionalError,
+    UnknownNameError,
+)
 from cgan.models import build_pair
 from cgan.sampling.rejection import RejectionSampler
 from cgan.sampling.sampler import Sampler
@@ -145,6 +152,79 @@ def test_files_that_do_not_fit_their_header(small_run: cgan.Run, tmp_path: Path)
         cgan.load(tmp_path / "none")
     with pytest.raises(FileError, match="folder of a run"):
         cgan.load(tmp_path)
+
+
+def random_sampler(image_shape: tuple[int, int, int]) -> Sampler:
+    """A small DCGAN with random weights."""
+    torch.manual_seed(0)
+    config = cgan.load_config("folder-dcgan", {"model.width": 4})
+    header = {
+        "config": config.model_dump(mode="json"),
+        "classes": ["cat", "dog"],
+        "image_shape": image_shape,
+    }
+    generator = build_pair(
+        image_shape=image_shape, num_classes=2, width=4, generator_label="concat"
+    ).generator
+    for weight in generator.parameters():
+        torch.nn.init.normal_(weight, 0.0, 0.1)
+    return Sampler(generator, header, Path("none"))
+
+
+def test_large_pictures_are_the_same_in_every_company() -> None:
+    sampler = random_sampler((3, 128, 128))
+    sizes: list[int] = []
+    sampler.generator.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
+    many = sampler.sample("dog", n=20, seed=5)
+    assert sizes == [16, 16]
+    assert many.std() > 0.05
+    for index in (0, 15, 16, 19):
+        assert torch.equal(sampler.sample("dog", 1, 5 + index)[0], many[index])
+
+
+class Full(torch.nn.Module):
+    """A generator that runs out of memory."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.error = error
+
+    def forward(self, z: torch.Tensor, labels: torch.Tensor | None) -> torch.Tensor:
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1 GiB."),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2.00 GiB"),
+    ],
+)
+def test_memory_that_runs_out(error: Exception) -> None:
+    sampler = random_sampler((3, 128, 128))
+    sampler.generator = Full(error)
+    with pytest.raises(RunError) as caught:
+        sampler.sample("dog")
+    assert str(caught.value) == (
+        "sampling a batch of 16 images of 128×128 on cpu ran out of memory (it asked for 2.00 GiB "
+        "more): free memory, or use another --device"
+    )
+    sampler.generator = Full(ValueError("something else"))
+    with pytest.raises(ValueError, match="something else"):
+        sampler.sample("dog")
+
+
+def test_memory_for_all_pictures_that_runs_out(
+    sampler: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*shape: int) -> None:
+        assert shape == (3, 1, 8, 8)
+        raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.")
+
+    monkeypatch.setattr(torch, "empty", fail)
+    with pytest.raises(RunError, match=r"^sampling 3 images ran .* 9 bytes .*: draw fewer at once"):
+        sampler.sample("7", n=3)
 
 
 @pytest.mark.cuda

@@ -1,5 +1,6 @@
-"""A batch that does not fit is refused before anything is written."""
+"""A batch that cannot fit is refused before anything is written; one that may not is a warning."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 import cgan
 from cgan.errors import RunError
+from cgan.runtime.cpu import Memory
 from cgan.training import memory
 from cgan.training.state import TrainState
 
@@ -16,19 +18,69 @@ def state_of(**changes: object) -> TrainState:
     return TrainState(config, cgan.load_pictures("digits"), torch.device("cpu"))
 
 
-def test_a_batch_that_does_not_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    each = memory.bytes_per_image(state_of())
-    monkeypatch.setattr(memory, "free_device_memory", lambda device: 1_000 * each)
+@pytest.fixture
+def each() -> float:
+    """Likely peak memory per image."""
+    return memory.PEAK_FACTOR * memory.bytes_per_image(state_of())
+
+
+def set_memory(monkeypatch: pytest.MonkeyPatch, total: float, free: float) -> None:
+    found = Memory(round(total), round(free))
+    monkeypatch.setattr(memory, "device_memory", lambda device: found)
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture, batch: int, world_size: int = 1) -> list[str]:
+    caplog.clear()
+    with caplog.at_level("WARNING", "cgan"):
+        memory.check_batch_fits(state_of(batch_size=batch), world_size)
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_a_batch_that_probably_does_not_fit(
+    each: float, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    set_memory(monkeypatch, 1e15, 20_000.5 * each)
+    assert warnings_of(caplog, 20_000) == []
+    needed, free = f"{20_002 * each / 2**30:,.1f}", f"{20_000.5 * each / 2**30:,.1f}"
+    assert warnings_of(caplog, 20_002) == [
+        f"a batch of 20,002 probably takes about {needed} GiB in training, and cpu has {free} GiB "
+        "free: if memory runs out, lower --batch-size to about 20,000"
+    ]
+    assert warnings_of(caplog, 40_000, world_size=2) == []
+    (warning,) = warnings_of(caplog, 40_004, world_size=2)
+    assert warning.endswith("lower --batch-size to about 40,000")
+    set_memory(monkeypatch, 1e15, 1.5 * each)
+    (warning,) = warnings_of(caplog, 64)
+    assert warning.endswith("use smaller networks (--set model.width=…) or images (--size)")
+
+
+def test_a_batch_that_cannot_fit(
+    each: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    least = each * memory.LEAST_FACTOR / memory.PEAK_FACTOR
+    set_memory(monkeypatch, 1_000.5 * least, 500 * each / 12)
     memory.check_batch_fits(state_of(batch_size=1_000))
-    with pytest.raises(RunError, match=r"batch of 1,001 takes about .* GiB .* about 1,000 would"):
+    with pytest.raises(RunError) as caught:
         memory.check_batch_fits(state_of(batch_size=1_001))
+    assert re.fullmatch(
+        r"a batch of 1,001 takes at least 0\.\d GiB in training, and cpu has 0\.\d GiB: "
+        "lower --batch-size to about 41",
+        str(caught.value),
+    )
     memory.check_batch_fits(state_of(batch_size=2_000), world_size=2)
-    with pytest.raises(RunError, match=r"batch of 2,002 takes .* about 2,000 would"):
+    with pytest.raises(RunError, match=r"batch of 2,002 takes .* to about 82$"):
         memory.check_batch_fits(state_of(batch_size=2_002), world_size=2)
     config = cgan.load_config("digits-mlp", {"batch_size": 2_000, "images": 200_000})
     with pytest.raises(RunError, match="lower --batch-size"):
         cgan.train(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_memory_that_is_unknown_refuses_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(memory, "device_memory", lambda device: None)
+    assert warnings_of(caplog, 2**20) == []
 
 
 def test_what_a_picture_takes_grows_with_the_networks() -> None:

@@ -404,6 +404,54 @@ def test_folder_too_large_for_memory_trains(
     assert cgan.train(config, tmp_path / "run").images_seen == 192
 
 
+def full(*_: object, **__: object) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has 1 GiB.")
+
+
+@pytest.mark.parametrize(
+    ("where", "changes", "sentence"),
+    [
+        ("cgan.training.trainer.TrainStep.__init__", {},
+         "preparing the networks on cpu ran out of memory (it asked for 2.00 GiB more): free "
+         "memory, or lower --set model.width=…"),
+        ("cgan.training.trainer.TrainStep.__call__", {},
+         "training on batches of 64 on cpu ran out of memory (it asked for 2.00 GiB more): lower "
+         "--batch-size; the last state is kept in {folder}"),
+        ("cgan.sampling.sampler.Sampler._draw", {"sample_every_images": 64},
+         "sampling a batch of 64 images of 8×8 on cpu ran out of memory (it asked for 2.00 GiB "
+         "more): free memory, or use another --device"),
+        ("cgan.sampling.sampler.Sampler._draw", {"eval_every_images": 64},
+         "sampling a batch of 64 images of 8×8 on cpu ran out of memory (it asked for 2.00 GiB "
+         "more): free memory, or use another --device"),
+        ("cgan.evaluation.judge.Judge.predict", {"eval_every_images": 64},
+         "evaluating on cpu ran out of memory (it asked for 2.00 GiB more): free memory, or turn "
+         "it off with --set eval_every_images=0 --set control_per_class=0"),
+    ],
+)  # fmt: skip
+def test_what_ran_out_of_memory_is_named(
+    where: str,
+    changes: dict[str, int],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(where, full)
+    with pytest.raises(RunError) as caught:
+        cgan.train(quick(**changes), tmp_path / "run")
+    assert str(caught.value) == sentence.format(folder=tmp_path / "run")
+    assert (tmp_path / "run").exists() == ("preparing" not in sentence)
+
+
+def test_a_final_evaluation_that_runs_out_of_memory(
+    tmp_path: Path, digits_judge: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cgan.training.monitor.find_judge", lambda *_, **__: digits_judge)
+    monkeypatch.setattr("cgan.training.monitor.Reference.extract", full)
+    with pytest.raises(RunError, match=r"^evaluating on cpu ran out of memory"):
+        cgan.train(quick(images=640, control_per_class=20), tmp_path / "run")
+    assert cgan.load(tmp_path / "run").header["images_seen"] == 640
+
+
 def check_compiled(update: str, folder: Path) -> None:
     plain = cgan.train(quick(images=640, update=update), folder / "plain")
     compiled = cgan.train(quick(images=640, update=update, compile=True), folder / "compiled")
