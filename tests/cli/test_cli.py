@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from typer.testing import Result
 
 import cgan
 from cgan.config_io import load_config
-from cgan.storage.checkpoint import read_header, read_tensors, save_tensors
+from cgan.storage.checkpoint import read_header, save_tensors
 from cgan.storage.paths import safe_file_names
 from tests.conftest import make_pets, open_image
 
@@ -253,7 +253,7 @@ def test_bad_generator_files(shell: Shell, small_run: cgan.Run, tmp_path: Path) 
     refused(shell("generate", path), "is a pickle")
     path.write_bytes(small_run.generator.read_bytes()[:-10])
     refused(shell("evaluate", path), "damaged")
-    tensors = read_tensors(small_run.generator)
+    tensors = load_file(small_run.generator)
     save_file(tensors, path)
     refused(shell("info", path), "another program")
     header = read_header(small_run.generator, "cgan-generator")
