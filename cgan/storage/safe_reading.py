@@ -21,13 +21,12 @@ def read_bytes(path: Path, limit: int) -> bytes:
     try:
         if not path.is_file():  # reading a pipe would wait forever
             raise FileError(f"{path} is not a file")
+        if path.stat().st_size > limit:
+            raise FileError(f"{path} is larger than {limit:,} bytes, the limit for such a file")
         with path.open("rb") as file:
-            content = file.read(min(path.stat().st_size, limit) + 1)
+            return file.read(limit)
     except OSError as error:
         raise FileError(f"{path} cannot be read: {error.strerror}") from error
-    if len(content) > limit:
-        raise FileError(f"{path} is larger than {limit:,} bytes, the limit for such a file")
-    return content
 
 
 def file_digest(path: Path) -> str:
