@@ -187,7 +187,7 @@ def print_figures(reports: Sequence[Report]) -> None:
 
 def print_rows(rows: dict[str, str]) -> None:
     """Names and values, aligned."""
-    width = max(map(len, rows))
+    width = max(map(len, rows), default=0)
     for name, value in rows.items():
         results.print(f"{name:<{width}}  {value}")
 

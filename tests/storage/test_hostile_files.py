@@ -107,10 +107,13 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "g.safetensors"
 
 
-def test_the_file_that_the_others_vary_is_good(path: Path) -> None:
+def test_the_file_that_the_others_vary_is_good(path: Path, shell: Callable[..., Result]) -> None:
     sampler = cgan.load(write(path))
     assert sampler.classes == ("a", "b")
     assert sampler.sample("b", 2).shape == (2, *SHAPE)
+    shown = shell("info", path)
+    assert shown.exit_code == 0, shown.output
+    assert "3 images; features: judge" in shown.stdout
 
 
 # The container.
