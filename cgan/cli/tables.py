@@ -201,7 +201,7 @@ def print_yaml(text: str) -> None:
 
 def print_rows(rows: dict[str, str]) -> None:
     """Names and values, aligned."""
-    width = max(map(len, rows))
+    width = max(map(len, rows), default=0)
     for name, value in rows.items():
         results.print(f"{name:<{width}}  {value}")
 

@@ -12,16 +12,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from cgan.errors import FileError
+from cgan.errors import FileError, UnknownNameError
 from cgan.evaluation.classifiers import JudgeNetwork, build_classifier
-from cgan.storage.checkpoint import (
-    JUDGE,
-    load_weights,
-    new_header,
-    read_header,
-    read_tensors,
-    save_tensors,
-)
+from cgan.storage.checkpoint import JUDGE, new_header, open_checkpoint, save_tensors
+from cgan.storage.weights import load_network
 
 
 @dataclass(frozen=True)
@@ -109,23 +103,24 @@ class Judge:
     @classmethod
     def load(cls, path: Path) -> Judge:
         """Load a judge; raises ``cgan.errors.FileError`` if the file is not one."""
-        header = read_header(path, JUDGE)
-        try:
-            channels, height, width = map(int, header["image_shape"])
-            described = JudgeHeader(
-                data=header["data"],
-                digest=header["digest"],
-                classes=tuple(header["classes"]),
+        with open_checkpoint(path, JUDGE) as file:
+            channels, height, width = file.header["image_shape"]
+            header = JudgeHeader(
+                data=file.header["data"],
+                digest=file.header["digest"],
+                classes=tuple(file.header["classes"]),
                 image_shape=(channels, height, width),
-                held_out_accuracy=header["held_out_accuracy"],
-                held_out_pictures=header["held_out_pictures"],
-                architecture=header.get("architecture", "cnn"),
+                held_out_accuracy=file.header["held_out_accuracy"],
+                held_out_pictures=file.header["held_out_pictures"],
+                architecture=file.header.get("architecture", "cnn"),
             )
-        except (KeyError, TypeError, ValueError) as error:
-            raise FileError(f"{path} has an invalid header: {error}") from error
-        with torch.random.fork_rng([]):  # the initial weights are overwritten
-            network = build_classifier(
-                described.architecture, described.image_shape, len(described.classes)
-            )
-        load_weights(network, read_tensors(path), path)
-        return cls(network, described)
+            try:
+                network = load_network(
+                    file,
+                    lambda: build_classifier(
+                        header.architecture, header.image_shape, len(header.classes)
+                    ),
+                )
+            except UnknownNameError as error:
+                raise FileError(f"{path} has an invalid header: {error}") from error
+        return cls(network, header)

@@ -7,6 +7,7 @@ import io
 import json
 import warnings
 from contextlib import redirect_stdout
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,13 @@ from cgan.sampling.onnx import (
     ONNX_VERSION,
     OnnxSampler,
     export_path,
-    file_digest,
     open_session,
 )
 from cgan.sampling.sampler import Sampler, load
 from cgan.storage.atomic import write_atomically
 from cgan.storage.images import to_unit
 from cgan.storage.paths import find_generator
+from cgan.storage.safe_reading import file_digest
 
 REQUIRED_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 OPSET = 20
@@ -56,7 +57,7 @@ def export(path_or_run: str | Path, out: Path | None = None) -> Path:
 
     The network takes ``z``, float32 (B, latent_dim), and, if conditional, ``labels``, int64 (B,).
     It returns ``pictures``, float32 (B, C, H, W) in [0, 1]. Its metadata key ``cgan`` holds the
-    generator's header and the SHA-256 of its file.
+    generator's header, the SHA-256 of its file, and that of the network.
 
     Args:
         path_or_run: anything that ``cgan.load`` accepts.
@@ -81,21 +82,20 @@ def export(path_or_run: str | Path, out: Path | None = None) -> Path:
     path = find_generator(path_or_run)
     digest = file_digest(path)  # before loading: if the file is replaced now, the export is stale
     sampler = load(path)
-    about = {
-        "format": ONNX,
-        "format_version": ONNX_VERSION,
-        "sha256": digest,
-        "generator": sampler.header,
-    }
-    content = encode(sampler, json.dumps(about, sort_keys=True, ensure_ascii=False))
+    content = encode(sampler, digest)
     check_same_images(sampler, OnnxSampler(open_session(content), sampler.header, path))
     target = out or export_path(path)
     write_atomically(target, content)
     return target
 
 
-def encode(sampler: Sampler, about: str) -> bytes:
-    """A generator on the CPU as the bytes of an ONNX file, with ``about`` in its metadata."""
+def encode(sampler: Sampler, digest: str) -> bytes:
+    """A generator on the CPU as the bytes of an ONNX file.
+
+    Args:
+        sampler: the generator.
+        digest: the SHA-256 of its file.
+    """
     z = torch.zeros(EXAMPLE_BATCH, sampler.latent_dim)
     inputs = (z, torch.zeros(EXAMPLE_BATCH, dtype=torch.int64))[: 1 + sampler.conditional]
     with redirect_stdout(io.StringIO()), warnings.catch_warnings():
@@ -115,9 +115,20 @@ def encode(sampler: Sampler, about: str) -> bytes:
     model = program.model_proto
     for part in (*model.graph.node, *model.graph.value_info):
         del part.metadata_props[:]  # they hold source paths of this machine
-    model.metadata_props.add(key="cgan", value=about)
-    content: bytes = model.SerializeToString()
-    return content
+    del model.metadata_props[:]
+    network: bytes = model.SerializeToString()
+    about = {
+        "format": ONNX,
+        "format_version": ONNX_VERSION,
+        "sha256": digest,
+        "network_sha256": sha256(network).hexdigest(),
+        "generator": sampler.header,
+    }
+    # A protobuf message is the sequence of its fields: append one more.
+    metadata = type(model)()
+    text = json.dumps(about, sort_keys=True, ensure_ascii=False)
+    metadata.metadata_props.add(key="cgan", value=text)
+    return network + bytes(metadata.SerializeToString())
 
 
 def check_same_images(sampler: Sampler, exported: OnnxSampler) -> None:

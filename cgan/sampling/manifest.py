@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,10 @@ from cgan.errors import FileError
 from cgan.sampling.rejection import ImageClassifier, RejectionSampler
 from cgan.sampling.sampler import Sampler
 from cgan.storage.atomic import write_atomically
+from cgan.storage.headers import is_count
+from cgan.storage.limits import MAX_MANIFEST_BYTES
 from cgan.storage.paths import safe_file_names
+from cgan.storage.safe_reading import file_digest, parse_object, read_bytes
 
 DATASET_FILE = "dataset.json"
 FORMAT_VERSION = 1
@@ -31,10 +33,6 @@ def describe_dataset(
     verify: RejectionSampler | None,
 ) -> dict[str, Any]:
     """The content of ``dataset.json``: how to reproduce the data set, and its label accuracy."""
-    try:
-        model = hashlib.sha256(sampler.path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise FileError(f"{sampler.path} cannot be read: {error.strerror}") from error
     measured = sampler.header["measured"] if chosen is not None else None
     return {
         "format": "cgan-dataset",
@@ -49,7 +47,7 @@ def describe_dataset(
         "seed": seed,
         "rule": "picture i is of class chosen[i % k], k of them, and has the seed seed + i // k",
         "model": sampler.path.name,
-        "model_sha256": model,
+        "model_sha256": file_digest(sampler.path),
         "control_accuracy": measured["control_accuracy"] if measured else None,
         "verified_by": None if verify is None else _judge_digest(verify.judge),
         "licence": "pictures drawn by a generator",
@@ -73,20 +71,18 @@ def open_dataset(out: Path, description: dict[str, Any]) -> None:
     try:
         # The order matters: another process writes dataset.json before any other file.
         others = sorted(p.name for p in out.iterdir() if p.name[0] != ".") if out.exists() else []
-        begun = json.loads(path.read_text("utf-8")) if path.exists() else None
     except OSError as error:
         raise FileError(f"{out} cannot be read as a folder: {error.strerror}") from error
-    except ValueError as error:
-        raise FileError(f"{path} was not written by cgan generate: give another --out") from error
+    begun = _read_manifest(path) if path.exists() else None
     if begun is None and others:
         raise FileError(f"{out} contains other files, like {others[0]}: give a new or empty --out")
     if begun is not None:
         differing = [
-            f"{key} {begun.get(key)!r}, not {value!r}"
+            f"{key} {begun.get(key)!r:.200}, not {value!r:.200}"
             for key, value in description.items()
             if key not in MUTABLE_KEYS and begun.get(key) != value
         ]
-        if begun.get("count", 0) > description["count"]:
+        if begun["count"] > description["count"]:
             differing.append(f"count {begun['count']}, not {description['count']}")
         if differing:
             raise FileError(
@@ -95,3 +91,18 @@ def open_dataset(out: Path, description: dict[str, Any]) -> None:
     if begun is None or begun["count"] < description["count"]:
         content = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
         write_atomically(path, content.encode())
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    """The content of ``dataset.json``.
+
+    Raises:
+        FileError: it cannot be read, or was not written by cgan.
+    """
+    try:
+        content = parse_object(read_bytes(path, MAX_MANIFEST_BYTES))
+        if not is_count(content.get("count")):
+            raise ValueError("count is not a whole number from 0")
+    except ValueError as error:
+        raise FileError(f"{path} was not written by cgan generate: give another --out") from error
+    return content

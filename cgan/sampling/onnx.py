@@ -1,31 +1,36 @@
 """Generate images with onnxruntime from an export of ``cgan export``, without torch.
 
 Importing torch takes ten times as long as generating images. An export is stored next to its
-generator file and contains the SHA-256 of that file. It is only used if the SHA-256 matches.
+generator file. Its metadata contains the SHA-256 of that file and of its own network. onnxruntime
+reads it only if both match. The hashes detect damage and an outdated export, not a forgery.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
-from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cgan.errors import FileError, one_line
 from cgan.runtime.cpu import count_cores
 from cgan.sampling.batch import batch_size
 from cgan.sampling.class_names import GeneratorInfo, Labels, Request
 from cgan.sampling.latents import draw_latents
+from cgan.sampling.onnx_metadata import split_metadata
+from cgan.storage.headers import GENERATOR_RULES, find_fault
+from cgan.storage.limits import MAX_EXPORT_EXTRA, MAX_HEADER_BYTES
+from cgan.storage.safe_reading import file_digest, parse_object, read_bytes
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
 ONNX = "cgan-onnx"
-ONNX_VERSION = 1
+ONNX_VERSION = 2
 INPUTS = ("z", "labels")
 """Inputs of the exported network: float32 (B, latent_dim) and, if conditional, int64 (B,)."""
 
@@ -58,7 +63,15 @@ class OnnxSampler(GeneratorInfo):
             if request.labels is not None:
                 labels = np.array(request.labels[start : start + size], np.int64)
                 inputs["labels"] = np.pad(labels, (0, missing))
-            (images,) = self.session.run(None, inputs)
+            try:
+                (images,) = self.session.run(None, inputs)
+                if images.shape != (size, *self.image_shape):
+                    raise ValueError(f"images of the shape {list(images.shape)}")
+            except Exception as error:  # onnxruntime's exceptions have no common base class
+                raise FileError(
+                    f"onnxruntime failed to run {export_path(self.path)} ({one_line(error)}): "
+                    "delete it, and torch is used"
+                ) from error
             yield images[: len(seeds)], labels
 
 
@@ -66,41 +79,47 @@ def open_export(generator: Path) -> OnnxSampler | None:
     """Open the export of a generator file; None if torch must be used instead.
 
     None means that there is no export or no onnxruntime. It is also None, with a warning, if the
-    export is damaged, was written by another program or a newer version, or belongs to another
+    export is damaged, was written by another program or another version, or belongs to another
     version of the generator file (which was trained or evaluated since).
     """
     path = export_path(generator)
-    if not path.exists():
+    if not path.exists() or find_spec("onnxruntime") is None:
         return None
     try:
-        session = open_session(path)
-    except ImportError:
-        return None
+        content = read_bytes(path, generator.stat().st_size + MAX_EXPORT_EXTRA)
+        header = _check_export(content, path, generator)
+        return OnnxSampler(open_session(content), header, generator)
+    except FileError as error:
+        logger.warning("%s: using torch; run cgan export %s", error, generator)
     except Exception as error:  # onnxruntime's exceptions have no common base class
-        reason = " ".join(str(error).split())
-        logger.warning("%s is damaged or is not an ONNX file (%s): using torch", path, reason)
-        return None
+        logger.warning("onnxruntime cannot read %s (%s): using torch", path, one_line(error))
+    return None
+
+
+def _check_export(content: bytes, path: Path, generator: Path) -> dict[str, Any]:
+    """The header of the generator in an export that is undamaged and belongs to the generator.
+
+    Raises:
+        FileError: it is damaged, outdated, or not an export of this version of cgan.
+    """
     try:
-        about = json.loads(session.get_modelmeta().custom_metadata_map["cgan"])
-        if about["format"] != ONNX or about["format_version"] > ONNX_VERSION:
+        text, network = split_metadata(content)
+        if len(text) > MAX_HEADER_BYTES:
+            raise ValueError("long metadata")
+        about = parse_object(text)
+        found = (about.get("format"), about.get("format_version"))
+        if found != (ONNX, ONNX_VERSION) or not isinstance(about.get("generator"), dict):
             raise ValueError("unknown format")
-        digest, sampler = about["sha256"], OnnxSampler(session, about["generator"], generator)
-    except (KeyError, TypeError, ValueError):
-        logger.warning(
-            "%s was not written by this version of cgan: using torch; run cgan export %s",
-            path,
-            generator,
-        )
-        return None
-    if digest != file_digest(generator):
-        logger.warning(
-            "%s does not match %s: using torch; run cgan export %s again",
-            path,
-            generator.name,
-            generator,
-        )
-        return None
-    return sampler
+    except ValueError as error:
+        raise FileError(f"{path} is damaged, or was not written by this version of cgan") from error
+    if about.get("network_sha256") != network:
+        raise FileError(f"{path} is damaged")
+    if about.get("sha256") != file_digest(generator):
+        raise FileError(f"{path} does not match {generator.name}")
+    header: dict[str, Any] = about["generator"]
+    if fault := find_fault(header, GENERATOR_RULES):
+        raise FileError(f"{path} has an invalid header ({fault})")
+    return header
 
 
 def export_path(generator: Path) -> Path:
@@ -108,13 +127,10 @@ def export_path(generator: Path) -> Path:
     return generator.with_suffix(".onnx")
 
 
-def file_digest(generator: Path) -> str:
-    """SHA-256 of a generator file."""
-    return sha256(generator.read_bytes()).hexdigest()
+def open_session(content: bytes) -> InferenceSession:
+    """Open the bytes of an ONNX file with onnxruntime, with one thread per usable core.
 
-
-def open_session(model: Path | bytes) -> InferenceSession:
-    """Open a network with onnxruntime, with one thread per usable core.
+    Without a path, the network cannot name other files that hold its weights.
 
     Raises:
         ImportError: onnxruntime is not installed.
@@ -125,5 +141,4 @@ def open_session(model: Path | bytes) -> InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised, so do not print them
     options.intra_op_num_threads = count_cores()
-    source = model if isinstance(model, bytes) else str(model)
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

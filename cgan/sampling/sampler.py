@@ -18,19 +18,17 @@ from torch.nn import functional
 
 from cgan.config import Config
 from cgan.config_io import make_config
-from cgan.errors import ConfigError, FileError
+from cgan.errors import ConfigError, FileError, one_line
 from cgan.models import build_networks
 from cgan.runtime.device import explain_out_of_memory
 from cgan.sampling.batch import batch_size
 from cgan.sampling.class_names import GeneratorInfo, Labels, Request
 from cgan.sampling.latents import draw_latents, draw_normals
 from cgan.sampling.rejection import ImageClassifier, RejectionSampler
-from cgan.storage.checkpoint import GENERATOR, load_weights, read_header, read_tensors
+from cgan.storage.checkpoint import GENERATOR, open_checkpoint
 from cgan.storage.images import to_unit
 from cgan.storage.paths import find_generator
-
-HEADER_KEYS = ("data", "images_seen", "seconds", "measured", "versions")
-"""Header keys besides config, classes and image shape."""
+from cgan.storage.weights import load_network
 
 
 class Sampler(GeneratorInfo):
@@ -162,18 +160,17 @@ def load(path_or_run: str | Path, device: torch.device | str = "cpu") -> Sampler
         FileError: there is none, or the file is not a generator.
     """
     path = find_generator(path_or_run)
-    header = read_header(path, GENERATOR)
-    try:
-        config, classes = make_config(header["config"], warn=False), header["classes"]
-        channels, height, width = map(int, header["image_shape"])
-        if missing := [key for key in HEADER_KEYS if key not in header]:
-            raise ValueError(f"{', '.join(missing)} missing")
-        if not isinstance(classes, list):
-            raise TypeError("classes is not a list")
-    except (KeyError, TypeError, ValueError, ConfigError) as error:
-        raise FileError(f"{path} has an invalid header: {error}") from error
-    header["config"] = config.model_dump(mode="json")  # adds defaults that older files lack
-    with torch.random.fork_rng([]):  # the initial weights are overwritten
-        generator = build_networks(config.model, (channels, height, width), len(classes)).generator
-    load_weights(generator, read_tensors(path), path)
+    with open_checkpoint(path, GENERATOR) as file:
+        channels, height, width = file.header["image_shape"]
+        classes = len(file.header["classes"])
+        try:
+            config = make_config(file.header["config"], warn=False)
+            generator = load_network(
+                file,
+                lambda: build_networks(config.model, (channels, height, width), classes).generator,
+            )
+        except ConfigError as error:
+            raise FileError(f"{path} has an invalid config: {one_line(error, 300)}") from error
+    # The dump adds defaults that older files lack.
+    header = {**file.header, "config": config.model_dump(mode="json")}
     return Sampler(generator, header, path).to(device)

@@ -31,6 +31,9 @@ TAR_END = bytes(2 * tarfile.BLOCKSIZE)
 UNCONDITIONAL_FOLDER = "pictures"
 """The folder of an unconditional GAN's images."""
 
+INDEX_TAIL = 4_096
+"""Bytes at the end of an index that hold its last line, whose class name has a limited length."""
+
 SUFFIXES = {"webdataset": ".tar", "npz": ".npz", "folder": ""}
 
 Pixels: TypeAlias = NDArray[np.uint8]
@@ -72,10 +75,15 @@ class Shard:
     def is_complete(self, format: str) -> bool:
         """Whether it exists with all its images. (A larger ``count`` extends the last shard.)"""
         data = self.out / f"{self.name}{SUFFIXES[format]}"
-        if not self.index.exists() or (SUFFIXES[format] and not data.exists()):
+        if not self.index.is_file() or (SUFFIXES[format] and not data.exists()):
             return False
-        last = self.index.read_bytes().splitlines()[-1]
-        return last.startswith(_key(self.start + len(self.seeds) - 1).encode())
+        last = f"\n{_key(self.start + len(self.seeds) - 1)},".encode()
+        try:
+            with self.index.open("rb") as file:
+                file.seek(max(self.index.stat().st_size - INDEX_TAIL, 0))
+                return last in file.read(INDEX_TAIL)
+        except OSError as error:
+            raise FileError(f"{self.index} cannot be read: {error.strerror}") from error
 
     def write(
         self, format: str, batches: Batches, classes: Sequence[str], folders: Sequence[str],

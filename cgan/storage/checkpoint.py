@@ -1,78 +1,158 @@
 """safetensors files with a JSON header: the generator, the judge, and the state of a run.
 
 Each file has one metadata key, ``cgan``, that holds sorted JSON. Nothing is pickled. Writes are
-atomic, and the previous state is kept.
+atomic. A file may come from anyone: its header is checked before its tensors are read.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor
 
-from cgan.errors import FileError
+from cgan.errors import FileError, one_line
 from cgan.storage.atomic import write_atomically
-from cgan.storage.paths import STATE_FILES
+from cgan.storage.headers import GENERATOR_RULES, JUDGE_RULES, STATE_RULES, find_fault
+from cgan.storage.limits import MAX_HEADER_BYTES
+from cgan.storage.safe_reading import parse_object
 
 GENERATOR = "cgan-generator"
 STATE = "cgan-state"
 JUDGE = "cgan-judge"
 FORMAT_VERSIONS = {GENERATOR: 2, STATE: 2, JUDGE: 1}
 """The version of each format that this package writes; it reads all versions up to that."""
+RULES = {GENERATOR: GENERATOR_RULES, STATE: STATE_RULES, JUDGE: JUDGE_RULES}
 
-RENAMED_MODULES = {"entrance": "embed", "raises": "up", "halves": "down"}
-"""Module names in files of format version 1, and their names in version 2."""
+Layout = dict[str, tuple[str, tuple[int, ...]]]
+"""By name of a tensor: its dtype as safetensors calls it, and its shape."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An open file whose header is valid; its tensors are not read yet.
+
+    Attributes:
+        path: the file.
+        header: its header.
+        file: the same file, opened by safetensors.
+    """
+
+    path: Path
+    header: dict[str, Any]
+    file: Any
+
+    def layout(self) -> Layout:
+        """The dtypes and shapes of its tensors."""
+        slices = {name: self.file.get_slice(name) for name in self.file.keys()}  # noqa: SIM118
+        return {name: (one.get_dtype(), tuple(one.get_shape())) for name, one in slices.items()}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All its tensors, on the CPU.
+
+        Raises:
+            FileError: they cannot be read, or do not fit in memory.
+        """
+        try:
+            # Copies: safetensors' own tensors are views of the file, which may be replaced.
+            return {
+                name: self.file.get_tensor(name).clone()
+                for name in self.file.keys()  # noqa: SIM118
+            }
+        except (SafetensorError, OSError, RuntimeError) as error:
+            raise FileError(f"{self.path} cannot be read ({one_line(error)})") from error
+
+
+@contextmanager
+def open_checkpoint(path: Path, format: str) -> Iterator[Checkpoint]:
+    """Open a file of the given format.
+
+    Raises:
+        FileError: the file is missing, empty, damaged, a pickle, of another program, of another
+            format or of a newer version, or its header is invalid; the message says which.
+    """
+    if not path.is_file():
+        raise FileError(f"there is no file {path}")
+    try:
+        _check_header_size(path)
+        opened = safe_open(path, framework="pt")
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise FileError(_explain_unreadable(path, error)) from error
+    with opened as file:
+        yield Checkpoint(path, _parse_header(path, format, file.metadata() or {}), file)
+
+
+def read_header(path: Path, format: str) -> dict[str, Any]:
+    """The header of a file; raises ``FileError`` like ``open_checkpoint``."""
+    with open_checkpoint(path, format) as file:
+        return file.header
 
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write tensors and a header (any JSON) as one safetensors file, atomically.
 
     Raises:
-        FileError: the file cannot be written; an existing file is unchanged.
+        FileError: the file cannot be written, or its header could not be read back; an existing
+            file is unchanged.
     """
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(header, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    write_atomically(path, save(plain, metadata={"cgan": text}))
-
-
-def read_header(path: Path, format: str) -> dict[str, Any]:
-    """Read the header of a file of the given format.
-
-    Raises:
-        FileError: the file is missing, empty, damaged, a pickle, of another program, of another
-            format or of a newer version; the message says which.
-    """
-    if not path.is_file():
-        raise FileError(f"there is no file {path}")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise FileError(_explain_unreadable(path, error)) from error
-    try:
-        header = json.loads(metadata["cgan"])
-        found, version = header["format"], int(header["format_version"])
-    except (KeyError, ValueError, TypeError):
-        raise FileError(f"{path} was written by another program, not by cgan") from None
-    if found != format:
-        raise FileError(f"{path} is a {found} file, not a {format} file")
-    if version > FORMAT_VERSIONS[format]:
+        content = save(plain, metadata={"cgan": text})
+    except UnicodeEncodeError as error:
+        name = error.object[: error.end].rpartition('"')[2]
         raise FileError(
-            f"{path} has format version {version} and this cgan knows up to "
-            f"{FORMAT_VERSIONS[format]}: upgrade cgan"
+            f"{path} was not written, because {name!r}… in its header is not valid Unicode: "
+            "rename it"
+        ) from error
+    if (size := int.from_bytes(content[:8], "little")) > MAX_HEADER_BYTES:
+        raise FileError(
+            f"{path} was not written, because its header would have {size:,} bytes and the limit "
+            f"is {MAX_HEADER_BYTES:,}: use fewer classes or shorter names"
         )
-    return cast("dict[str, Any]", header)
+    write_atomically(path, content)
 
 
 def new_header(format: str) -> dict[str, Any]:
     """The first two keys of every header."""
     return {"format": format, "format_version": FORMAT_VERSIONS[format]}
+
+
+def _check_header_size(path: Path) -> None:
+    """Check the length that a file declares for its header, before anything reads the header."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+    if size > MAX_HEADER_BYTES:
+        raise ValueError(f"a header of {size:,} bytes; the limit is {MAX_HEADER_BYTES:,}")
+
+
+def _parse_header(path: Path, format: str, metadata: Mapping[str, str]) -> dict[str, Any]:
+    foreign = FileError(f"{path} was written by another program, not by cgan")
+    try:
+        header = parse_object(metadata["cgan"])
+    except KeyError:
+        raise foreign from None
+    except ValueError as error:
+        raise FileError(f"{path} has an invalid header: {one_line(error)}") from error
+    found, version = header.get("format"), header.get("format_version")
+    if not isinstance(found, str) or type(version) is not int or version < 1:
+        raise foreign
+    if found != format:
+        raise FileError(f"{path} is a {found[:40]} file, not a {format} file")
+    if version > FORMAT_VERSIONS[format]:
+        raise FileError(
+            f"{path} has format version {version} and this cgan knows up to "
+            f"{FORMAT_VERSIONS[format]}: upgrade cgan"
+        )
+    if fault := find_fault(header, RULES[format]):
+        raise FileError(f"{path} has an invalid header: {fault}")
+    return header
 
 
 def _explain_unreadable(path: Path, error: Exception) -> str:
@@ -84,113 +164,6 @@ def _explain_unreadable(path: Path, error: Exception) -> str:
         return f"{path} cannot be read: {reason.strerror}"
     if not start:
         return f"{path} is empty"
-    if start == b"PK\x03\x04" or (start[0] == 0x80 and start[1] <= 5):
+    if start == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] <= b"\x05"):
         return f"{path} is a pickle, which can run any code when loaded: cgan never loads one"
-    return f"{path} is damaged or is not a safetensors file ({error})"
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, on the CPU.
-
-    Raises:
-        FileError: the file is damaged.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise FileError(f"{path} is damaged ({error})") from error
-
-
-def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Load weights into a network; raises ``FileError`` if they do not fit."""
-    known = network.state_dict().keys()
-    renamed = {}
-    for key, tensor in tensors.items():
-        module, dot, rest = key.partition(".")
-        new = RENAMED_MODULES.get(module, module) + dot + rest
-        renamed[key if key in known else new] = tensor
-    try:
-        network.load_state_dict(renamed)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise FileError(f"{path} does not fit the networks of its config: {reason}") from error
-
-
-def pack_state(
-    networks: Mapping[str, nn.Module],
-    optimizers: Mapping[str, torch.optim.Optimizer],
-    device: torch.device,
-) -> dict[str, Tensor]:
-    """Weights, buffers, optimiser moments and torch's random state as one flat dict."""
-    tensors = {"random.cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        tensors["random.cuda"] = torch.cuda.get_rng_state(device)
-    for name, network in networks.items():
-        tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
-    for name, optimizer in optimizers.items():
-        for index, moments in optimizer.state_dict()["state"].items():
-            tensors |= {f"{name}.{index}.{key}": value for key, value in moments.items()}
-    return tensors
-
-
-def unpack_state(
-    tensors: Mapping[str, Tensor],
-    networks: Mapping[str, nn.Module],
-    optimizers: Mapping[str, torch.optim.Optimizer],
-    device: torch.device,
-    path: Path,
-) -> None:
-    """Restore the result of ``pack_state``, the random state last."""
-    for name, network in networks.items():
-        load_weights(network, _select(tensors, name), path)
-    for name, optimizer in optimizers.items():
-        weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-        moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in _select(tensors, name).items():
-            index, _, moment = key.partition(".")
-            if value.shape == weights[int(index)].shape:
-                # Use the weight's memory format, as fused Adam requires.
-                value = torch.empty_like(weights[int(index)]).copy_(value)
-            moments.setdefault(int(index), {})[moment] = value
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
-    torch.set_rng_state(tensors["random.cpu"])
-    if device.type == "cuda" and "random.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["random.cuda"], device)
-
-
-def save_state(folder: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Save a state in a run folder, and keep the previous state as a second file."""
-    last, before = (folder / name for name in STATE_FILES)
-    fresh = folder / "state-next.safetensors"
-    save_tensors(fresh, tensors, {**new_header(STATE), **header})
-    if last.exists():
-        last.replace(before)
-    fresh.replace(last)
-
-
-def load_state(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any], list[str]]:
-    """Load the newest readable state of a run.
-
-    Returns:
-        its path, its tensors, its header, and the problems with newer states.
-
-    Raises:
-        FileError: there is no readable state.
-    """
-    problems: list[str] = []
-    for name in STATE_FILES:
-        path = folder / name
-        if path.exists():
-            try:
-                header = read_header(path, STATE)
-                return path, read_tensors(path), header, problems
-            except FileError as error:
-                problems.append(str(error))
-    reason = "; ".join(problems) or f"{folder} holds no state"
-    raise FileError(f"there is nothing to resume from: {reason}")
-
-
-def _select(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    prefix = f"{name}."
-    return {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
+    return f"{path} is damaged or is not a safetensors file ({one_line(error)})"

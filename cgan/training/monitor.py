@@ -20,6 +20,7 @@ from cgan.evaluation.reference import Reference
 from cgan.runtime.device import explain_out_of_memory
 from cgan.sampling.sampler import Sampler
 from cgan.storage.checkpoint import GENERATOR, read_header
+from cgan.storage.limits import MAX_CONFUSION_CLASSES
 from cgan.storage.paths import BEST_FILE, JUDGE_FILE
 
 EVAL_IMAGES = 2_000
@@ -94,9 +95,12 @@ class EvalResult:
         return {name: value for name, value in found.items() if value is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """The ``measured`` entry of a generator's header."""
+        """The ``measured`` entry of a generator's header, whose size is limited."""
+        control = self.control.to_dict()
+        if len(self.control.classes) > MAX_CONFUSION_CLASSES:
+            del control["confusion"]
         return {
-            **self.control.to_dict(),
+            **control,
             "split": self.split,
             "real_control": self.real_control,
             "fid": self.fid,
@@ -237,8 +241,8 @@ def _read_best(folder: Path) -> dict[str, Any] | None:
     """The measurements of the best generator of a resumed run."""
     try:
         measured: dict[str, Any] = read_header(folder / BEST_FILE, GENERATOR)["measured"]
-    except (FileError, KeyError):
+    except FileError:
         return None
     if "least_shortfall" in measured:  # written by version 0.1
         measured["lowest_selection_score"] = measured.pop("least_shortfall")
-    return measured if "lowest_selection_score" in measured else None
+    return measured if {"lowest_selection_score", "fid"} <= measured.keys() else None

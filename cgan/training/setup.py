@@ -14,6 +14,7 @@ from cgan.errors import ConfigError, DataError, DeviceError
 from cgan.runtime.device import configure_backends, find_device
 from cgan.runtime.distributed import World
 from cgan.runtime.rank import local_rank
+from cgan.storage.limits import MAX_CLASSES
 
 logger = logging.getLogger("cgan")
 
@@ -64,6 +65,11 @@ def load_training_data(config: Config, world: World) -> ImageDataset | ImageFold
         world.barrier()
     if not len(dataset):
         raise DataError(f"there are no images in {config.data.source}")
+    if len(dataset.classes) > MAX_CLASSES:
+        raise DataError(
+            f"{config.data.source} has {len(dataset.classes):,} classes: the limit is "
+            f"{MAX_CLASSES:,}"
+        )
     if config.model.conditional and len(dataset.classes) == 1:
         raise DataError(
             f"{config.data.source} has one class only ({dataset.classes[0]}), so there is nothing "

@@ -20,16 +20,9 @@ from cgan.errors import DivergedError, RunError
 from cgan.models import build_networks
 from cgan.runtime.distributed import World
 from cgan.sampling.sampler import Sampler
-from cgan.storage.checkpoint import (
-    GENERATOR,
-    load_state,
-    new_header,
-    pack_state,
-    save_state,
-    save_tensors,
-    unpack_state,
-)
+from cgan.storage.checkpoint import GENERATOR, new_header, save_tensors
 from cgan.storage.paths import GENERATOR_FILE
+from cgan.storage.run_state import load_state, pack_state, save_state, unpack_state
 from cgan.training.ema import frozen_copy
 
 

@@ -13,13 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from typer.testing import Result
 
 import cgan
 from cgan.config_io import load_config
 from cgan.evaluation.judge import Judge
-from cgan.storage.checkpoint import read_header, read_tensors, save_tensors
+from cgan.storage.checkpoint import read_header, save_tensors
 from cgan.storage.paths import JUDGE_FILE, PACKAGED
 from tests.conftest import make_pets, open_image
 
@@ -289,7 +289,7 @@ def test_bad_generator_files(shell: Shell, small_run: cgan.Run, tmp_path: Path) 
     refused(shell("generate", path), "is a pickle")
     path.write_bytes(small_run.generator.read_bytes()[:-10])
     refused(shell("evaluate", path), "damaged")
-    tensors = read_tensors(small_run.generator)
+    tensors = load_file(small_run.generator)
     save_file(tensors, path)
     refused(shell("info", path), "another program")
     header = read_header(small_run.generator, "cgan-generator")

@@ -12,13 +12,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from safetensors.torch import load_file
 from typer.testing import Result
 
 from cgan.cli import tables
 from cgan.cli.options import load_model
 from cgan.console import printable
 from cgan.evaluation.control import Control
-from cgan.storage.checkpoint import GENERATOR, read_header, read_tensors, save_tensors
+from cgan.storage.checkpoint import GENERATOR, read_header, save_tensors
 from cgan.storage.paths import PACKAGED
 from tests.conftest import make_pets
 from tests.evaluation.test_html import CONFUSION, make_report
@@ -40,7 +41,7 @@ def unsafe(tmp_path: Path) -> Path:
     packaged = PACKAGED / "mnist" / "generator.safetensors"
     header = {**read_header(packaged, GENERATOR), "classes": CLASSES}
     path = tmp_path / "unsafe.safetensors"
-    save_tensors(path, read_tensors(packaged), header)
+    save_tensors(path, load_file(packaged), header)
     return path
 
 
@@ -124,7 +125,7 @@ def test_errors_are_printable(words: tuple[str, ...], shell: Shell) -> None:
 
 
 def test_log_messages_and_shown_config_are_printable(shell: Shell, tmp_path: Path) -> None:
-    folder = make_pets(tmp_path / "my \x1b[2J\u202epets")
+    folder = make_pets(tmp_path / "my \u202epets")
     (folder / "cat" / "\x1b[2J\n.png").write_bytes(b"broken")
     result = shell("train", "--data", folder, "--skip-broken", "--dry-run")
     assert result.exit_code == 0, result.output
@@ -179,7 +180,8 @@ def test_paths_that_are_not_utf_8(shell: Shell, unsafe: Path, tmp_path: Path) ->
     ):
         result = shell(*words)
         assert result.exit_code == 2, words
-        assert r"caf\udce9 is not valid UTF-8: rename it" in result.stderr
+        assert "UTF-8" in result.stderr
+        assert r"caf\udce9" in result.stderr
     drawn = shell("generate", unsafe, "-n", 1, "--out", latin / "drawn")
     assert drawn.stdout == "caf\\udce9/drawn\n"
     assert len(list((latin / "drawn").iterdir())) == 10

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import onnx
 import pytest
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from typer.testing import Result
 
 import cgan
@@ -22,9 +25,11 @@ from cgan.errors import ConfigError, FileError, RunError, UnknownNameError
 from cgan.models import build_networks
 from cgan.sampling.class_names import Request
 from cgan.sampling.export import export
-from cgan.sampling.onnx import OnnxSampler, file_digest, open_export
-from cgan.storage.checkpoint import read_header, read_tensors, save_tensors
+from cgan.sampling.onnx import OnnxSampler, open_export
+from cgan.sampling.onnx_metadata import split_metadata
+from cgan.storage.checkpoint import read_header, save_tensors
 from cgan.storage.images import to_pixels
+from cgan.storage.limits import MAX_EXPORT_EXTRA
 from cgan.storage.paths import GENERATOR_FILE, PACKAGED
 from tests.conftest import open_image
 
@@ -164,8 +169,11 @@ def test_the_file_says_what_it_is_and_nothing_of_this_machine(exported: Path) ->
     (about,) = model.metadata_props
     told = json.loads(about.value)
     assert about.key == "cgan"
-    assert (told["format"], told["format_version"]) == ("cgan-onnx", 1)
-    assert told["sha256"] == file_digest(exported)
+    assert (told["format"], told["format_version"]) == ("cgan-onnx", 2)
+    assert told["sha256"] == sha256(exported.read_bytes()).hexdigest()
+    network = onnx.load(exported.with_suffix(".onnx"))
+    del network.metadata_props[:]
+    assert told["network_sha256"] == sha256(network.SerializeToString()).hexdigest()
     assert told["generator"] == read_header(exported, "cgan-generator")
     assert about.value == json.dumps(told, sort_keys=True, ensure_ascii=False)
     assert str(Path(cgan.__file__).parent).encode() not in model.SerializeToString()
@@ -219,8 +227,8 @@ def test_a_stale_export_is_not_used(own: Path, shell: Shell) -> None:
     assert open_export(own) is not None
     header = read_header(own, "cgan-generator")
     measured = {**header["measured"], "control_accuracy": 0.5}
-    save_tensors(own, read_tensors(own), {**header, "measured": measured})
-    draws_with_torch(shell, own, "generator.onnx does not match", f"run cgan export {own} again")
+    save_tensors(own, load_file(own), {**header, "measured": measured})
+    draws_with_torch(shell, own, "generator.onnx does not match", f"run cgan export {own}")
 
 
 def test_without_onnxruntime(own: Path, shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,29 +236,167 @@ def test_without_onnxruntime(own: Path, shell: Shell, monkeypatch: pytest.Monkey
     draws_with_torch(shell, own)
 
 
-@pytest.mark.parametrize("kind", ["torn", "empty", "foreign", "newer"])
-def test_what_is_no_export_is_not_used(
-    kind: str, own: Path, shell: Shell, capfd: pytest.CaptureFixture[str]
-) -> None:
+def rewrite(path: Path, network: bytes | None = None, **changes: object) -> None:
+    """Change an export so that its hash of the network is right."""
+    model = onnx.load(path)
+    about = json.loads(model.metadata_props[0].value)
+    del model.metadata_props[:]
+    network = model.SerializeToString() if network is None else network
+    about |= {"network_sha256": sha256(network).hexdigest(), **changes}
+    path.write_bytes(network + metadata(cgan=json.dumps(about)))
+
+
+def metadata(**entries: str) -> bytes:
+    model = onnx.ModelProto()
+    for key, value in entries.items():
+        model.metadata_props.add(key=key, value=value)
+    return bytes(model.SerializeToString())
+
+
+def with_one_bit_changed(content: bytes) -> bytes:
+    at = len(content) // 2
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("kind", "word"),
+    [
+        ("torn", "is damaged, or was not written by this version"),
+        ("empty", "is damaged, or was not written by this version"),
+        ("foreign", "is damaged, or was not written by this version"),
+        ("more metadata", "is damaged, or was not written by this version"),
+        ("older", "is damaged, or was not written by this version"),
+        ("newer", "is damaged, or was not written by this version"),
+        ("other", "is damaged, or was not written by this version"),
+        ("deep", "is damaged, or was not written by this version"),
+        ("no header", "is damaged, or was not written by this version"),
+        ("one bit", "is damaged:"),
+        ("more weights", "is damaged:"),
+        ("no hash", "does not match generator.safetensors"),
+        (
+            "bad header",
+            "has an invalid header (classes is not a list of 1 to 65,536 different names",
+        ),
+        ("large", "is larger than"),
+        ("folder", "is not a file"),
+    ],
+)
+def test_what_is_no_export_never_reaches_onnxruntime(
+    kind: str, word: str, own: Path, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    def refuse(*_: object) -> None:
+        raise AssertionError("onnxruntime was asked")
+
+    monkeypatch.setattr("cgan.sampling.onnx.open_session", refuse)
     path = own.with_suffix(".onnx")
     content = path.read_bytes()
     model = onnx.load_from_string(content)
-    about = model.metadata_props[0]
-    if kind == "foreign":
-        model.ClearField("metadata_props")
-    about.value = about.value.replace('"format_version": 1, "gen', '"format_version": 2, "gen')
-    other = model.SerializeToString()
-    path.write_bytes({"torn": content[: len(content) // 2], "empty": b""}.get(kind, other))
-    words = ("damaged or is not",) if kind in ("torn", "empty") else ("this version of cgan",)
-    draws_with_torch(shell, own, *words)
-    printed = capfd.readouterr().err.splitlines()  # onnxruntime has nothing to add
-    assert all(line.startswith("warning") for line in printed)
+    told = json.loads(model.metadata_props[0].value)
+    model.ClearField("metadata_props")
+    network = model.SerializeToString()
+    deep = metadata(cgan="[" * 100_000)
+    path.write_bytes(
+        {
+            "torn": content[: len(content) // 2],
+            "empty": b"",
+            "foreign": network,
+            "more metadata": content + metadata(other="x"),
+            "deep": network + deep,
+            "one bit": with_one_bit_changed(content),
+            "more weights": content + onnx.ModelProto(graph=model.graph).SerializeToString(),
+        }.get(kind, content)
+    )
+    changes: dict[str, dict[str, object]] = {
+        "older": {"format_version": 1},
+        "newer": {"format_version": 3},
+        "other": {"format": ["cgan-onnx"]},
+        "no header": {"generator": []},
+        "no hash": {"sha256": None},
+        "bad header": {"generator": {**told["generator"], "classes": []}},
+    }
+    if kind in changes:
+        rewrite(path, **changes[kind])
+    if kind == "large":
+        os.truncate(path, own.stat().st_size + MAX_EXPORT_EXTRA + 1)
+    if kind == "folder":
+        path.unlink()
+        path.mkdir()
+    assert open_export(own) is None
+    (record,) = caplog.records
+    assert word in record.getMessage()
+    assert record.getMessage().endswith(f": using torch; run cgan export {own}")
+
+
+def test_torn_exports_draw_with_torch(own: Path, shell: Shell) -> None:
+    path = own.with_suffix(".onnx")
+    path.write_bytes(path.read_bytes()[:-1])
+    draws_with_torch(shell, own, "is damaged", f"run cgan export {own}")
+
+
+def test_every_cut_and_every_changed_byte_is_noticed(exported: Path) -> None:
+    content = exported.with_suffix(".onnx").read_bytes()
+    _, digest = split_metadata(content)
+    cut = range(0, len(content), len(content) // 50)
+    assert all(raises(content[:length]) for length in cut)
+    for at in (0, 1, 30, len(content) // 3):
+        changed = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+        assert raises(changed) or split_metadata(changed)[1] != digest
+
+
+def raises(content: bytes) -> bool:
+    try:
+        split_metadata(content)
+    except ValueError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xff" * 11,  # a number without an end
+        b"\x72\xff\xff\xff\xff\x7f",  # longer than the file
+        b"\x72",
+        b"\x73",  # an unknown wire type
+        b"\x0d\x00\x00\x00",  # three of four bytes
+        b"\x09\x00",  # one of eight bytes
+        b"\x72\x02\x0a\x05",  # an entry whose key is longer than the entry
+        b"",
+    ],
+)
+def test_what_is_no_protobuf_is_refused(content: bytes) -> None:
+    with pytest.raises(ValueError, match=r"protobuf|metadata"):
+        split_metadata(content)
+
+
+def test_fields_of_all_kinds_are_skipped() -> None:
+    others = b"\x08\x96\x01" + b"\x15abcd" + b"\x19abcdefgh" + b"\x22\x03abc"
+    text, digest = split_metadata(others[:3] + metadata(cgan="é") + others[3:])
+    assert text.decode() == "é"
+    assert digest == sha256(others).hexdigest()
+
+
+def test_a_forged_network_is_one_sentence(own: Path, shell: Shell) -> None:
+    path = own.with_suffix(".onnx")
+    content = path.read_bytes()
+    rewrite(path, network=b"\x08\x0a")
+    drawn = shell("generate", own, "--digit", 7, "-n", 4, "--out", "a.png")
+    assert drawn.exit_code == 0, drawn.output
+    assert "onnxruntime cannot read" in drawn.stderr
+    path.write_bytes(content)
+    rewrite(path, generator={**cgan.load(own).header, "image_shape": [1, 8, 8]})
+    refused = shell("generate", own, "--digit", 7, "-n", 4, "--out", "b.png")
+    assert (refused.exit_code, refused.stdout, refused.stderr.count("\n")) == (2, "", 1)
+    assert "onnxruntime failed to run" in refused.stderr
+    assert "images of the shape [64, 1, 28, 28]" in refused.stderr
+    assert not Path("b.png").exists()
 
 
 def test_verified_pictures_need_torch(own: Path, shell: Shell) -> None:
     result = shell("generate", own, "--digit", 7, "-n", 4, "--verify", "--out", "v.png")
     assert result.exit_code == 0, result.output
-    assert "the judge accepted 4 of" in result.stderr
+    assert " accepted 4 of" in result.stderr
 
 
 def test_the_command(own: Path, shell: Shell, tmp_path: Path) -> None:

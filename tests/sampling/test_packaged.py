@@ -43,7 +43,7 @@ def test_a_seven_right_after_installation(shell: Shell, tmp_path: Path) -> None:
         assert image.mode == "L"
     verified = shell("generate", "mnist", "--verify", "-n", 20, "--out", "all.png")
     assert verified.exit_code == 0, verified.output
-    assert "the judge accepted 200 of" in verified.stderr
+    assert "of MNIST accepted 200 of" in verified.stderr
 
 
 def test_a_run_of_ones_own_goes_first(shell: Shell, tmp_path: Path, small_run: cgan.Run) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import cgan
 from cgan.errors import (
@@ -17,7 +18,7 @@ from cgan.errors import (
 from cgan.models import build_pair
 from cgan.sampling.rejection import RejectionSampler
 from cgan.sampling.sampler import Sampler
-from cgan.storage.checkpoint import read_header, read_tensors, save_tensors
+from cgan.storage.checkpoint import read_header, save_tensors
 from cgan.storage.images import to_pixels
 
 
@@ -137,7 +138,7 @@ def test_header_describes_the_generator(small_run: cgan.Run, sampler: Sampler) -
 
 def test_files_that_do_not_fit_their_header(small_run: cgan.Run, tmp_path: Path) -> None:
     header = read_header(small_run.generator, "cgan-generator")
-    tensors = read_tensors(small_run.generator)
+    tensors = load_file(small_run.generator)
     path = tmp_path / "g.safetensors"
     save_tensors(path, {"x": torch.zeros(1)}, header)
     with pytest.raises(FileError, match="does not fit"):

@@ -1,4 +1,4 @@
-"""Files: what is not ours is named, what is torn is passed over, everything comes back."""
+"""Files: what is not ours is named, everything comes back, and nothing else changes it."""
 
 import json
 import pickle
@@ -7,28 +7,32 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
 from cgan.errors import FileError
-from cgan.storage.checkpoint import (
-    STATE,
-    load_state,
-    pack_state,
-    read_header,
-    read_tensors,
-    save_state,
-    save_tensors,
-    unpack_state,
-)
-from cgan.storage.paths import STATE_FILES
+from cgan.storage.checkpoint import STATE, open_checkpoint, read_header, save_tensors
 
 TENSORS = {"w": torch.arange(6.0).view(2, 3)}
-CPU = torch.device("cpu")
-HEADER = {"format": "cgan-generator", "format_version": 1, "classes": ["é", "b"]}
+HEADER = {
+    "format": "cgan-generator",
+    "format_version": 1,
+    "config": {"name": "a", "model": {"latent_dim": 4, "conditional": True}},
+    "classes": ["é", "b"],
+    "image_shape": [1, 8, 8],
+    "data": "digits",
+    "images_seen": 0,
+    "seconds": 0.5,
+    "measured": {},
+    "versions": {"cgan": "0.1.0"},
+}
 
 
 def read(path: Path) -> dict[str, object]:
     return read_header(path, "cgan-generator")
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    with open_checkpoint(path, "cgan-generator") as file:
+        return file.tensors()
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -73,7 +77,7 @@ def test_what_is_not_ours_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileError, match="another program"):
         read(path)
     save_file(TENSORS, path, metadata={"cgan": "[]"})
-    with pytest.raises(FileError, match="another program"):
+    with pytest.raises(FileError, match="invalid header: it is not a JSON object"):
         read(path)
     save_tensors(path, TENSORS, {"format": STATE, "format_version": 1})
     with pytest.raises(FileError, match="is a cgan-state file"):
@@ -102,57 +106,35 @@ def test_torn_files_are_recognised(keep: int, tmp_path: Path) -> None:
         read(path)
 
 
-def make() -> tuple[nn.Module, torch.optim.Optimizer]:
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 1))
-    network.to(memory_format=torch.channels_last)
-    return network, torch.optim.Adam(network.parameters(), 1e-2, (0.0, 0.99), fused=True)
-
-
-def learn(network: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
-    for _ in range(steps):
-        optimizer.zero_grad()
-        network(torch.randn(4, 3, 8, 8)).square().sum().backward()
-        optimizer.step()
-
-
-def test_state_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    network, optimizer = make()
-    learn(network, optimizer, 3)
-    save_state(tmp_path, pack_state({"net": network}, {"opt": optimizer}, CPU), {"steps": 3})
-    learn(network, optimizer, 3)
-
-    again, its_optimizer = make()
-    path, tensors, header, problems = load_state(tmp_path)
-    unpack_state(tensors, {"net": again}, {"opt": its_optimizer}, CPU, path)
-    learn(again, its_optimizer, 3)
-    assert header["steps"] == 3
-    assert problems == []
-    for (name, one), two in zip(
-        network.state_dict().items(), again.state_dict().values(), strict=True
-    ):
-        assert torch.equal(one, two), name
-
-
-def test_two_states_are_kept_and_a_torn_one_is_passed_over(tmp_path: Path) -> None:
-    for step in (1, 2, 3):
-        save_state(tmp_path, {"x": torch.tensor(step)}, {"steps": step})
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(STATE_FILES)
-    assert load_state(tmp_path)[2]["steps"] == 3
-    last = tmp_path / STATE_FILES[0]
-    last.write_bytes(last.read_bytes()[:-2])
-    path, tensors, header, problems = load_state(tmp_path)
-    assert (path.name, header["steps"], tensors["x"].item()) == (STATE_FILES[1], 2, 2)
-    assert len(problems) == 1
-    assert "damaged" in problems[0]
-    path.write_bytes(b"")
-    with pytest.raises(FileError, match=r"nothing to resume from.*damaged.*empty"):
-        load_state(tmp_path)
-
-
 def test_header_is_one_key_of_sorted_json(tmp_path: Path) -> None:
     save_tensors(tmp_path / "g", TENSORS, HEADER)
     raw = (tmp_path / "g").read_bytes()
     start = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
     assert list(start) == ["cgan"]
     assert list(json.loads(start["cgan"])) == sorted(HEADER)
+
+
+def test_tensors_do_not_change_with_their_file(tmp_path: Path) -> None:
+    path = tmp_path / "g.safetensors"
+    save_tensors(path, TENSORS, HEADER)
+    found = read_tensors(path)["w"]
+    path.write_bytes(bytes(path.stat().st_size))
+    assert torch.equal(found, TENSORS["w"])
+
+
+def test_layout_is_known_before_the_tensors_are_read(tmp_path: Path) -> None:
+    save_tensors(tmp_path / "g", {**TENSORS, "n": torch.tensor(3)}, HEADER)
+    with open_checkpoint(tmp_path / "g", "cgan-generator") as file:
+        assert file.layout() == {"w": ("F32", (2, 3)), "n": ("I64", ())}
+
+
+def test_what_could_not_be_read_back_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "g.safetensors"
+    with pytest.raises(FileError, match=r"because 'caf\\udce9'… in its header is not valid"):
+        save_tensors(path, TENSORS, {**HEADER, "classes": ["caf\udce9"]})
+    monkeypatch.setattr("cgan.storage.checkpoint.MAX_HEADER_BYTES", 300)
+    with pytest.raises(FileError, match=r"header would have \d{3} bytes and the limit is 300"):
+        save_tensors(path, TENSORS, HEADER)
+    assert list(tmp_path.iterdir()) == []

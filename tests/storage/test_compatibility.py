@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import cgan
 from cgan.config_io import load_config
@@ -13,13 +14,12 @@ from cgan.storage.checkpoint import (
     FORMAT_VERSIONS,
     GENERATOR,
     STATE,
-    load_state,
-    load_weights,
     read_header,
-    read_tensors,
     save_tensors,
 )
 from cgan.storage.paths import STATE_FILES
+from cgan.storage.run_state import load_state
+from cgan.storage.weights import load_weights
 from cgan.training.state import TrainState
 
 OLD_NAMES = {"embed": "entrance", "up": "raises", "down": "halves"}
@@ -39,7 +39,7 @@ def make_old(path: Path, format: str) -> None:
     """Rewrite a file as version 0.1 wrote it."""
     tensors = {
         ".".join(OLD_NAMES.get(part, part) for part in name.split(".")): tensor
-        for name, tensor in read_tensors(path).items()
+        for name, tensor in load_file(path).items()
     }
     header = read_header(path, format)
     if "config" in header:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import cgan
 from cgan.config_io import load_config
@@ -23,7 +24,7 @@ from cgan.models.conditioning import BatchNorm, sync_batch_norm
 from cgan.runtime import distributed
 from cgan.runtime.device import find_device
 from cgan.runtime.distributed import SINGLE_PROCESS, World, process_group
-from cgan.storage.checkpoint import load_state, read_tensors
+from cgan.storage.run_state import load_state
 from cgan.training.setup import check_batch_splits
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
@@ -148,7 +149,7 @@ def test_a_process_that_dies_ends_the_run_and_it_goes_on(tmp_path: Path) -> None
     budget = (seen // 64 + 10) * 64
     train_alone(folder, budget, resume=True)
     assert load_state(folder)[2]["images_seen"] == budget
-    assert all(t.isfinite().all() for t in read_tensors(folder / "generator.safetensors").values())
+    assert all(t.isfinite().all() for t in load_file(folder / "generator.safetensors").values())
 
 
 def test_parts_are_the_same_batches() -> None:

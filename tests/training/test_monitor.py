@@ -11,7 +11,7 @@ import torch
 import cgan
 from cgan.config_io import load_config
 from cgan.data import ImageDataset, ImageFolder, Split, load_pictures
-from cgan.errors import CganError
+from cgan.errors import CganError, DataError
 from cgan.evaluation.control import Control
 from cgan.evaluation.judge import Judge
 from cgan.sampling.class_names import Request
@@ -216,3 +216,26 @@ def test_weights_that_are_no_numbers_end_the_run_in_one_sentence(
     overrides = {"images": 1_280, "eval_every_images": 640, "device": "cpu"}
     with pytest.raises(CganError, match="not finite"):
         cgan.train(load_config("digits-mlp", overrides), tmp_path / "run")
+
+
+def test_a_header_holds_no_confusion_matrix_of_many_classes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert result().to_dict()["confusion"] == [[99, 1], [1, 99]]
+    monkeypatch.setattr("cgan.training.monitor.MAX_CONFUSION_CLASSES", 1)
+    assert result().to_dict() == {
+        key: value for key, value in result().control.to_dict().items() if key != "confusion"
+    } | {
+        "fid": 1.0, "fid_real": 0.5, "diversity_least": 0.9, "background_ink": None,
+        "features": "judge of pets", "selection_score": result().selection_score,
+    }  # fmt: skip
+
+
+def test_more_classes_than_a_generator_file_may_have(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cgan.training.setup.MAX_CLASSES", 1)
+    config = load_config("folder-dcgan", {"data.source": str(pets)})
+    with pytest.raises(DataError, match="pets has 2 classes: the limit is 1"):
+        cgan.train(config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

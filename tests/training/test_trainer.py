@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch._dynamo.backends.debugging import aot_eager
 
@@ -23,9 +24,9 @@ from cgan.errors import ConfigError, DataError, DeviceError, DivergedError, File
 from cgan.evaluation.control import measure_control
 from cgan.evaluation.judge import Judge
 from cgan.losses import LOSSES, Loss
-from cgan.storage.checkpoint import load_state, read_tensors
 from cgan.storage.metrics import read_metrics
 from cgan.storage.paths import JUDGE_FILE, PACKAGED, STATE_FILES
+from cgan.storage.run_state import load_state
 from cgan.training.state import TrainState
 from tests.conftest import make_pets, mnist_folder, write_idx
 
@@ -37,7 +38,7 @@ def quick(**changes: object) -> cgan.Config:
 
 
 def same_weights(left: Path, right: Path) -> bool:
-    one, two = read_tensors(left), read_tensors(right)
+    one, two = load_file(left), load_file(right)
     return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
 
 
@@ -198,12 +199,12 @@ def test_torn_state_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixt
 
     logging.getLogger("cgan").propagate = True
     run = cgan.train(quick(), tmp_path / "run")
-    wanted = read_tensors(run.generator)
+    wanted = load_file(run.generator)
     last = run.folder / STATE_FILES[0]
     last.write_bytes(last.read_bytes()[:1000])
     cgan.train(quick(), tmp_path / "run", resume=True)
     assert "damaged" in caplog.text
-    assert all(torch.equal(wanted[k], v) for k, v in read_tensors(run.generator).items())
+    assert all(torch.equal(wanted[k], v) for k, v in load_file(run.generator).items())
 
 
 def test_resume_needs_the_same_config_and_a_state(tmp_path: Path) -> None:
@@ -387,7 +388,7 @@ def test_control_is_measured_and_written_into_the_generator(
 
 def test_averaged_generator_is_what_is_kept(tmp_path: Path) -> None:
     run = cgan.train(quick(), tmp_path / "run")
-    state, kept = read_tensors(run.folder / STATE_FILES[0]), read_tensors(run.generator)
+    state, kept = load_file(run.folder / STATE_FILES[0]), load_file(run.generator)
     for name, tensor in kept.items():
         assert torch.equal(tensor, state[f"ema.{name}"])
     assert any(not torch.equal(t, state[f"G.{name}"]) for name, t in kept.items())
@@ -496,7 +497,7 @@ def test_training_compiled_by_inductor_agrees(
 
 
 def same_keys(left: Path, right: Path) -> bool:
-    return read_tensors(left).keys() == read_tensors(right).keys()
+    return load_file(left).keys() == load_file(right).keys()
 
 
 @pytest.mark.cuda

@@ -1,0 +1,169 @@
+"""The state of a run as tensors and a header: pack, unpack, save, load.
+
+The previous state is kept as a second file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cgan.errors import FileError, one_line
+from cgan.storage.checkpoint import (
+    STATE,
+    new_header,
+    open_checkpoint,
+    save_tensors,
+)
+from cgan.storage.paths import STATE_FILES
+from cgan.storage.weights import check_finite, layout_of, load_weights, match_names
+
+ADAM_MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
+"""What Adam keeps for each weight."""
+
+
+def pack_state(
+    networks: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """Weights, buffers, Adam's moments and torch's random state as one flat dict."""
+    tensors = _random_states(device)
+    for name, network in networks.items():
+        tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
+    for name, optimizer in optimizers.items():
+        for index, moments in optimizer.state_dict()["state"].items():
+            tensors |= {f"{name}.{index}.{key}": value for key, value in moments.items()}
+    return tensors
+
+
+def unpack_state(
+    tensors: Mapping[str, Tensor],
+    networks: Mapping[str, nn.Module],
+    optimizers: Mapping[str, torch.optim.Optimizer],
+    device: torch.device,
+    path: Path,
+) -> None:
+    """Restore the result of ``pack_state``, the random state last.
+
+    Raises:
+        FileError: something is missing, does not fit or is not finite; nothing is changed.
+    """
+    check_finite(tensors, path)
+    weights = {name: _select(tensors, name) for name in networks}
+    for name, network in networks.items():
+        match_names(network, layout_of(weights[name]), path)
+    moments = {
+        name: _read_moments(optimizer, _select(tensors, name), path)
+        for name, optimizer in optimizers.items()
+    }
+    random = _read_random_states(tensors, device, path)
+
+    for name, network in networks.items():
+        load_weights(network, weights[name], path)
+    for name, optimizer in optimizers.items():
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments[name]})
+    torch.set_rng_state(random["random.cpu"])
+    if "random.cuda" in random:
+        torch.cuda.set_rng_state(random["random.cuda"], device)
+
+
+def save_state(folder: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
+    """Save a state in a run folder, and keep the previous state as a second file."""
+    last, before = (folder / name for name in STATE_FILES)
+    fresh = folder / "state-next.safetensors"
+    save_tensors(fresh, tensors, {**new_header(STATE), **header})
+    if last.exists():
+        last.replace(before)
+    fresh.replace(last)
+
+
+def load_state(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any], list[str]]:
+    """Load the newest readable state of a run.
+
+    Returns:
+        its path, its tensors, its header, and the problems with newer states.
+
+    Raises:
+        FileError: there is no readable state.
+    """
+    problems: list[str] = []
+    for name in STATE_FILES:
+        path = folder / name
+        if path.exists():
+            try:
+                with open_checkpoint(path, STATE) as file:
+                    return path, file.tensors(), file.header, problems
+            except FileError as error:
+                problems.append(str(error))
+    reason = "; ".join(problems) or f"{folder} holds no state"
+    raise FileError(f"there is nothing to resume from: {reason}")
+
+
+def _select(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    prefix = f"{name}."
+    return {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
+
+
+def _read_moments(
+    optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], path: Path
+) -> dict[int, dict[str, Tensor]]:
+    """Adam's moments by the index of their weight, in its memory format, as fused Adam requires.
+
+    Raises:
+        FileError: they do not fit the weights.
+    """
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    numbers = {str(number): number for number in range(len(weights))}
+    moments: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, _, moment = key.partition(".")
+        if index not in numbers or moment not in ADAM_MOMENTS:
+            raise FileError(f"{path} does not fit the optimizers of its run: no {key[:80]!r}")
+        weight = weights[numbers[index]]
+        shape = () if moment == "step" else tuple(weight.shape)
+        if (value.dtype, tuple(value.shape)) != (torch.float32, shape):
+            raise FileError(
+                f"{path} does not fit the optimizers of its run: {key} has the shape "
+                f"{list(value.shape)}, not {list(shape)}, or is not float32"
+            )
+        if shape:
+            value = torch.empty_like(weight).copy_(value)
+        moments.setdefault(numbers[index], {})[moment] = value
+    for number, found in moments.items():
+        if missing := ADAM_MOMENTS - found.keys():
+            raise FileError(
+                f"{path} does not fit the optimizers of its run: {number}.{min(missing)} is missing"
+            )
+    return moments
+
+
+def _random_states(device: torch.device) -> dict[str, Tensor]:
+    """torch's random state on the CPU and, if that is the device, on the GPU."""
+    states = {"random.cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["random.cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def _read_random_states(
+    tensors: Mapping[str, Tensor], device: torch.device, path: Path
+) -> dict[str, Tensor]:
+    """The random states of a file. That of the GPU is missing if the run was on a CPU.
+
+    Raises:
+        FileError: one cannot be a random state.
+    """
+    found = {name: tensors[name] for name in _random_states(device) if name in tensors}
+    if "random.cpu" not in found:
+        raise FileError(f"{path} does not fit its run: random.cpu is missing")
+    for name, state in found.items():
+        try:
+            torch.Generator(device if name == "random.cuda" else "cpu").set_state(state)
+        except (RuntimeError, TypeError) as error:
+            raise FileError(f"{path} has an invalid {name}: {one_line(error)}") from error
+    return found
