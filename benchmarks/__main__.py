@@ -129,7 +129,7 @@ def pack(
 ) -> None:
     """Package a run's generator and judge, with a model card, an ONNX export and a report.
 
-    If the run is `cgan/packaged/mnist`, evaluate it again without rewriting its report.
+    If the run is `cgan/packaged/mnist`, evaluate it again; its report then has no training curves.
     """
     from dataclasses import replace
 
@@ -146,10 +146,9 @@ def pack(
     tensors = sampler.generator.state_dict()
     save_tensors(folder / GENERATOR_FILE, tensors, sampler.header)
     Judge.load(run / JUDGE_FILE).save(folder / JUDGE_FILE)
-    measured = cgan.evaluate(sampler.config.name, cas=True)
-    if curves := read_curves(run):
-        page = render_page([replace(measured, curves=curves)])
-        Path("docs", f"{sampler.config.name}.html").write_text(page, encoding="utf-8")
+    measured = cgan.evaluate(sampler.config.name, cas=True, second_judge=True)
+    page = render_page([replace(measured, curves=read_curves(run))])
+    Path("docs", f"{sampler.config.name}.html").write_text(page, encoding="utf-8")
     report = measured.to_dict()
     card = {
         "what": "Generates 28×28 grey images of handwritten digits by class.",

@@ -368,7 +368,7 @@ def test_shell(
 
     verified = shell("generate", "mnist", "--count", 40, "--out", "sure", "--verify", "--seed", 9)
     assert verified.exit_code == 0, verified.output
-    assert "of digits accepted 40 of" in verified.stderr
+    assert "of MNIST accepted 40 of" in verified.stderr
     assert "control accuracy 99." in verified.stderr
     described = json.loads(Path("sure/dataset.json").read_text())
     assert described["control_accuracy"] > 0.99
