@@ -227,6 +227,7 @@ def test_a_header_holds_no_confusion_matrix_of_many_classes(
         key: value for key, value in result().control.to_dict().items() if key != "confusion"
     } | {
         "fid": 1.0, "fid_real": 0.5, "diversity_least": 0.9, "background_ink": None,
+        "split": "validation", "real_control": 0.99,
         "features": "judge of pets", "selection_score": result().selection_score,
     }  # fmt: skip
 

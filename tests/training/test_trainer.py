@@ -447,7 +447,7 @@ def test_a_final_evaluation_that_runs_out_of_memory(
     tmp_path: Path, digits_judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cgan.training.monitor.find_judge", lambda *_, **__: digits_judge)
-    monkeypatch.setattr("cgan.training.monitor.Reference.extract", full)
+    monkeypatch.setattr("cgan.training.monitor.Reference.draw", full)
     with pytest.raises(RunError, match=r"^evaluating on cpu ran out of memory"):
         cgan.train(quick(images=640, control_per_class=20), tmp_path / "run")
     assert cgan.load(tmp_path / "run").header["images_seen"] == 640
