@@ -15,6 +15,7 @@ from cgan.data.datasets import DATASETS, HELD_OUT_DIGITS
 from cgan.data.image_folder import ImageFolder, scan_folder
 from cgan.errors import DataError, UnknownNameError
 from cgan.runtime.cpu import free_memory
+from cgan.runtime.device import torch_defaults
 from cgan.storage.paths import default_data_dir
 
 HELD_OUT_FOLDER = 0.1
@@ -23,6 +24,7 @@ HELD_OUT_FOLDER = 0.1
 logger = logging.getLogger("cgan")
 
 
+@torch_defaults()
 def load_pictures(
     source: str,
     split: Split = "train",

@@ -93,8 +93,7 @@ class Loader:
         home = self.device if fits(dataset.images, self.device) else torch.device("cpu")
         images, labels = dataset.images.to(home), dataset.labels.to(home)
         for indices in self._indices(images_seen, home):
-            batch = images[indices].to(self.device, non_blocking=True)
-            yield to_signed(batch), labels[indices].to(self.device, non_blocking=True)
+            yield to_signed(self._send(images[indices])), self._send(labels[indices])
 
     def _read(self, folder: ImageFolder, images_seen: int) -> Batches:
         reader = DataLoader(
@@ -106,10 +105,11 @@ class Loader:
             generator=torch.Generator(),  # otherwise it uses torch's global random state, like z
         )
         for batch, labels in reader:
-            yield (
-                to_signed(batch.to(self.device, non_blocking=True)),
-                labels.to(self.device, non_blocking=True),
-            )
+            yield to_signed(self._send(batch)), self._send(labels)
+
+    def _send(self, tensor: Tensor) -> Tensor:
+        """Copy to the device. Only CUDA needs no wait: MPS would read memory that is free again."""
+        return tensor.to(self.device, non_blocking=self.device.type == "cuda")
 
 
 def ignore_interrupts(worker: int) -> None:

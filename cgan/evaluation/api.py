@@ -17,7 +17,7 @@ from cgan.evaluation.builder import build_report
 from cgan.evaluation.judge_training import find_judge
 from cgan.evaluation.reference import Reference
 from cgan.evaluation.report import Report
-from cgan.runtime.device import find_device
+from cgan.runtime.device import find_device, torch_defaults
 from cgan.sampling.sampler import Sampler, load
 from cgan.storage.metrics import read_curves
 from cgan.storage.paths import CONFIG_FILE
@@ -59,6 +59,7 @@ def evaluate(
     return report
 
 
+@torch_defaults()
 def compare(
     models: Sequence[str | Path | Sampler],
     *,
@@ -80,7 +81,11 @@ def compare(
         if key not in references:
             references[key] = _reference(config, sampler, per_class, features, torch_device)
         logger.info("evaluating %s", sampler.name)
-        report = build_report(sampler.to(torch_device), references[key], cas=cas)
+        home = sampler.device
+        try:
+            report = build_report(sampler.to(torch_device), references[key], cas=cas)
+        finally:
+            sampler.to(home)
         curves = read_curves(sampler.path.parent) if _run_config(sampler) else {}
         reports.append(replace(report, model=sampler.name, curves=curves))
     return reports

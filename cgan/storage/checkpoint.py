@@ -124,8 +124,9 @@ def pack_state(
 ) -> dict[str, Tensor]:
     """Weights, buffers, optimiser moments and torch's random state as one flat dict."""
     tensors = {"random.cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        tensors["random.cuda"] = torch.cuda.get_rng_state(device)
+    if device.type != "cpu":
+        module = torch.get_device_module(device)
+        tensors[f"random.{device.type}"] = module.get_rng_state(device)
     for name, network in networks.items():
         tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
     for name, optimizer in optimizers.items():
@@ -155,8 +156,9 @@ def unpack_state(
             moments.setdefault(int(index), {})[moment] = value
         optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
     torch.set_rng_state(tensors["random.cpu"])
-    if device.type == "cuda" and "random.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["random.cuda"], device)
+    if device.type != "cpu" and f"random.{device.type}" in tensors:
+        module = torch.get_device_module(device)
+        module.set_rng_state(tensors[f"random.{device.type}"], device)
 
 
 def save_state(folder: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:

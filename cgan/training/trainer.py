@@ -19,6 +19,7 @@ from cgan.config import Config
 from cgan.config_io import load_config, to_yaml
 from cgan.errors import CganError, RunError
 from cgan.evaluation.control import Control
+from cgan.runtime.device import configure_backends, seeded, torch_defaults
 from cgan.runtime.distributed import World, process_group
 from cgan.runtime.rank import is_restart
 from cgan.storage.atomic import lock, write_atomically
@@ -27,7 +28,7 @@ from cgan.training.loggers import Loggers
 from cgan.training.loop import TrainLoop
 from cgan.training.memory import check_batch_fits
 from cgan.training.run_dir import check_same_config, new_run, run_to_resume
-from cgan.training.setup import load_training_data, resolve_device, seeded
+from cgan.training.setup import load_training_data, resolve_device
 from cgan.training.state import TrainState
 from cgan.training.step import TrainStep
 
@@ -62,6 +63,7 @@ class Run:
         return self.folder / GENERATOR_FILE
 
 
+@torch_defaults()
 def train(
     config: Config | str | Path,
     out: str | Path | None = None,
@@ -95,7 +97,7 @@ def train(
         device = resolve_device(config, world)
         folder = find_existing_run(config, out, resume) if world.is_main else None
         dataset = load_training_data(config, world)
-        with seeded(config.seed, device):
+        with configure_backends(device), seeded(config.seed, device):
             state = TrainState(config, dataset, device)
             step = TrainStep(state, world)
             check_batch_fits(state, world.size)
