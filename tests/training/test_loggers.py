@@ -88,9 +88,8 @@ def test_wandb_offline_needs_no_account(tmp_path: Path, monkeypatch: pytest.Monk
     for _ in range(2):  # the second time from the state at the beginning
         log_to_wandb(tmp_path, 0)
     run_id = (tmp_path / WANDB_ID_FILE).read_text()
-    assert len(list(tmp_path.glob("wandb/offline-run-*"))) <= 2  # named after their second
-    assert list(tmp_path.glob(f"wandb/offline-run-*-{run_id}/run-{run_id}.wandb"))
-    assert not [p for p in tmp_path.glob("wandb/offline-run-*") if not p.name.endswith(run_id)]
+    assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 2
+    assert len(list(tmp_path.glob(f"wandb/offline-run-*/run-{run_id}.wandb"))) == 2
     assert read_metrics(tmp_path) == [FIGURES]
 
 
