@@ -156,3 +156,17 @@ def test_header_is_one_key_of_sorted_json(tmp_path: Path) -> None:
     start = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])["__metadata__"]
     assert list(start) == ["cgan"]
     assert list(json.loads(start["cgan"])) == sorted(HEADER)
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps", "xpu"])
+def test_the_random_state_of_the_device_is_kept(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    device, restored = torch.device(kind), []
+    module = getattr(torch, kind)
+    monkeypatch.setattr(module, "get_rng_state", lambda device: torch.tensor([3]))
+    monkeypatch.setattr(module, "set_rng_state", lambda state, device: restored.append(state))
+    packed = pack_state({}, {}, device)
+    assert sorted(packed) == ["random.cpu", f"random.{kind}"]
+    unpack_state(packed, {}, {}, device, Path("x"))
+    assert restored == [packed[f"random.{kind}"]]
+    unpack_state(pack_state({}, {}, CPU), {}, {}, device, Path("x"))  # a state of another device
+    assert len(restored) == 1
