@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from cgan.data.dataset import ImageDataset, class_indices
 from cgan.data.image_folder import ImageFolder
+from cgan.runtime.cpu import count_cores
 from cgan.runtime.distributed import SINGLE_PROCESS, World
 from cgan.storage.images import to_signed
 
@@ -99,7 +100,7 @@ class Loader:
         reader = DataLoader(
             folder,
             batch_sampler=(indices.tolist() for indices in self._indices(images_seen)),
-            num_workers=self.workers,
+            num_workers=min(self.workers, count_cores()),  # torch warns about more
             pin_memory=self.device.type == "cuda",
             worker_init_fn=ignore_interrupts,
             generator=torch.Generator(),  # otherwise it uses torch's global random state, like z

@@ -101,8 +101,9 @@ def test_every_loss_stays_on_its_device(loss: str) -> None:
     take_step(state, TrainStep(state))
 
 
-def test_the_batch_norm_of_several_processes_stays_on_its_device() -> None:
-    state = train_state(**{"model.backbone": "dcgan"})
+@pytest.mark.parametrize("conditional", [True, False])
+def test_the_batch_norm_of_several_processes_stays_on_its_device(conditional: bool) -> None:
+    state = train_state(**{"model.backbone": "dcgan", "model.conditional": conditional})
     sync_batch_norm(state.generator, lambda tensor: tensor.clone(), 2)
     take_step(state, TrainStep(state))
 
