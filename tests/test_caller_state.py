@@ -157,6 +157,13 @@ def diverge(caller: Caller) -> None:
         cgan.train(short(), caller.folder / "run")
 
 
+def train_from_disk(caller: Caller) -> None:
+    """Worker processes read the images. (torch keeps its handler of SIGCHLD for them.)"""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cgan.data.load.free_memory", lambda: 0)
+        cgan.train(short(**{"data.source": str(caller.pets)}), caller.folder / "run")
+
+
 def draw_part(caller: Caller) -> None:
     """Take one batch of several, and keep the iterator."""
     sampler = caller.sampler()
@@ -195,6 +202,7 @@ CALLS: dict[str, Callable[[Caller], object]] = {
         cgan.train(short(), c.folder / "run"),
         cgan.train(short(images=640), c.folder / "run", resume=True),
     ),
+    "train from disk": train_from_disk,
     "train with tensorboard": lambda c: cgan.train(short(tensorboard=True), c.folder / "run"),
     "train with progress": lambda c: cgan.train(short(), c.folder / "run", progress=True),
     "load": lambda c: cgan.load(c.run),
@@ -359,3 +367,24 @@ def test_results_do_not_depend_on_the_callers_settings(
         found = results(caller, caller.folder / "run")
         check_unchanged(before)
     assert [key for key in usual_results if found[key] != usual_results[key]] == []
+
+
+def test_an_evaluated_sampler_goes_back_to_its_device(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the evaluation fails. (A second device is pretended.)"""
+    sampler, moves = caller.sampler(), []
+
+    def move(self: cgan.Sampler, device: torch.device) -> cgan.Sampler:
+        moves.append(str(device))
+        return self
+
+    def fail(*_: object, **__: object) -> None:
+        raise MeasureError("no")
+
+    monkeypatch.setattr(cgan.Sampler, "device", torch.device("xpu"))
+    monkeypatch.setattr(cgan.Sampler, "to", move)
+    monkeypatch.setattr("cgan.evaluation.api.build_report", fail)
+    with pytest.raises(MeasureError):
+        cgan.evaluate(sampler, per_class=4, device="cpu")
+    assert moves == ["cpu", "xpu"]
