@@ -335,7 +335,13 @@ def results(caller: Caller, folder: Path) -> dict[str, Any]:
         "batch": (several.dtype, several.device, several.tolist()),
         "verified": sampler.sample("7", 4, verify=EveryOther()).tolist(),
         "evaluation": cgan.evaluate(caller.run, per_class=4, device="cpu").to_dict(),
+        "written": written(caller),
     }
+
+
+def written(caller: Caller) -> dict[str, bytes]:
+    write(caller, "webdataset")
+    return {path.name: path.read_bytes() for path in (caller.folder / "drawn").glob("shard-*")}
 
 
 class EveryOther:
