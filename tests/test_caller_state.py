@@ -36,6 +36,8 @@ from cgan.errors import (
     UnconditionalError,
     UnknownNameError,
 )
+from cgan.evaluation import html
+from cgan.evaluation.control import measure_control
 from cgan.evaluation.html import render_page
 from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import find_judge, train_judge
@@ -50,6 +52,7 @@ from cgan.updates import PenaltyWeights, Players, get_update
 from tests.conftest import make_pets
 from tests.evaluation.test_html import make_report
 
+REPORT = make_report()
 SHORT = {"images": 320, "control_per_class": 0, "device": "cpu", "model.width": 16}
 
 
@@ -218,7 +221,7 @@ CALLS: dict[str, Callable[[Caller], object]] = {
     "write npz": lambda c: write(c, "npz"),
     "write folders": lambda c: write(c, "folder"),
     "export": lambda c: export(c.run, c.folder / "g.onnx"),
-    "render": lambda c: render_page([make_report()]),
+    "render": lambda c: render_page([REPORT]),
 }  # fmt: skip
 
 FAILING: dict[str, tuple[type[CganError], Callable[[Caller], object]]] = {
@@ -335,8 +338,17 @@ def results(caller: Caller, folder: Path) -> dict[str, Any]:
         "batch": (several.dtype, several.device, several.tolist()),
         "verified": sampler.sample("7", 4, verify=EveryOther()).tolist(),
         "evaluation": cgan.evaluate(caller.run, per_class=4, device="cpu").to_dict(),
+        "measured": measure_control(sampler, judge, 2).to_dict(),
         "written": written(caller),
+        "page": drawn_matrix(),
     }
+
+
+def drawn_matrix() -> str:
+    """A page with the confusion matrix as an image, as for many classes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(html, "MAX_NUMBERED_CLASSES", 1)
+        return render_page([REPORT])
 
 
 def written(caller: Caller) -> dict[str, bytes]:
