@@ -305,21 +305,21 @@ def measure(
 ) -> dict[str, Any]:
     """All measurements for each config, on CUDA if available."""
     device = find_device()
-    configure_backends(device)
     results: dict[str, Any] = {}
-    for named in configs:
-        bench = Bench(named, device, data_dir)
-        print(f"{named} on {device}", file=sys.stderr, flush=True)
-        steps = bench.steps()
-        every = int(steps["bare_images_per_s"].median * 60 * minutes / LOOKS)
-        results[named] = {
-            "batch": bench.config.batch_size,
-            **steps,
-            **bench.whole(seconds),
-            **bench.drawing(),
-            **(bench.textbook(3 * seconds) if bench.config.data.source == "mnist" else {}),
-            **(bench.to_control(minutes, every) if minutes and "@" not in named else {}),
-        }
+    with configure_backends(device):
+        for named in configs:
+            bench = Bench(named, device, data_dir)
+            print(f"{named} on {device}", file=sys.stderr, flush=True)
+            steps = bench.steps()
+            every = int(steps["bare_images_per_s"].median * 60 * minutes / LOOKS)
+            results[named] = {
+                "batch": bench.config.batch_size,
+                **steps,
+                **bench.whole(seconds),
+                **bench.drawing(),
+                **(bench.textbook(3 * seconds) if bench.config.data.source == "mnist" else {}),
+                **(bench.to_control(minutes, every) if minutes and "@" not in named else {}),
+            }
     return {"device": str(device), "starting": starting(), "configs": results}
 
 

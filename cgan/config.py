@@ -174,7 +174,7 @@ class Config(Section):
     """Half-life of the generator's moving average, in images; 0 turns it off."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")] = "auto"
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")] = "auto"
     bf16: bool = False
     """bfloat16 autocast. CUDA only."""
     compile: bool = False
@@ -196,8 +196,8 @@ class Config(Section):
             raise ValueError("give the budget either in images or in minutes")
         if self.data.size is not None and self.data.source in DATA_NAMES:
             raise ValueError(f"{self.data.source} has a fixed image size: leave out data.size")
-        if self.bf16 and self.device == "cpu":
-            raise ValueError("bf16 needs a CUDA device: turn it off on a CPU")
+        if self.bf16 and not self.device.startswith(("auto", "cuda")):
+            raise ValueError(f"bf16 needs a CUDA device: turn it off on {self.device}")
         return self
 
 

@@ -194,18 +194,29 @@ def compute_penalties(
 
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """Context in which the network's parameters do not require gradients."""
-    network.requires_grad_(False)
+    """Context in which the network's parameters do not require gradients.
+
+    A parameter that did not require one before does not require one afterwards.
+    """
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
     try:
+        for parameter in trainable:
+            parameter.requires_grad_(False)
         yield
     finally:
-        network.requires_grad_(True)
+        for parameter in trainable:
+            parameter.requires_grad_(True)
 
 
 def backward_into(network: nn.Module, loss: Tensor, retain_graph: bool = False) -> None:
-    """Set ``grad`` of this network's parameters, and of no others, to the gradient of the loss."""
+    """Set ``grad`` of this network's parameters, and of no others, to the gradient of the loss.
+
+    It is None for a parameter that does not require one; optimisers leave that parameter alone.
+    """
     network.zero_grad(set_to_none=True)
-    loss.backward(inputs=list(network.parameters()), retain_graph=retain_graph)
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if trainable:
+        loss.backward(inputs=trainable, retain_graph=retain_graph)
 
 
 def unwrap(network: nn.Module) -> nn.Module:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 
 import pytest
 import torch
@@ -246,3 +247,70 @@ def test_auxiliary_classifier_learns_from_real_pictures_and_teaches_g_with_fakes
     loss_D = loss_D + 2.0 * r1(answer[:, 0], real).mean()
     for seen, expected in zip(players.discriminator_optimizer.seen, grads(loss_D, D), strict=True):  # type: ignore[attr-defined]
         torch.testing.assert_close(seen, expected)
+
+
+def flags(players: Players) -> list[list[bool]]:
+    networks = (players.generator, players.discriminator)
+    return [[p.requires_grad for p in network.parameters()] for network in networks]
+
+
+@pytest.mark.parametrize("scheme", UPDATES)
+@pytest.mark.parametrize("fused", [False, True])
+def test_layers_that_the_caller_froze_stay_frozen(scheme: str, fused: bool) -> None:
+    """They keep their values, the others learn, and the others' gradients are the usual ones."""
+    moved: dict[bool, list[Tensor]] = {}
+    for freezes in (False, True):
+        players, real, latents = make()
+        G, D = players.generator, players.discriminator
+        layers = [G.hidden[0].weight, *D.head.embedding.parameters()]
+        for parameter in layers if freezes else ():
+            parameter.requires_grad_(False)
+        players.generator_optimizer, players.discriminator_optimizer = (
+            torch.optim.Adam(network.parameters(), 0.1, fused=fused) for network in (G, D)
+        )
+        before = [layer.clone() for layer in layers]
+        wanted = flags(players)
+        weights = PenaltyWeights(r1=1.0, r2=1.0)
+        get_update(scheme)(
+            players, real, LABELS, iter(latents).__next__, get_loss("relativistic"), weights
+        )
+        assert flags(players) == wanted
+        assert same(before, [layer.detach() for layer in layers]) == freezes
+        frozen_ones = {id(layer) for layer in layers}
+        everything = [*D.parameters(), *G.parameters()]
+        assert all((p.grad is None) == (freezes and id(p) in frozen_ones) for p in everything)
+        moved[freezes] = [p.detach() for p in D.parameters() if id(p) not in frozen_ones]
+    if scheme == "shared":  # in `alternating` D learns from an updated G, which differs
+        assert same(moved[False], moved[True])
+
+
+@pytest.mark.parametrize("scheme", UPDATES)
+@pytest.mark.parametrize("side", [0, 1], ids=["generator", "discriminator"])
+def test_a_frozen_network_does_not_move_and_the_other_does(scheme: str, side: int) -> None:
+    players, real, latents = make()
+    networks = (players.generator, players.discriminator)
+    networks[side].requires_grad_(False)
+    for name, network in zip(("generator", "discriminator"), networks, strict=True):
+        optimizer = torch.optim.Adam(network.parameters(), 0.1, fused=True)
+        setattr(players, f"{name}_optimizer", optimizer)
+    before = [[p.detach().clone() for p in network.parameters()] for network in networks]
+    get_update(scheme)(
+        players, real, LABELS, iter(latents).__next__, get_loss("hinge"), PenaltyWeights(r1=1.0)
+    )
+    still = [
+        same(old, [p.detach() for p in network.parameters()])
+        for old, network in zip(before, networks, strict=True)
+    ]
+    assert still == [side == 0, side == 1]
+    assert not any(p.requires_grad for p in networks[side].parameters())
+
+
+def test_a_network_thaws_as_it_was_if_the_block_raises() -> None:
+    players, _, _ = make()
+    first, *others = players.discriminator.parameters()
+    first.requires_grad_(False)
+    with suppress(ZeroDivisionError), frozen(players.discriminator):
+        assert not any(p.requires_grad for p in players.discriminator.parameters())
+        raise ZeroDivisionError
+    assert not first.requires_grad
+    assert all(p.requires_grad for p in others)

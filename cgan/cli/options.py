@@ -23,7 +23,7 @@ ModelArgument = Annotated[
         show_default=False,
     ),
 ]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps or xpu.")]
 DataOption = Annotated[
     str | None,
     typer.Option(help="Data set or folder, instead of the run's.", show_default=False),

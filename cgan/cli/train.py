@@ -49,7 +49,7 @@ MinutesOption = Annotated[float | None, typer.Option(help="Budget in minutes ins
 BatchSizeOption = Annotated[int | None, typer.Option(help="Images per step.")]
 LrOption = Annotated[float | None, typer.Option(help="Initial learning rate of Adam.")]
 SeedOption = Annotated[int | None, typer.Option(help="Seed of weights, batches and latents.")]
-TrainDeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+TrainDeviceOption = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1, mps or xpu.")]
 OutOption = Annotated[str | None, typer.Option(help="The run folder.", show_default="runs/CONFIG")]
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Resume a stopped run.")]
 DataChangedOption = Annotated[

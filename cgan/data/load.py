@@ -17,6 +17,7 @@ from cgan.data.image_folder import ImageFolder, scan_folder
 from cgan.data.splits import VALIDATION_FRACTION, Split, split_indices
 from cgan.errors import DataError, UnknownNameError
 from cgan.runtime.cpu import free_memory
+from cgan.runtime.device import torch_defaults
 from cgan.runtime.rank import local_world_size
 from cgan.storage.paths import default_data_dir
 
@@ -26,6 +27,7 @@ FOLDER_TEST_FRACTION = 0.1
 logger = logging.getLogger("cgan")
 
 
+@torch_defaults()
 def load_pictures(
     source: str,
     split: Split = "train",

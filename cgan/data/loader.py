@@ -96,23 +96,23 @@ class Loader:
         home = self.device if fits(dataset.images, self.device) else torch.device("cpu")
         images, labels = dataset.images.to(home), dataset.labels.to(home)
         for indices in self._indices(images_seen, home):
-            batch = images[indices].to(self.device, non_blocking=True)
-            yield to_signed(batch), labels[indices].to(self.device, non_blocking=True)
+            yield to_signed(self._send(images[indices])), self._send(labels[indices])
 
     def _read(self, folder: ImageFolder, images_seen: int) -> Batches:
         reader = DataLoader(
             folder,
             batch_sampler=(indices.tolist() for indices in self._indices(images_seen)),
-            num_workers=self.workers,
+            num_workers=min(self.workers, count_cores()),  # torch warns about more
             pin_memory=self.device.type == "cuda",
             worker_init_fn=ignore_interrupts,
             generator=torch.Generator(),  # otherwise it uses torch's global random state, like z
         )
         for batch, labels in reader:
-            yield (
-                to_signed(batch.to(self.device, non_blocking=True)),
-                labels.to(self.device, non_blocking=True),
-            )
+            yield to_signed(self._send(batch)), self._send(labels)
+
+    def _send(self, tensor: Tensor) -> Tensor:
+        """Copy to the device. Only CUDA needs no wait: MPS would read memory that is free again."""
+        return tensor.to(self.device, non_blocking=self.device.type == "cuda")
 
 
 def ignore_interrupts(worker: int) -> None:

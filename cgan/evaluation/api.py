@@ -19,7 +19,7 @@ from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import find_judge
 from cgan.evaluation.reference import Reference
 from cgan.evaluation.report import Report
-from cgan.runtime.device import explain_out_of_memory, find_device
+from cgan.runtime.device import explain_out_of_memory, find_device, torch_defaults
 from cgan.sampling.sampler import Sampler, load
 from cgan.storage.metrics import read_curves
 from cgan.storage.paths import CONFIG_FILE, JUDGE_FILE, require_utf8
@@ -64,6 +64,7 @@ def evaluate(
     return report
 
 
+@torch_defaults()
 def compare(
     models: Sequence[str | Path | Sampler],
     *,
@@ -107,7 +108,11 @@ def compare(
                     second_judge=find(architecture="residual") if second_judge else None,
                 )
             logger.info("evaluating %s", sampler.name)
-            report = build_report(sampler.to(torch_device), references[key], cas=cas)
+            home = sampler.device
+            try:
+                report = build_report(sampler.to(torch_device), references[key], cas=cas)
+            finally:
+                sampler.to(home)
         reports.append(
             replace(
                 report,

@@ -17,6 +17,7 @@ from cgan.errors import MeasureError
 from cgan.evaluation.distances import Interval, expected_minimum, wilson_interval
 from cgan.evaluation.feature_set import draw_by_class
 from cgan.evaluation.judge import Judge
+from cgan.runtime.device import torch_defaults
 from cgan.sampling.sampler import Sampler
 
 IGNORES_LABEL = 0.15
@@ -146,6 +147,7 @@ def check_judge(sampler: Sampler, judge: Judge) -> None:
         )
 
 
+@torch_defaults()
 def measure_control(sampler: Sampler, judge: Judge, per_class: int = 1_000) -> Control:
     """Draw images of each class (seeds 0 to ``per_class`` − 1) and classify them.
 

@@ -16,6 +16,7 @@ from cgan import __version__
 from cgan.console import printable
 from cgan.evaluation.formatting import figure_rows, format_interval, format_value
 from cgan.evaluation.report import Report
+from cgan.runtime.device import torch_defaults
 from cgan.storage.images import encode_png, make_grid
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Chart(NamedTuple):
     lines: list[tuple[int, str]]
 
 
+@torch_defaults()
 def render_page(reports: Sequence[Report]) -> str:
     """The HTML page of one report, or of several side by side.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from cgan.errors import FileError, UnknownNameError
 from cgan.evaluation.classifiers import JudgeNetwork, build_classifier
+from cgan.runtime.device import find_device, set_memory_format, to_device, torch_defaults
 from cgan.storage.checkpoint import JUDGE, new_header, open_checkpoint, save_tensors
 from cgan.storage.weights import load_network
 
@@ -46,10 +47,14 @@ class Judge:
     """A trained classifier that predicts which class an image shows."""
 
     def __init__(self, network: JudgeNetwork, header: JudgeHeader) -> None:
-        # Channels-last, as in training: another memory format rounds differently.
         self.network = network.eval().requires_grad_(False)
-        self.network.to(memory_format=torch.channels_last)
+        set_memory_format(network)
         self.header = header
+
+    @property
+    def device(self) -> torch.device:
+        """The device it classifies on."""
+        return next(self.network.parameters()).device
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -72,15 +77,19 @@ class Judge:
         return bool(self.header.digest == digest)
 
     def to(self, device: torch.device | str) -> Judge:
-        """Move it to a device; returns itself."""
-        self.network.to(device)
+        """Move it to a device; returns itself.
+
+        Raises:
+            DeviceError: the device is not available.
+        """
+        to_device(self.network, find_device(str(device)))
         return self
 
+    @torch_defaults()
     @torch.no_grad()
     def predict(self, images: Tensor) -> Prediction:
         """Labels and features of images (B, C, H, W) in [0, 1], on the judge's device."""
-        device = next(self.network.parameters()).device
-        features = self.network.features(images.to(device) * 2 - 1)
+        features = self.network.features(images.to(self.device) * 2 - 1)
         return Prediction(self.network.head(features).argmax(1), features)
 
     def classify(self, images: Tensor) -> Tensor:
@@ -101,6 +110,7 @@ class Judge:
         save_tensors(path, dict(self.network.state_dict()), header)
 
     @classmethod
+    @torch_defaults()
     def load(cls, path: Path) -> Judge:
         """Load a judge; raises ``cgan.errors.FileError`` if the file is not one."""
         with open_checkpoint(path, JUDGE) as file:

@@ -20,6 +20,7 @@ from cgan.errors import DataError, FileError
 from cgan.evaluation.classifiers import build_classifier
 from cgan.evaluation.control import Control
 from cgan.evaluation.judge import Judge, JudgeHeader
+from cgan.runtime.device import seeded, to_device, torch_defaults
 from cgan.storage.paths import JUDGE_FILE, PACKAGED, cache_folder
 
 BATCH = 128
@@ -72,6 +73,7 @@ def find_judge(
     return judge
 
 
+@torch_defaults()
 def train_judge(
     dataset: ImageDataset | ImageFolder,
     held_out: ImageDataset | ImageFolder,
@@ -95,13 +97,12 @@ def train_judge(
         images = min(max(4 * len(dataset), enough), 240_000)
     steps = max(images // BATCH, 1)
     logger.info("training a judge on %s (%d images; only once)", dataset.name, steps * BATCH)
-    cuda = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    device = torch.device(device)
     side = min(dataset.image_shape[1:])
     reach = max(1, side // 14)
-    with torch.random.fork_rng(cuda), torch.enable_grad():
-        torch.manual_seed(0)
+    with seeded(0, device):
         network = build_classifier(architecture, dataset.image_shape, len(dataset.classes))
-        network.to(device).to(memory_format=torch.channels_last)
+        to_device(network, device)
         optimizer = torch.optim.AdamW(network.parameters(), PEAK_LR, weight_decay=0.01, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=steps + 1)
         batches = Loader(dataset, BATCH, device, balanced=True).batches()

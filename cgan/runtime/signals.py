@@ -17,7 +17,11 @@ def catch_signals() -> Iterator[list[int]]:
         yield caught  # Python delivers signals to the main thread only
         return
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {
+        number: handler
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if (handler := signal.getsignal(number)) is not None  # else C code handles it: leave it
+    }
 
     def restore() -> None:
         for number, handler in before.items():

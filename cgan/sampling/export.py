@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from cgan.errors import ConfigError, RunError
+from cgan.runtime.device import torch_defaults
 from cgan.sampling.class_names import Request
 from cgan.sampling.onnx import (
     INPUTS,
@@ -52,6 +53,7 @@ class UnitGenerator(nn.Module):
         return to_unit(self.generator(z, labels))
 
 
+@torch_defaults()
 def export(path_or_run: str | Path, out: Path | None = None) -> Path:
     """Write a generator as ONNX, after checking that the export gives the same images.
 

@@ -20,7 +20,13 @@ from cgan.config import Config
 from cgan.config_io import make_config
 from cgan.errors import ConfigError, FileError, one_line
 from cgan.models import build_networks
-from cgan.runtime.device import explain_out_of_memory
+from cgan.runtime.device import (
+    explain_out_of_memory,
+    find_device,
+    set_memory_format,
+    to_device,
+    torch_defaults,
+)
 from cgan.sampling.batch import batch_size
 from cgan.sampling.class_names import GeneratorInfo, Labels, Request
 from cgan.sampling.latents import draw_latents, draw_normals
@@ -41,9 +47,8 @@ class Sampler(GeneratorInfo):
 
     def __init__(self, generator: nn.Module, header: dict[str, Any], path: Path) -> None:
         super().__init__(header, path)
-        # Channels-last, as in training: another memory format rounds differently.
         self.generator = generator.eval().requires_grad_(False)
-        self.generator.to(memory_format=torch.channels_last)
+        set_memory_format(generator)
         self.config: Config = make_config(header["config"], warn=False)
 
     @property
@@ -57,8 +62,12 @@ class Sampler(GeneratorInfo):
         return batch_size(self.image_shape, self.device.type)
 
     def to(self, device: torch.device | str) -> Sampler:
-        """Move it to a device; returns itself."""
-        self.generator.to(device)
+        """Move it to a device; returns itself.
+
+        Raises:
+            DeviceError: the device is not available.
+        """
+        to_device(self.generator, find_device(str(device)))
         return self
 
     def sample(
@@ -88,8 +97,9 @@ class Sampler(GeneratorInfo):
             RunError: memory ran out.
         """
         request = self.request(labels, n, seed)
+        shape = (len(request), *self.image_shape)
         with explain_out_of_memory(f"sampling {len(request):,} images", "draw fewer at once"):
-            images = torch.empty(len(request), *self.image_shape)
+            images = torch.empty(shape, dtype=torch.float32, device="cpu")
         start = 0
         for batch, _ in self.batches(request, verify):
             images[start : start + len(batch)] = batch.cpu()
@@ -135,20 +145,25 @@ class Sampler(GeneratorInfo):
         z = functional.pad(self._draw_z(seeds, draw_index), (0, 0, 0, missing))
         if labels is not None:
             labels = functional.pad(labels, (0, missing))
-        with torch.inference_mode():
+        with torch_defaults(), torch.inference_mode():
             return to_unit(self.generator(z, labels))[: len(seeds)]
 
     def _draw_z(self, seeds: Sequence[int], draw_index: Sequence[int] | None) -> Tensor:
-        """Draw z: with NumPy on the CPU, like the ONNX sampler, and with torch on a GPU."""
-        if self.device.type == "cpu":
-            return torch.from_numpy(draw_latents(seeds, self.latent_dim, draw_index))
+        """Draw z: with torch on CUDA, and elsewhere with NumPy, like the ONNX sampler.
+
+        MPS has no float64, and XPU may have none.
+        """
+        if self.device.type != "cuda":
+            z = torch.from_numpy(draw_latents(seeds, self.latent_dim, draw_index))
+            return z.to(self.device)
         index = torch.tensor(draw_index or [0] * len(seeds), device=self.device)
-        z: Tensor = draw_normals(
+        drawn: Tensor = draw_normals(
             torch, torch.tensor(seeds, device=self.device), index, self.latent_dim
         )
-        return z
+        return drawn
 
 
+@torch_defaults()
 def load(path_or_run: str | Path, device: torch.device | str = "cpu") -> Sampler:
     """Load a generator.
 
@@ -158,6 +173,7 @@ def load(path_or_run: str | Path, device: torch.device | str = "cpu") -> Sampler
 
     Raises:
         FileError: there is none, or the file is not a generator.
+        DeviceError: the device is not available.
     """
     path = find_generator(path_or_run)
     with open_checkpoint(path, GENERATOR) as file:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 import shutil
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -22,7 +21,13 @@ from numpy.typing import NDArray
 from cgan.console import printable
 from cgan.errors import FileError
 from cgan.sampling.workers import map_in_order
-from cgan.storage.atomic import explain_write_error, stream_atomically, write_atomically
+from cgan.storage.atomic import (
+    explain_write_error,
+    stream_atomically,
+    sync_files,
+    sync_folder,
+    write_atomically,
+)
 from cgan.storage.images import encode_png
 
 TAR_END = bytes(2 * tarfile.BLOCKSIZE)
@@ -158,12 +163,13 @@ def _write_folder(shard: Shard, batches: Batches, folders: Sequence[str], pool: 
             (hidden / place).mkdir(parents=True)
         for _ in map_in_order(pool, _write_pngs, jobs()):
             pass
-        if hasattr(os, "sync"):
-            os.sync()  # once for all images: one fsync per image would take minutes
+        sync_files(hidden.glob("*/*"))
         for place in set(places):
             (shard.out / place).mkdir(exist_ok=True)
             for picture in (hidden / place).iterdir():
                 picture.replace(shard.out / place / picture.name)
+            sync_folder(shard.out / place)
+        sync_folder(shard.out)
     except OSError as error:
         raise FileError(explain_write_error(error, shard.out / shard.name)) from error
     finally:

@@ -68,8 +68,8 @@ def unpack_state(
     for name, optimizer in optimizers.items():
         optimizer.load_state_dict({**optimizer.state_dict(), "state": moments[name]})
     torch.set_rng_state(random["random.cpu"])
-    if "random.cuda" in random:
-        torch.cuda.set_rng_state(random["random.cuda"], device)
+    if (state := random.get(f"random.{device.type}")) is not None and device.type != "cpu":
+        torch.get_device_module(device).set_rng_state(state, device)
 
 
 def save_state(folder: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
@@ -143,17 +143,18 @@ def _read_moments(
 
 
 def _random_states(device: torch.device) -> dict[str, Tensor]:
-    """torch's random state on the CPU and, if that is the device, on the GPU."""
+    """torch's random state on the CPU and, if it is another one, on the device."""
     states = {"random.cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["random.cuda"] = torch.cuda.get_rng_state(device)
+    if device.type != "cpu":
+        module = torch.get_device_module(device)
+        states[f"random.{device.type}"] = module.get_rng_state(device)
     return states
 
 
 def _read_random_states(
     tensors: Mapping[str, Tensor], device: torch.device, path: Path
 ) -> dict[str, Tensor]:
-    """The random states of a file. That of the GPU is missing if the run was on a CPU.
+    """The random states of a file. That of the device is missing if the run was on another one.
 
     Raises:
         FileError: one cannot be a random state.
@@ -163,7 +164,7 @@ def _read_random_states(
         raise FileError(f"{path} does not fit its run: random.cpu is missing")
     for name, state in found.items():
         try:
-            torch.Generator(device if name == "random.cuda" else "cpu").set_state(state)
+            torch.Generator("cpu" if name == "random.cpu" else device).set_state(state)
         except (RuntimeError, TypeError) as error:
             raise FileError(f"{path} has an invalid {name}: {one_line(error)}") from error
     return found

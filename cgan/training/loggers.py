@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
+import re
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -15,7 +17,12 @@ from cgan.runtime.progress import ProgressLine, format_seconds
 from cgan.storage.atomic import explain_write_error, write_atomically
 from cgan.storage.metrics import METRICS_FILE, read_metrics
 
+WANDB_ID_FILE = "wandb-run-id"
+"""In the run folder: the id of its wandb run. A copy of the folder continues the same wandb run."""
+
 Metrics = Mapping[str, float]
+
+logger = logging.getLogger("cgan")
 
 
 class Logger(Protocol):
@@ -96,28 +103,49 @@ class Terminal:
 
 
 class Wandb:
-    """Weights & Biases. ``WANDB_MODE=offline`` needs no account."""
+    """Weights & Biases. ``WANDB_MODE=offline`` needs no account.
+
+    The id of its run is stored in the run folder, so that a resumed run continues it. Curves are
+    drawn over ``images_seen``. wandb's own step is a little more after a killed run was resumed:
+    it must never fall, and the resumed state is from before the last log line.
+    """
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         wandb = import_optional("wandb", "wandb")
+        known = read_wandb_id(folder)
         try:
             self.run = wandb.init(
-                project="cgan", name=folder.name, dir=str(folder), config=dict(config)
-            )
+                project="cgan", name=folder.name, dir=str(folder), config=dict(config),
+                id=known, resume="allow" if known else None,
+                reinit="create_new" if wandb.run else None,  # leave a run of the caller alone
+            )  # fmt: skip
         except wandb.Error as error:
+            again = f", delete {folder / WANDB_ID_FILE} to start a new wandb run" if known else ""
             raise ConfigError(
                 f"wandb failed to start ({one_line(error)}): log in with `wandb login`, "
-                "set WANDB_MODE=offline, or leave out --wandb"
+                f"set WANDB_MODE=offline{again}, or leave out --wandb"
             ) from error
+        self.run.define_metric("*", step_metric="images_seen")
+        self.last_step = self.run.step - 1
         self.image = wandb.Image
+        if known is None:
+            try:
+                write_atomically(folder / WANDB_ID_FILE, self.run.id.encode())
+            except FileError:
+                self.close()
+                raise
 
     def log(self, metrics: Metrics) -> None:
-        """Log one step, counted in images."""
-        self.run.log(dict(metrics), step=int(metrics["images_seen"]))
+        """Log one set of metrics."""
+        self._log(dict(metrics))
 
     def log_images(self, path: Path, images_seen: int) -> None:
         """Log the grid."""
-        self.run.log({"samples": self.image(str(path))}, step=images_seen)
+        self._log({"samples": self.image(str(path)), "images_seen": images_seen})
+
+    def _log(self, row: dict[str, Any]) -> None:
+        self.last_step = max(self.last_step + 1, int(row["images_seen"]))
+        self.run.log(row, step=self.last_step)
 
     def close(self) -> None:
         """Finish the run."""
@@ -194,6 +222,20 @@ class Loggers:
 
     def _all(self) -> list[Logger]:
         return [*self.quiet, *([self.terminal] if self.terminal else [])]
+
+
+def read_wandb_id(folder: Path) -> str | None:
+    """The id of a folder's wandb run; None if there is none, or, with a warning, no valid one."""
+    path = folder / WANDB_ID_FILE
+    if not path.is_file():
+        return None
+    content = b""
+    with suppress(OSError), path.open("rb") as file:
+        content = file.read(200).strip()
+    if not re.fullmatch(rb"[\w.-]{1,128}", content):
+        logger.warning("%s holds no id of a wandb run: starting a new wandb run", path)
+        return None
+    return content.decode()
 
 
 def import_optional(module: str, requirement: str) -> Any:

@@ -1,17 +1,15 @@
-"""Prepare a run: device, training data and random state."""
+"""Prepare a run: device and training data."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 
 from cgan.config import MIN_UPDATES, Config
 from cgan.data import ImageDataset, ImageFolder, load_split, warn_about_classes
 from cgan.errors import ConfigError, DataError, DeviceError
-from cgan.runtime.device import configure_backends, find_device
+from cgan.runtime.device import find_device
 from cgan.runtime.distributed import World
 from cgan.runtime.rank import local_rank
 from cgan.storage.limits import MAX_CLASSES
@@ -20,19 +18,21 @@ logger = logging.getLogger("cgan")
 
 
 def resolve_device(config: Config, world: World) -> torch.device:
-    """The device of this process, with torch's backends configured for it.
+    """The device of this process.
 
     Raises:
         ConfigError: the batch cannot be split evenly over the processes.
-        DeviceError: the device is not available, or bf16 was requested on a CPU.
+        DeviceError: the device is not available, or cannot do what the config or ``world`` needs.
     """
     check_batch_splits(config, world)
     device = find_device(config.device, local_rank())
-    if config.bf16 and device.type == "cpu":
-        raise DeviceError("bf16 needs a CUDA device, but the device is a CPU: turn it off")
-    configure_backends(device)
-    if world.size > 1 and device.type == "cuda":
-        torch.cuda.set_device(device)  # NCCL requires it
+    if config.bf16 and device.type != "cuda":
+        raise DeviceError(f"bf16 needs a CUDA device, but the device is {device}: turn it off")
+    if world.size > 1 and device.type not in ("cpu", "cuda"):
+        raise DeviceError(
+            f"several processes train on CPUs or on CUDA devices only, not on {device}: "
+            "use --device cpu, or start a single process"
+        )
     return device
 
 
@@ -85,11 +85,3 @@ def load_training_data(config: Config, world: World) -> ImageDataset | ImageFold
             -(-config.images // config.batch_size),
         )
     return dataset
-
-
-@contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch's random state; the caller's state is restored afterwards."""
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield

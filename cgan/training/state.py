@@ -18,6 +18,7 @@ from cgan.config import Config
 from cgan.data import ImageDataset, ImageFolder
 from cgan.errors import DivergedError, RunError
 from cgan.models import build_networks
+from cgan.runtime.device import to_device
 from cgan.runtime.distributed import World
 from cgan.sampling.sampler import Sampler
 from cgan.storage.checkpoint import GENERATOR, new_header, save_tensors
@@ -47,7 +48,7 @@ class TrainState:
     Initial weights and every z use torch's global random state: seed it first.
 
     Attributes:
-        generator, discriminator: the networks, on the device, channels-last.
+        generator, discriminator: the networks, on the device.
         generator_ema: the moving average of the generator, in evaluation mode.
         generator_optimizer, discriminator_optimizer: Adam.
         counters: images seen, steps, seconds.
@@ -165,11 +166,6 @@ class TrainState:
     def sampler(self, folder: Path) -> Sampler:
         """The averaged generator as a sampler."""
         return Sampler(self.generator_ema, self.generator_header(), folder / GENERATOR_FILE)
-
-
-def to_device(network: nn.Module, device: torch.device) -> nn.Module:
-    """Move a network to a device, with channels-last filters (measured 10 % faster on a CPU)."""
-    return network.to(device).to(memory_format=torch.channels_last)
 
 
 def make_optimizer(network: nn.Module, config: Config) -> torch.optim.Optimizer:

@@ -106,8 +106,12 @@ class TrainStep:
 
     def update_compiled(self, real: Tensor, labels: Tensor, weights: PenaltyWeights) -> Losses:
         """Like ``update``, with compiled networks; falls back to it if compilation fails."""
+        from torch._functorch import config as functorch  # torch imports it lazily too
+
         try:
-            return self.update(real, labels, weights)
+            # `shared` runs backward twice through one graph, so buffers must not be donated.
+            with functorch.patch(donated_buffer=False):
+                return self.update(real, labels, weights)
         except torch._dynamo.exc.TorchDynamoException as error:
             logger.warning("torch.compile does not work here, so it is off: %s", one_line(error))
             config = self.config.model_copy(update={"compile": False})
@@ -146,10 +150,6 @@ def prepare_forward(network: nn.Module, config: Config, device: torch.device) ->
     if config.bf16 and device.type == "cuda":
         network = Autocast(network, device.type)
     if config.compile:
-        from torch._functorch import config as functorch  # torch imports it lazily too
-
-        # `shared` runs backward twice through one graph, so buffers must not be donated.
-        functorch.donated_buffer = False
         compiled = torch.compile(network)
         assert isinstance(compiled, nn.Module)
         return compiled

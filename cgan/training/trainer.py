@@ -17,7 +17,12 @@ from cgan.config import Config
 from cgan.config_io import load_config, to_yaml
 from cgan.errors import CganError, RunError
 from cgan.evaluation.control import Control
-from cgan.runtime.device import explain_out_of_memory
+from cgan.runtime.device import (
+    configure_backends,
+    explain_out_of_memory,
+    seeded,
+    torch_defaults,
+)
 from cgan.runtime.distributed import World, process_group
 from cgan.runtime.rank import is_restart
 from cgan.storage.atomic import lock, write_atomically
@@ -26,7 +31,7 @@ from cgan.training.loggers import Loggers
 from cgan.training.loop import TrainLoop
 from cgan.training.memory import check_batch_fits
 from cgan.training.run_dir import check_same_config, new_run, run_to_resume
-from cgan.training.setup import load_training_data, resolve_device, seeded
+from cgan.training.setup import load_training_data, resolve_device
 from cgan.training.state import TrainState
 from cgan.training.step import TrainStep
 
@@ -61,6 +66,7 @@ class Run:
         return self.folder / GENERATOR_FILE
 
 
+@torch_defaults()
 def train(
     config: Config | str | Path,
     out: str | Path | None = None,
@@ -97,7 +103,7 @@ def train(
         device = resolve_device(config, world)
         folder = find_existing_run(config, out, resume) if world.is_main else None
         dataset = load_training_data(config, world)
-        with seeded(config.seed, device):
+        with configure_backends(device), seeded(config.seed, device):
             with explain_out_of_memory(
                 f"preparing the networks on {device}", "free memory, or lower --set model.width=…"
             ):

@@ -1,73 +1,266 @@
-"""Devices that are not available, memory of devices, and what is said when it runs out."""
+"""Devices that are not available, and settings of torch that end with the block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext, suppress
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from cgan.errors import DeviceError, RunError
-from cgan.runtime import device as devices
-from cgan.runtime.cpu import Memory
-from cgan.runtime.device import device_memory, explain_out_of_memory, find_device
+import cgan
+from cgan.config_io import load_config
+from cgan.errors import ConfigError, DeviceError
+from cgan.runtime import device as device_module
+from cgan.runtime.device import (
+    configure_backends,
+    find_device,
+    seeded,
+    set_memory_format,
+    torch_defaults,
+)
+from cgan.runtime.distributed import SINGLE_PROCESS, World
+from cgan.training.setup import resolve_device
 
 
-def test_devices_that_are_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
+@pytest.fixture
+def devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two CUDA devices, two of Intel's and one of Apple's, which cannot compute anything."""
+    for module in (torch.cuda, torch.xpu):
+        monkeypatch.setattr(module, "is_available", lambda: True)
+        monkeypatch.setattr(module, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
 
+
+@pytest.fixture
+def no_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (torch.cuda, torch.xpu, torch.backends.mps):
+        monkeypatch.setattr(module, "is_available", lambda: False)
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:9", "mps", "xpu", "xpu:1"])
+@pytest.mark.usefixtures("no_devices")
+def test_devices_that_are_not_there(name: str) -> None:
+    kind = name.partition(":")[0].upper()
+    with pytest.raises(DeviceError, match=f"no {kind} device here: use --device cpu"):
+        find_device(name)
+    assert find_device("auto") == torch.device("cpu")
+
+
+@pytest.mark.usefixtures("devices")
+def test_an_index_too_high_is_refused() -> None:
+    for name in ("cuda:2", "cuda:9999", "xpu:2"):
+        kind = name.partition(":")[0]
+        text = f"no {name}: this machine has 2, from {kind}:0 to {kind}:1"
+        with pytest.raises(DeviceError, match=text):
+            find_device(name)
+    with pytest.raises(DeviceError, match="no cuda:2"):
+        find_device("cuda", local_rank=2)
+
+
+@pytest.mark.usefixtures("devices")
+def test_devices_that_are_there() -> None:
+    for name in ("cpu", "cuda", "cuda:1", "mps", "xpu", "xpu:0"):
+        assert find_device(name) == torch.device(name)
+    assert find_device("auto") == torch.device("cuda")
+    ranked = {"auto": "cuda:1", "cuda": "cuda:1", "xpu": "xpu:1", "cuda:0": "cuda:0"}
+    for name, expected in {**ranked, "mps": "mps", "cpu": "cpu"}.items():
+        assert find_device(name, local_rank=1) == torch.device(expected)
+
+
+@pytest.mark.parametrize("name", ["gpu", "meta", "cpu:0", "mps:0", "cuda:", "cuda:x", "CUDA", ""])
+def test_names_that_are_no_device(name: str) -> None:
+    with pytest.raises(DeviceError, match="choose auto, cpu, cuda, cuda:1, mps or xpu"):
+        find_device(name)
+    with pytest.raises(ConfigError, match="device"):
+        load_config("digits-mlp", {"device": name})
+
+
+@pytest.mark.usefixtures("devices")
+def test_what_a_device_cannot_do_is_refused() -> None:
+    for name in ("mps", "xpu", "xpu:1"):
+        config = load_config("digits-mlp", {"device": name})
+        assert resolve_device(config, SINGLE_PROCESS) == torch.device(name)
+        with pytest.raises(DeviceError, match=f"on CUDA devices only, not on {name}"):
+            resolve_device(config, World(0, 2))
+        with pytest.raises(ConfigError, match=f"bf16 needs a CUDA device: turn it off on {name}"):
+            load_config("digits-mlp", {"device": name, "bf16": True})
+    assert load_config("digits-mlp", {"device": "cuda:1", "bf16": True}).bf16
+
+
+def test_bf16_on_a_device_that_auto_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(DeviceError, match="no CUDA device here"):
-        find_device("cuda:9")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    with pytest.raises(DeviceError, match="no cuda:9: this machine has 2"):
-        find_device("cuda:9")
+    config = load_config("digits-mlp", {"device": "auto", "bf16": True})
+    with pytest.raises(DeviceError, match="bf16 needs a CUDA device, but the device is cpu"):
+        resolve_device(config, SINGLE_PROCESS)
 
 
-def test_processes_share_the_memory_of_a_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    cpu = torch.device("cpu")
-    monkeypatch.setattr(devices, "machine_memory", lambda: Memory(800, 301))
-    assert device_memory(cpu) == Memory(800, 301)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert device_memory(cpu) == Memory(200, 75)
-    monkeypatch.setattr(devices, "machine_memory", lambda: None)
-    assert device_memory(cpu) is None
+def settings() -> dict[str, Any]:
+    backends: Any = torch.backends
+    return {
+        "precision": torch.get_float32_matmul_precision(),
+        "cuda": backends.cuda.matmul.fp32_precision,
+        "mkldnn": backends.mkldnn.matmul.fp32_precision,
+        "benchmark": backends.cudnn.benchmark,
+        "threads": torch.get_num_threads(),
+    }
 
 
-def test_each_gpu_has_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (300 + device.index, 800))
-    assert device_memory(torch.device("cuda:1")) == Memory(800, 301)
+@pytest.fixture
+def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
+    """The devices that were made current; torch's settings need no CUDA device."""
+    chosen: list[torch.device] = []
+
+    def choose(device: torch.device) -> nullcontext[None]:
+        chosen.append(device)
+        return nullcontext()
+
+    monkeypatch.setattr(torch.cuda, "device", choose)
+    return chosen
 
 
-OUT_OF_MEMORY = [
-    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total."),
-     " (it asked for 2.00 GiB more)"),
-    (RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't "
-     "allocate memory: you tried to allocate 4096 bytes. Error code 12 (Cannot allocate memory)"),
-     " (it asked for 4096 bytes more)"),
-    (RuntimeError("CUDA error: out of memory"), ""),
-    (RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"), ""),
-    (MemoryError(), ""),
-]  # fmt: skip
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+@pytest.mark.parametrize("error", [None, RuntimeError])
+def test_backends_are_configured_inside_only(
+    error: type[Exception] | None, precision: str, fake_cuda: list[torch.device]
+) -> None:
+    device = torch.device("cuda", 1)
+    first = settings()
+    try:
+        if precision != "highest":
+            torch.set_float32_matmul_precision(precision)
+        before = settings()
+        with pytest.raises(error) if error else nullcontext(), configure_backends(device):
+            inside = settings()
+            assert fake_cuda == [device]
+            if error:
+                raise error
+        assert settings() == before
+    finally:
+        torch.set_float32_matmul_precision(first["precision"])
+        backends: Any = torch.backends
+        backends.cuda.matmul.fp32_precision = first["cuda"]
+        backends.mkldnn.matmul.fp32_precision = first["mkldnn"]
+    assert settings() == first
+    assert (inside["precision"], inside["cuda"], inside["benchmark"]) == ("high", "tf32", True)
 
 
-@pytest.mark.parametrize(("error", "detail"), OUT_OF_MEMORY)
-def test_what_ran_out_of_memory(error: Exception, detail: str) -> None:
-    with pytest.raises(RunError) as caught, explain_out_of_memory("thinking", "think less"):
-        raise error
-    assert str(caught.value) == f"thinking ran out of memory{detail}: think less"
-    assert caught.value.__cause__ is error
+@pytest.mark.usefixtures("fake_cuda")
+def test_a_precision_that_the_caller_chose_by_backend_stays() -> None:
+    """torch refuses to name the precision then, and would refuse to set it back."""
+    matmul = torch.backends.cuda.matmul
+    before = matmul.fp32_precision
+    matmul.fp32_precision = "tf32"
+    try:
+        with configure_backends(torch.device("cuda")):
+            assert matmul.fp32_precision == "tf32"
+        assert matmul.fp32_precision == "tf32"
+    finally:
+        matmul.fp32_precision = before
+    assert settings()["precision"] == "highest"
 
 
-def test_other_errors_stay() -> None:
-    for error in (RuntimeError("shapes differ"), RunError("sampling ran out of memory"), OSError()):
-        with pytest.raises(type(error)) as caught, explain_out_of_memory("thinking", "think less"):
-            raise error
-        assert caught.value is error
+def test_a_cpu_gets_no_more_threads_than_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = settings()
+    monkeypatch.setattr(device_module, "count_cores", lambda: 1)
+    try:
+        torch.set_num_threads(2)
+        before = settings()
+        with configure_backends(torch.device("cpu")):  # OMP_NUM_THREADS is the user's choice
+            assert settings() == before
+        monkeypatch.delenv("OMP_NUM_THREADS")
+        with configure_backends(torch.device("cpu")):
+            assert settings() == {**before, "threads": 1}
+        assert settings() == before
+    finally:
+        torch.set_num_threads(first["threads"])
 
 
-def test_a_cpu_that_runs_out_of_memory() -> None:
-    """Torch's own error, for an array that no machine has the memory for."""
-    with (
-        pytest.raises(RunError, match=r"^a ran out of memory \(it asked for \d+ bytes more\): b$"),
-        explain_out_of_memory("a", "b"),
-    ):
-        torch.empty(2**58, dtype=torch.uint8)
+def test_seeding_draws_what_torch_draws_and_ends_with_the_block() -> None:
+    torch.manual_seed(7)
+    expected = torch.randn(100)
+    before = torch.get_rng_state()
+    with suppress(ZeroDivisionError), seeded(7, torch.device("cpu")):
+        assert torch.equal(torch.randn(100), expected)
+        raise ZeroDivisionError
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("kind", ["cuda", "xpu", "mps"])
+def test_seeding_a_device_leaves_the_others_alone(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch.manual_seed would seed every device, and only one would be restored."""
+
+    def refuse(seed: int) -> None:
+        raise AssertionError("this seeds all devices")
+
+    states = [torch.tensor([5])]  # of the one device
+    new = torch.Generator
+    monkeypatch.setattr(torch, "Generator", lambda device: new())
+    monkeypatch.setattr(torch, "manual_seed", refuse)
+    module = getattr(torch, kind)
+    monkeypatch.setattr(module, "get_rng_state", lambda device: states[-1])
+    monkeypatch.setattr(module, "set_rng_state", lambda state, device: states.append(state))
+    with seeded(7, torch.device(kind)):
+        assert torch.equal(states[-1], new().manual_seed(7).get_state())
+    assert len(states) == 3
+    assert states[-1] is states[0]
+
+
+def test_the_defaults_of_torch_are_set_inside_only() -> None:
+    def look() -> tuple[Any, ...]:
+        new = torch.tensor([1.0])
+        return (
+            new.dtype,
+            new.device.type,
+            torch.is_grad_enabled(),
+            new.is_inference(),
+            torch.is_autocast_enabled("cpu"),
+        )
+
+    decorated: Callable[[], tuple[Any, ...]] = torch_defaults()(look)
+    usual = (torch.float32, "cpu", True, False, False)
+    assert look() == usual
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16), torch.device("meta"):
+        assert decorated() == usual
+        assert decorated() == usual
+        assert look() == (torch.float32, "meta", False, True, True)
+    assert look() == usual
+
+
+def test_memory_formats() -> None:
+    """MPS cannot be tested here, so a parameter says that it is there."""
+    network = nn.Conv2d(4, 4, 3)
+    assert set_memory_format(network) is network
+    assert network.weight.is_contiguous(memory_format=torch.channels_last)
+
+    class OnMps(nn.Parameter):
+        @property
+        def device(self) -> torch.device:  # type: ignore[override]
+            return torch.device("mps")
+
+    network.register_parameter("other", OnMps(torch.zeros(1)))
+    set_memory_format(network)
+    assert network.weight.is_contiguous()
+
+
+def test_a_generator_can_be_loaded_on_known_devices_only(small_run: cgan.Run) -> None:
+    for device in ("gpu", "cuda:99"):
+        with pytest.raises(DeviceError):
+            cgan.load(small_run.folder, device)
+
+
+@pytest.mark.cuda
+def test_cuda_settings_of_the_caller_come_back(tmp_path: Path) -> None:
+    config = load_config(
+        "digits-mlp", {"device": "cuda", "images": 640, "control_per_class": 0, "model.width": 16}
+    )
+    torch.rand(1, device="cuda")
+    before, random = settings(), torch.cuda.get_rng_state_all()
+    cgan.train(config, tmp_path / "run")
+    assert settings() == before
+    assert all(map(torch.equal, random, torch.cuda.get_rng_state_all()))

@@ -219,7 +219,7 @@ def test_memory_that_runs_out(error: Exception) -> None:
 def test_memory_for_all_pictures_that_runs_out(
     sampler: Sampler, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*shape: int) -> None:
+    def fail(shape: tuple[int, ...], **_: object) -> None:
         assert shape == (3, 1, 8, 8)
         raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes.")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cgan.errors import FileError
-from cgan.storage.atomic import write_atomically
+from cgan.storage.atomic import sync_files, write_atomically
 
 
 def test_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -41,3 +41,37 @@ def test_a_file_where_a_folder_should_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(FileError, match="cannot write"):
         write_atomically(tmp_path / "file" / "inside", b"")
+
+
+def test_a_new_file_has_the_mode_that_the_umask_gives(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_atomically(tmp_path / "file", b"")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_the_umask_of_the_process_is_never_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread may create a file at any time."""
+
+    def refuse(mask: int) -> int:
+        raise AssertionError("the umask belongs to the whole process")
+
+    monkeypatch.setattr(os, "umask", refuse)
+    write_atomically(tmp_path / "file", b"new")
+    assert (tmp_path / "file").read_bytes() == b"new"
+
+
+def test_all_files_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = [tmp_path / str(index) for index in range(50)]
+    for path in paths:
+        path.write_bytes(b"x")
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file).st_ino))
+    sync_files(iter(paths))
+    assert sorted(synced) == sorted(path.stat().st_ino for path in paths)
+    with pytest.raises(FileNotFoundError):
+        sync_files([tmp_path / "none"])

@@ -140,3 +140,19 @@ def test_a_state_before_the_first_step_has_no_moments() -> None:
     unpack_state(tensors, {"net": again}, {"opt": its_optimizer}, CPU, Path("here"))
     assert torch.equal(again[0].weight, network[0].weight)  # type: ignore[index,union-attr]
     learn(again, its_optimizer, 1)
+
+
+@pytest.mark.parametrize("kind", ["cuda", "mps", "xpu"])
+def test_the_random_state_of_the_device_is_kept(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu, device, restored = torch.device("cpu"), torch.device(kind), []
+    module, new = getattr(torch, kind), torch.Generator
+    state = new().manual_seed(3).get_state()
+    monkeypatch.setattr(torch, "Generator", lambda device: new())
+    monkeypatch.setattr(module, "get_rng_state", lambda device: state)
+    monkeypatch.setattr(module, "set_rng_state", lambda state, device: restored.append(state))
+    packed = pack_state({}, {}, device)
+    assert sorted(packed) == sorted(["random.cpu", f"random.{kind}"])
+    unpack_state(packed, {}, {}, device, Path("x"))
+    assert restored == [packed[f"random.{kind}"]]
+    unpack_state(pack_state({}, {}, cpu), {}, {}, device, Path("x"))  # a state of another device
+    assert len(restored) == 1

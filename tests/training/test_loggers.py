@@ -1,8 +1,12 @@
 """Where figures go."""
 
+from __future__ import annotations
+
 import json
 import sys
+import types
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +16,7 @@ from cgan.errors import ConfigError, FileError
 from cgan.runtime.progress import format_seconds
 from cgan.storage.images import save_png
 from cgan.storage.metrics import read_metrics
-from cgan.training.loggers import JsonLines, Loggers, Terminal
+from cgan.training.loggers import WANDB_ID_FILE, JsonLines, Loggers, Terminal
 
 FIGURES = {
     "images_seen": 1_000, "images_per_second": 250.0, "seconds_left": 75.0,
@@ -68,15 +72,127 @@ def test_one_progress_line_on_a_terminal(
     assert capsys.readouterr().out == ""
 
 
+def log_to_wandb(folder: Path, images_seen: int) -> None:
+    """What a run does that has a state after this many images."""
+    loggers = Loggers(load_config("digits-mlp", {"wandb": True}), folder, images_seen, False)
+    figures = {**FIGURES, "images_seen": images_seen + 1_000}
+    loggers.log(figures)
+    grid = save_png(torch.zeros(1, 8, 8, dtype=torch.uint8), folder / "x.png")
+    loggers.log_images(grid, images_seen + 1_000)
+    loggers.close()
+
+
 def test_wandb_offline_needs_no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    loggers = Loggers(load_config("digits-mlp", {"wandb": True}), tmp_path, 0, progress=False)
-    loggers.log(FIGURES)
-    loggers.log_images(save_png(torch.zeros(1, 8, 8, dtype=torch.uint8), tmp_path / "x.png"), 1_000)
-    loggers.close()
-    assert list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))
+    for _ in range(2):  # the second time from the state at the beginning
+        log_to_wandb(tmp_path, 0)
+    run_id = (tmp_path / WANDB_ID_FILE).read_text()
+    assert len(list(tmp_path.glob("wandb/offline-run-*"))) == 2
+    assert len(list(tmp_path.glob(f"wandb/offline-run-*/run-{run_id}.wandb"))) == 2
     assert read_metrics(tmp_path) == [FIGURES]
+
+
+class FakeWandb(types.ModuleType):
+    """Records what wandb is told, and gives its runs the ids run-0, run-1, …"""
+
+    class Error(Exception):
+        pass
+
+    def __init__(self) -> None:
+        super().__init__("wandb")
+        self.run: object = None
+        self.begun: list[dict[str, Any]] = []
+        self.logged: list[tuple[int, dict[str, Any]]] = []
+        self.metrics: list[tuple[str, str]] = []
+        self.finished = self.step = 0
+
+    def init(self, **settings: Any) -> FakeWandb:
+        self.begun.append(settings)
+        self.id = settings["id"] or f"run-{len(self.begun) - 1}"
+        return self
+
+    def Image(self, path: str) -> str:
+        return Path(path).name
+
+    def define_metric(self, name: str, step_metric: str) -> None:
+        self.metrics.append((name, step_metric))
+
+    def log(self, row: dict[str, Any], step: int) -> None:
+        assert step >= self.step, "wandb ignores it"
+        self.logged.append((step, row))
+        self.step = step + 1  # where a resumed run begins; a second row of this step would merge
+
+    def finish(self) -> None:
+        self.finished += 1
+
+
+@pytest.fixture
+def wandb(monkeypatch: pytest.MonkeyPatch) -> FakeWandb:
+    fake = FakeWandb()
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    return fake
+
+
+def begun(wandb: FakeWandb) -> list[tuple[object, object]]:
+    return [(settings["id"], settings["resume"]) for settings in wandb.begun]
+
+
+def test_a_resumed_run_continues_its_wandb_run(tmp_path: Path, wandb: FakeWandb) -> None:
+    """Also from a state before the last log line: the curve goes back, and nothing is lost."""
+    for images_seen in (0, 2_000, 0):
+        log_to_wandb(tmp_path, images_seen)
+    assert begun(wandb) == [(None, None), ("run-0", "allow"), ("run-0", "allow")]
+    assert (tmp_path / "wandb-run-id").read_bytes() == b"run-0"
+    assert set(wandb.metrics) == {("*", "images_seen")}
+    seen = [row["images_seen"] for _, row in wandb.logged]
+    assert seen == [1_000, 1_000, 3_000, 3_000, 1_000, 1_000]
+    assert [step for step, _ in wandb.logged] == [1_000, 1_001, 3_000, 3_001, 3_002, 3_003]
+    assert wandb.logged[1] == (1_001, {"samples": "x.png", "images_seen": 1_000})
+    assert wandb.finished == 3
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"../../x", b"run 0", b"a" * 129, b"\xff\xfe", b"x\ny"], ids=repr
+)
+def test_a_file_that_holds_no_wandb_id_starts_a_new_wandb_run(
+    content: bytes, tmp_path: Path, wandb: FakeWandb, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / WANDB_ID_FILE).write_bytes(content)
+    with caplog.at_level("WARNING", "cgan"):
+        log_to_wandb(tmp_path, 0)
+    assert begun(wandb) == [(None, None)]
+    assert "wandb-run-id holds no id of a wandb run: starting a new wandb run" in caplog.text
+    assert (tmp_path / WANDB_ID_FILE).read_text() == "run-0"
+
+
+def test_a_wandb_run_of_the_caller_is_left_alone(tmp_path: Path, wandb: FakeWandb) -> None:
+    for run, folder in ((None, tmp_path / "first"), (object(), tmp_path / "second")):
+        wandb.run = run
+        folder.mkdir()
+        log_to_wandb(folder, 0)
+    assert [settings["reinit"] for settings in wandb.begun] == [None, "create_new"]
+
+
+def test_a_wandb_run_that_cannot_be_continued_is_one_sentence(
+    tmp_path: Path, wandb: FakeWandb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**settings: Any) -> None:
+        raise wandb.Error("run run-0 was deleted\nmore")
+
+    log_to_wandb(tmp_path, 0)
+    monkeypatch.setattr(wandb, "init", refuse)
+    with pytest.raises(ConfigError, match=r"was deleted\): .*delete .*wandb-run-id to start a new"):
+        log_to_wandb(tmp_path, 0)
+
+
+def test_a_wandb_id_that_cannot_be_written_is_said(
+    tmp_path: Path, wandb: FakeWandb, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / WANDB_ID_FILE).mkdir()
+    with pytest.raises(FileError, match="cannot write"):
+        log_to_wandb(tmp_path, 0)
+    assert wandb.finished == 1
 
 
 def test_tensorboard(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -102,3 +103,27 @@ def test_penalties_are_computed_in_float32_under_bfloat16(scheme: str) -> None:
         exact.append(losses["penalty"])
         assert losses["loss_D"].dtype == torch.float32
     assert torch.equal(exact[0], exact[1])
+
+
+@pytest.mark.parametrize("error", [None, ZeroDivisionError])
+def test_a_compiled_step_sets_up_the_compiler_while_it_runs_only(
+    error: type[Exception] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from torch._functorch import config as functorch
+
+    seen = []
+
+    def look(*_: object) -> None:
+        seen.append(functorch.donated_buffer)
+        if error:
+            raise error
+
+    monkeypatch.setattr(torch, "compile", lambda network: network)
+    before, digits = functorch.donated_buffer, cgan.load_pictures("digits")
+    config = load_config("digits-mlp", {"compile": True, "device": "cpu"})
+    step = TrainStep(TrainState(config, digits, torch.device("cpu")))
+    step.state.generator.register_forward_pre_hook(look)
+    with pytest.raises(error) if error else nullcontext():
+        step(*next(Loader(digits, config.batch_size).batches()))
+    assert set(seen) == {False}
+    assert functorch.donated_buffer == before
