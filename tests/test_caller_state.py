@@ -330,7 +330,7 @@ def results(caller: Caller, folder: Path) -> dict[str, Any]:
     assert run.control is not None
     return {
         "pictures": [(d.images.tolist(), d.labels.tolist(), d.classes) for d in (digits, pets)],
-        "judge": judge.weights_digest(),
+        "judge": judge.weights_digest,
         "trained": {name: tensor.tolist() for name, tensor in trained.items()},
         "dtypes": {name: str(tensor.dtype) for name, tensor in trained.items()},
         "control": run.control.to_dict(),
