@@ -13,10 +13,11 @@ import torch
 from cgan.config import DataConfig
 from cgan.data.dataset import ImageDataset
 from cgan.data.datasets import DATASETS, DIGITS_TEST_FRACTION
+from cgan.data.image_file import ignore_pillow_warnings
 from cgan.data.image_folder import ImageFolder, scan_folder
 from cgan.data.splits import VALIDATION_FRACTION, Split, split_indices
 from cgan.errors import DataError, UnknownNameError
-from cgan.runtime.cpu import free_memory
+from cgan.runtime.cpu import count_cores, free_memory
 from cgan.storage.paths import default_data_dir
 
 FOLDER_TEST_FRACTION = 0.1
@@ -93,7 +94,11 @@ def describe_split(source: str, split: Literal["validation", "test"]) -> str:
 
 
 def _scan(source: str, size: int | None, skip_broken: bool) -> ImageFolder:
-    if Path(source).is_dir():
+    try:
+        is_folder = Path(source).is_dir()
+    except OSError as error:  # a folder above it is not readable, or the name is too long
+        raise DataError(f"{source} cannot be read: {error.strerror}") from error
+    if is_folder:
         return scan_folder(Path(source), size=size, skip_broken=skip_broken)
     if os.sep in source or source.startswith("."):
         raise DataError(f"there is no folder {source}")
@@ -101,7 +106,11 @@ def _scan(source: str, size: int | None, skip_broken: bool) -> ImageFolder:
 
 
 def _read_all(folder: ImageFolder) -> ImageDataset:
-    with ThreadPoolExecutor() as pool:
-        images = list(pool.map(folder.read, range(len(folder))))
-    stacked = torch.stack(images) if images else torch.empty(0, *folder.image_shape).byte()
-    return ImageDataset(folder.name, stacked, folder.labels, folder.classes, folder.digest())
+    images = torch.empty(len(folder), *folder.image_shape, dtype=torch.uint8)
+
+    def read(index: int) -> None:
+        images[index] = folder.read(index)
+
+    with ignore_pillow_warnings(), ThreadPoolExecutor(count_cores()) as pool:
+        list(pool.map(read, range(len(folder))))
+    return ImageDataset(folder.name, images, folder.labels, folder.classes, folder.digest())

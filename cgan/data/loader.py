@@ -7,10 +7,12 @@ from collections.abc import Generator, Iterator
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from cgan.data.dataset import ImageDataset, class_indices
 from cgan.data.image_folder import ImageFolder
+from cgan.errors import DataError
+from cgan.runtime.cpu import count_cores
 from cgan.runtime.distributed import SINGLE_PROCESS, World
 from cgan.storage.images import to_signed
 
@@ -62,8 +64,8 @@ class Loader:
         world: World = SINGLE_PROCESS,
     ) -> None:
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
-        self.device, self.balanced, self.workers = torch.device(device), balanced, workers
-        self.world = world
+        self.device, self.balanced, self.world = torch.device(device), balanced, world
+        self.workers = min(workers, count_cores())  # torch warns if there are more
 
     def batches(self, images_seen: int = 0) -> Batches:
         """The batches that follow after this many images."""
@@ -98,18 +100,40 @@ class Loader:
 
     def _read(self, folder: ImageFolder, images_seen: int) -> Batches:
         reader = DataLoader(
-            folder,
-            batch_sampler=(indices.tolist() for indices in self._indices(images_seen)),
+            _BatchReader(folder),
+            sampler=(indices.tolist() for indices in self._indices(images_seen)),
+            batch_size=None,  # the reader returns whole batches
             num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
             worker_init_fn=ignore_interrupts,
             generator=torch.Generator(),  # otherwise it uses torch's global random state, like z
         )
-        for batch, labels in reader:
+        for batch in reader:
+            if isinstance(batch, str):
+                raise DataError(batch)
+            images, labels = batch
             yield (
-                to_signed(batch.to(self.device, non_blocking=True)),
+                to_signed(images.to(self.device, non_blocking=True)),
                 labels.to(self.device, non_blocking=True),
             )
+
+
+class _BatchReader(Dataset[tuple[Tensor, Tensor] | str]):
+    """Reads one batch of a folder: images, uint8 (B, C, H, W), and labels, int64 (B,).
+
+    If an image is broken, it returns the error's message: the loader would put the traceback of
+    an exception into the message.
+    """
+
+    def __init__(self, folder: ImageFolder) -> None:
+        self.folder = folder
+
+    def __getitem__(self, indices: list[int]) -> tuple[Tensor, Tensor] | str:
+        chosen = torch.tensor(indices)
+        try:
+            return self.folder.take(chosen), self.folder.labels[chosen]
+        except DataError as error:
+            return str(error)
 
 
 def ignore_interrupts(worker: int) -> None:
