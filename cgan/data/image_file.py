@@ -8,6 +8,7 @@ from __future__ import annotations
 import stat
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from io import BufferedReader
 from pathlib import Path
@@ -18,6 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from cgan.errors import DataError, one_line
+from cgan.runtime.cpu import count_cores, free_memory
 
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -25,8 +27,10 @@ SUFFIXES = frozenset(
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 """The formats of these suffixes. Pillow tries no other: a file in EPS would start Ghostscript."""
 MAX_PIXELS = 89_478_485
-"""An image with more pixels is not decoded. Pillow warns above this number, 1 GiB / 12: a small
-file can decode to any size. One image of this size takes up to 1.1 GiB while it is read."""
+"""An image with more pixels is not decoded, because a small file can decode to any size. It is the
+number above which Pillow warns: 1 GiB / 12."""
+BYTES_PER_PIXEL = 16
+"""Memory for reading an image, with all copies (measured): 1.3 GiB for ``MAX_PIXELS``."""
 MAX_FILE_BYTES = 4 * MAX_PIXELS
 """A larger file is not read: no image needs more, uncompressed, with four bytes per pixel."""
 TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of TIFF
@@ -82,11 +86,19 @@ def read_image(path: Path, image_shape: tuple[int, int, int]) -> Tensor:
 def ignore_pillow_warnings() -> Iterator[None]:
     """Hide warnings about slightly damaged files: they do not name the file.
 
-    The filter holds for all threads, so enter this in the thread that starts the others.
+    Call it in the main thread: the filter holds for all threads.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         yield
+
+
+@contextmanager
+def reading_threads() -> Iterator[ThreadPoolExecutor]:
+    """One thread per core, but no more than fit in memory if each reads the largest image."""
+    fit = free_memory() // (BYTES_PER_PIXEL * MAX_PIXELS)
+    with ignore_pillow_warnings(), ThreadPoolExecutor(max(1, min(count_cores(), fit))) as pool:
+        yield pool
 
 
 def _check_size(image: Image.Image) -> None:
@@ -105,7 +117,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers: convert it to 8 or 16 bits")
     if image.has_transparency_data:
-        image = image.convert("RGBA")
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image if image.mode == mode else image.convert(mode)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median_low
@@ -16,9 +15,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cgan.data.image_file import SUFFIXES, ignore_pillow_warnings, open_image, read_image
+from cgan.data.image_file import (
+    SUFFIXES,
+    ignore_pillow_warnings,
+    open_image,
+    read_image,
+    reading_threads,
+)
 from cgan.errors import DataError
-from cgan.runtime.cpu import count_cores
 from cgan.storage.paths import require_utf8
 
 SIZES = (8, 16, 28, 32, 64)
@@ -112,8 +116,7 @@ def scan_folder(root: Path, *, size: int | None = None, skip_broken: bool = Fals
     found = _find_classes(root)
     classes = tuple(found)
     candidates = [(label, path) for label, name in enumerate(classes) for path in found[name]]
-    # Each thread holds one decoded image, so more threads than cores would cost memory only.
-    with ignore_pillow_warnings(), ThreadPoolExecutor(count_cores()) as pool:
+    with reading_threads() as pool:
         probes = list(pool.map(_probe, [path for _, path in candidates]))
     _report_broken([probe for probe in probes if isinstance(probe, str)], skip_broken)
     good = [

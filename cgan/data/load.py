@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -13,11 +12,11 @@ import torch
 from cgan.config import DataConfig
 from cgan.data.dataset import ImageDataset
 from cgan.data.datasets import DATASETS, DIGITS_TEST_FRACTION
-from cgan.data.image_file import ignore_pillow_warnings
+from cgan.data.image_file import reading_threads
 from cgan.data.image_folder import ImageFolder, scan_folder
 from cgan.data.splits import VALIDATION_FRACTION, Split, split_indices
 from cgan.errors import DataError, UnknownNameError
-from cgan.runtime.cpu import count_cores, free_memory
+from cgan.runtime.cpu import free_memory
 from cgan.storage.paths import default_data_dir
 
 FOLDER_TEST_FRACTION = 0.1
@@ -111,6 +110,6 @@ def _read_all(folder: ImageFolder) -> ImageDataset:
     def read(index: int) -> None:
         images[index] = folder.read(index)
 
-    with ignore_pillow_warnings(), ThreadPoolExecutor(count_cores()) as pool:
+    with reading_threads() as pool:
         list(pool.map(read, range(len(folder))))
     return ImageDataset(folder.name, images, folder.labels, folder.classes, folder.digest())
