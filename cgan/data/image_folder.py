@@ -1,10 +1,10 @@
-"""Folders with one subfolder of images per class: scan, read, crop and resize the images."""
+"""Folders with one subfolder of images per class: find the images and classes, read them."""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median_low
@@ -12,19 +12,21 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from cgan.data.image_file import (
+    SUFFIXES,
+    ignore_pillow_warnings,
+    open_image,
+    read_image,
+    reading_threads,
+)
 from cgan.errors import DataError
 from cgan.storage.paths import require_utf8
 
-SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-)
 SIZES = (8, 16, 28, 32, 64)
 """Sides that are chosen automatically. Larger ones need --size: they take hours on a CPU."""
-GREY_MODES = frozenset({"1", "L", "LA", "I;16", "I;16B", "I"})
 
 logger = logging.getLogger("cgan")
 
@@ -74,15 +76,25 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         """Read one image as uint8 (C, size, size), cropped to a square at the centre and resized.
 
         Raises:
-            DataError: the file is broken.
+            DataError: the file is missing or broken since the scan.
         """
-        return read_image(self.paths[index], self.image_shape)
+        try:
+            return read_image(self.paths[index], self.image_shape)
+        except DataError as error:
+            raise DataError(
+                f"{error}, although it could be read at the start: restore it, or start again "
+                "with --skip-broken"
+            ) from error
 
     def take(self, indices: Tensor) -> Tensor:
-        """The images at these indices: uint8, (len(indices), C, size, size)."""
+        """The images at these indices: uint8, (len(indices), C, size, size); raises like ``read``.
+
+        Call it in the main thread of a process.
+        """
         if not len(indices):
             return torch.empty(0, *self.image_shape, dtype=torch.uint8)
-        return torch.stack([self.read(index) for index in indices.tolist()])
+        with ignore_pillow_warnings():
+            return torch.stack([self.read(index) for index in indices.tolist()])
 
     def digest(self) -> str:
         """SHA-256 of class names, labels, file contents and image shape, in hexadecimal."""
@@ -101,102 +113,104 @@ def scan_folder(root: Path, *, size: int | None = None, skip_broken: bool = Fals
         DataError: no class folders, no images, or a broken image (unless skipped).
         FileError: the folder or a class has a name that is not UTF-8.
     """
-    try:
-        folders = sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
-        found = {folder.name: _images_in(folder) for folder in folders}
-        classes = tuple(name for name, files in found.items() if files)
-        for folder in (root.resolve(), *(root / name for name in classes)):
-            require_utf8(folder)
-        _check_layout(root, folders, classes)
-    except OSError as error:
-        raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
-
+    found = _find_classes(root)
+    classes = tuple(found)
     candidates = [(label, path) for label, name in enumerate(classes) for path in found[name]]
-    with ThreadPoolExecutor() as pool:
+    with reading_threads() as pool:
         probes = list(pool.map(_probe, [path for _, path in candidates]))
-    paths, labels, modes, sides, digests = [], [], set(), [], []
-    for (label, path), probe in zip(candidates, probes, strict=True):
-        if probe is None:
-            if not skip_broken:
-                raise _broken(path)
-            logger.warning("skipped the broken image %s", path)
-            continue
-        modes.add(probe.mode)
-        sides.append(probe.side)
-        digests.append(probe.digest)
-        paths.append(path)
-        labels.append(label)
-    missing = [name for label, name in enumerate(classes) if label not in set(labels)]
-    if missing:
-        raise DataError(f"no image of {', '.join(missing)} in {root} can be read")
+    _report_broken([probe for probe in probes if isinstance(probe, str)], skip_broken)
+    good = [
+        (label, path, probe)
+        for (label, path), probe in zip(candidates, probes, strict=True)
+        if not isinstance(probe, str)
+    ]
+    labels = [label for label, _, _ in good]
+    if missing := sorted(set(range(len(classes))) - set(labels)):
+        names = _first_few([classes[label] for label in missing])
+        raise DataError(f"no image of {names} in {root} can be read")
 
     if size is None:
-        middle = median_low(sides)
+        middle = median_low(probe.side for _, _, probe in good)
         size = next((side for side in SIZES if side >= middle), SIZES[-1])
-    channels = 1 if modes <= GREY_MODES else 3
+    channels = 1 if all(probe.is_grey for _, _, probe in good) else 3
     logger.info(
         "%s: %d images of %d classes, resized to %d×%d in %s (change it with --size)",
-        root.name, len(paths), len(classes), size, size, "grey" if channels == 1 else "colour",
+        root.name, len(good), len(classes), size, size, "grey" if channels == 1 else "colour",
     )  # fmt: skip
     return ImageFolder(
-        root.resolve().name, tuple(paths), torch.tensor(labels), classes, (channels, size, size),
-        tuple(digests),
+        root.resolve().name, tuple(path for _, path, _ in good), torch.tensor(labels), classes,
+        (channels, size, size), tuple(probe.digest for _, _, probe in good),
     )  # fmt: skip
-
-
-def read_image(path: Path, image_shape: tuple[int, int, int]) -> Tensor:
-    """Read one file as uint8 of the given (C, H, W); transparent pixels become white.
-
-    Raises:
-        DataError: the file is broken.
-    """
-    channels, height, width = image_shape
-    try:
-        with Image.open(path) as file:
-            image: Image.Image = ImageOps.exif_transpose(file)
-            if image.mode.startswith("I"):  # 16 bits: PIL's own conversion clips instead of scaling
-                image = Image.fromarray((np.asarray(image) / 257).clip(0, 255).astype(np.uint8))
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            image = image.convert("L" if channels == 1 else "RGB")
-            if image.size != (width, height):
-                image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
-    except Exception as error:  # PIL's readers raise exceptions of any type
-        raise _broken(path) from error
-    return torch.from_numpy(np.array(image)).view(height, width, channels).permute(2, 0, 1)
 
 
 class _Probe(NamedTuple):
     """What a scan reads of each image."""
 
-    mode: str
+    is_grey: bool
     side: int
     digest: bytes
 
 
-def _probe(path: Path) -> _Probe | None:
-    """Mode, shorter side and SHA-256 of an image file; None if it is broken."""
+def _probe(path: Path) -> _Probe | str:
+    """Colour, shorter side and SHA-256 of an image file; a sentence if it is broken.
+
+    An exception would keep the decoded pixels in memory.
+    """
     try:
-        with path.open("rb") as file, Image.open(file) as image:
-            image.load()
+        with open_image(path) as (image, file):
             file.seek(0)
-            return _Probe(image.mode, min(image.size), hashlib.file_digest(file, "sha256").digest())
-    except Exception:  # PIL's readers raise exceptions of any type
-        return None
+            digest = hashlib.file_digest(file, "sha256").digest()
+            return _Probe(image.mode == "L", min(image.size), digest)
+    except DataError as error:
+        return str(error)
+
+
+def _report_broken(broken: list[str], skip: bool) -> None:
+    """Log one warning about all broken images, or raise ``DataError``."""
+    if not broken:
+        return
+    first, others = broken[0], len(broken) - 1
+    if not skip and others:
+        raise DataError(f"{first}, nor can {others:,} more: --skip-broken skips them")
+    if not skip:
+        raise DataError(f"{first}; --skip-broken skips it")
+    what = f"{len(broken):,} broken images" if others else "the broken image"
+    logger.warning("skipped %s: %s", what, _first_few(broken))
+
+
+def _first_few(items: Sequence[str], few: int = 3) -> str:
+    more = [f"{len(items) - few:,} more"] if len(items) > few else []
+    return ", ".join([*items[:few], *more])
+
+
+def _find_classes(root: Path) -> dict[str, list[Path]]:
+    """The image files of each class, in order; raises like ``scan_folder``."""
+    try:
+        folders = sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
+        files = {folder.name: _images_in(folder) for folder in folders}
+        found = {name: paths for name, paths in files.items() if paths}
+        for folder in (root.resolve(), *(root / name for name in found)):
+            require_utf8(folder)
+        _check_layout(root, folders, found)
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
+    return found
 
 
 def _images_in(folder: Path) -> list[Path]:
+    """Everything that is named like an image; a link to nowhere is a broken image."""
     return sorted(
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and path.name[0] != "." and path.is_file()
+        if path.suffix.lower() in SUFFIXES and path.name[0] != "." and not path.is_dir()
     )
 
 
-def _check_layout(root: Path, folders: list[Path], classes: tuple[str, ...]) -> None:
-    nested = [f for f in folders if f.name not in classes and any(map(_has_images, f.iterdir()))]
-    if not classes:
+def _check_layout(root: Path, folders: list[Path], found: dict[str, list[Path]]) -> None:
+    others = [folder for folder in folders if folder.name not in found]
+    nested = [str(f) for f in others if any(map(_has_images, f.iterdir()))]
+    empty = [str(f) for f in others if str(f) not in set(nested)]
+    if not found:
         if nested:
             raise DataError(
                 f"the images in {root} are two folders deep: did you mean --data {nested[0]}?"
@@ -207,16 +221,11 @@ def _check_layout(root: Path, folders: list[Path], classes: tuple[str, ...]) -> 
             f"no images in {root}: it must contain one folder of images per class "
             f"({', '.join(sorted(SUFFIXES))})"
         )
-    for folder in nested:
-        logger.warning("%s holds folders of images, not images: it is ignored", folder)
-    for folder in folders:
-        if folder not in nested and folder.name not in classes:
-            logger.warning("%s holds no images: it is ignored", folder)
+    if nested:
+        logger.warning("ignored, because they hold folders of images: %s", _first_few(nested))
+    if empty:
+        logger.warning("ignored, because they hold no images: %s", _first_few(empty))
 
 
 def _has_images(path: Path) -> bool:
     return path.is_dir() and bool(_images_in(path))
-
-
-def _broken(path: Path) -> DataError:
-    return DataError(f"{path} cannot be read as an image; --skip-broken skips it")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -13,6 +12,7 @@ import torch
 from cgan.config import DataConfig
 from cgan.data.dataset import ImageDataset
 from cgan.data.datasets import DATASETS, DIGITS_TEST_FRACTION
+from cgan.data.image_file import reading_threads
 from cgan.data.image_folder import ImageFolder, scan_folder
 from cgan.data.splits import VALIDATION_FRACTION, Split, split_indices
 from cgan.errors import DataError, UnknownNameError
@@ -98,7 +98,11 @@ def describe_split(source: str, split: Literal["validation", "test"]) -> str:
 
 
 def _scan(source: str, size: int | None, skip_broken: bool) -> ImageFolder:
-    if os.path.isdir(source):  # Path.is_dir raises OSError for a name that is too long
+    try:
+        is_folder = Path(source).is_dir()
+    except OSError as error:  # a folder above it is not readable, or the name is too long
+        raise DataError(f"{source} cannot be read: {error.strerror}") from error
+    if is_folder:
         return scan_folder(Path(source), size=size, skip_broken=skip_broken)
     if os.sep in source or source.startswith("."):
         raise DataError(f"there is no folder {source}")
@@ -106,7 +110,11 @@ def _scan(source: str, size: int | None, skip_broken: bool) -> ImageFolder:
 
 
 def _read_all(folder: ImageFolder) -> ImageDataset:
-    with ThreadPoolExecutor() as pool:
-        images = list(pool.map(folder.read, range(len(folder))))
-    stacked = torch.stack(images) if images else torch.empty(0, *folder.image_shape).byte()
-    return ImageDataset(folder.name, stacked, folder.labels, folder.classes, folder.digest())
+    images = torch.empty(len(folder), *folder.image_shape, dtype=torch.uint8)
+
+    def read(index: int) -> None:
+        images[index] = folder.read(index)
+
+    with reading_threads() as pool:
+        list(pool.map(read, range(len(folder))))
+    return ImageDataset(folder.name, images, folder.labels, folder.classes, folder.digest())

@@ -7,10 +7,11 @@ from collections.abc import Generator, Iterator
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from cgan.data.dataset import ImageDataset, class_indices
 from cgan.data.image_folder import ImageFolder
+from cgan.errors import DataError
 from cgan.runtime.cpu import count_cores
 from cgan.runtime.distributed import SINGLE_PROCESS, World
 from cgan.storage.images import to_signed
@@ -44,7 +45,7 @@ def epoch_order(labels: Tensor, seed: int, epoch: int, balanced: bool = False) -
 class Loader:
     """Endless batches of images in [-1, 1], float32 (B, C, H, W), and labels, int64 (B,).
 
-    ``workers`` is the number of reading processes; None means two, or one on a single core.
+    ``workers`` is the number of reading processes, at most one per core.
     An ``ImageDataset`` is kept on the device as uint8 if it fits; a batch is then
     gathered and scaled there. An ``ImageFolder`` is read by worker processes. Each of several
     training processes gets its shard of the same batches.
@@ -60,13 +61,12 @@ class Loader:
         device: torch.device | str = "cpu",
         seed: int = 0,
         balanced: bool = False,
-        workers: int | None = None,
+        workers: int = 2,
         world: World = SINGLE_PROCESS,
     ) -> None:
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
-        self.device, self.balanced = torch.device(device), balanced
-        self.workers = min(2, count_cores()) if workers is None else workers
-        self.world = world
+        self.device, self.balanced, self.world = torch.device(device), balanced, world
+        self.workers = min(workers, count_cores())  # torch warns if there are more
 
     def batches(self, images_seen: int = 0) -> Batches:
         """The batches that follow after this many images."""
@@ -100,19 +100,41 @@ class Loader:
 
     def _read(self, folder: ImageFolder, images_seen: int) -> Batches:
         reader = DataLoader(
-            folder,
-            batch_sampler=(indices.tolist() for indices in self._indices(images_seen)),
-            num_workers=min(self.workers, count_cores()),  # torch warns about more
+            _BatchReader(folder),
+            sampler=(indices.tolist() for indices in self._indices(images_seen)),
+            batch_size=None,  # the reader returns whole batches
+            num_workers=self.workers,
             pin_memory=self.device.type == "cuda",
             worker_init_fn=ignore_interrupts,
             generator=torch.Generator(),  # otherwise it uses torch's global random state, like z
         )
-        for batch, labels in reader:
-            yield to_signed(self._send(batch)), self._send(labels)
+        for batch in reader:
+            if isinstance(batch, str):
+                raise DataError(batch)
+            images, labels = batch
+            yield to_signed(self._send(images)), self._send(labels)
 
     def _send(self, tensor: Tensor) -> Tensor:
         """Copy to the device. Only CUDA needs no wait: MPS would read memory that is free again."""
         return tensor.to(self.device, non_blocking=self.device.type == "cuda")
+
+
+class _BatchReader(Dataset[tuple[Tensor, Tensor] | str]):
+    """Reads one batch of a folder: images, uint8 (B, C, H, W), and labels, int64 (B,).
+
+    If an image is broken, it returns the error's message: the loader would put the traceback of
+    an exception into the message.
+    """
+
+    def __init__(self, folder: ImageFolder) -> None:
+        self.folder = folder
+
+    def __getitem__(self, indices: list[int]) -> tuple[Tensor, Tensor] | str:
+        chosen = torch.tensor(indices)
+        try:
+            return self.folder.take(chosen), self.folder.labels[chosen]
+        except DataError as error:
+            return str(error)
 
 
 def ignore_interrupts(worker: int) -> None:

@@ -1,0 +1,145 @@
+"""One image file: its limits, decoding it, and its conversion to 8 bits of grey or RGB.
+
+Files may come from anyone. Every file is opened here, so that all obey the same limits.
+"""
+
+from __future__ import annotations
+
+import stat
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from io import BufferedReader
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from cgan.errors import DataError, one_line
+from cgan.runtime.cpu import count_cores, free_memory
+
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+)
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+"""The formats of these suffixes. Pillow tries no other: a file in EPS would start Ghostscript."""
+MAX_PIXELS = 89_478_485
+"""An image with more pixels is not decoded, because a small file can decode to any size. It is the
+number above which Pillow warns: 1 GiB / 12."""
+BYTES_PER_PIXEL = 16
+"""Memory for reading an image, with all copies (measured): 1.3 GiB for ``MAX_PIXELS``."""
+MAX_FILE_BYTES = 4 * MAX_PIXELS
+"""A larger file is not read: no image needs more, uncompressed, with four bytes per pixel."""
+TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of TIFF
+GREY_MODES = frozenset({"1", "L", "LA", "I;16", "I;16B", "I"})
+
+
+@contextmanager
+def open_image(path: Path) -> Iterator[tuple[Image.Image, BufferedReader]]:
+    """Decode a file's first image: upright, mode ``L`` if the file is grey, otherwise ``RGB``.
+
+    Transparent pixels become white. Yields the image and the open file.
+
+    Raises:
+        DataError: the file is broken or exceeds a limit, or the ``with`` block raises an exception.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # opening a named pipe would wait forever
+            raise ValueError("it is not a regular file")
+        if status.st_size > MAX_FILE_BYTES:
+            raise ValueError(
+                f"it has {status.st_size:,} bytes, and the limit is {MAX_FILE_BYTES:,}"
+            )
+        # Pillow maps a path into memory: a file that shrinks meanwhile would end the process, and
+        # Pillow 13 garbles an uncompressed TIFF that is rotated.
+        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+            _check_size(image)
+            image.load()
+            with suppress(Exception):  # a damaged EXIF block says nothing about the orientation
+                ImageOps.exif_transpose(image, in_place=True)
+            yield _to_8_bits(image), file
+    except Exception as error:  # Pillow's readers raise exceptions of any type
+        raise DataError(f"{path} cannot be read as an image ({_reason(error)})") from error
+
+
+def read_image(path: Path, image_shape: tuple[int, int, int]) -> Tensor:
+    """Read one file as uint8 of the given (C, H, W), cropped at the centre and resized.
+
+    Raises:
+        DataError: the file is broken or exceeds a limit.
+    """
+    channels, height, width = image_shape
+    with open_image(path) as (image, _):
+        mode = "L" if channels == 1 else "RGB"
+        image = image if image.mode == mode else image.convert(mode)
+        if image.size != (width, height):
+            image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+        pixels = np.array(image)
+    return torch.from_numpy(pixels).view(height, width, channels).permute(2, 0, 1)
+
+
+@contextmanager
+def ignore_pillow_warnings() -> Iterator[None]:
+    """Hide warnings about slightly damaged files: they do not name the file.
+
+    Call it in the main thread: the filter holds for all threads.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+@contextmanager
+def reading_threads() -> Iterator[ThreadPoolExecutor]:
+    """One thread per core, but no more than fit in memory if each reads the largest image."""
+    free, threads = free_memory(), count_cores()
+    if free is not None:
+        threads = max(1, min(threads, free // (BYTES_PER_PIXEL * MAX_PIXELS)))
+    with ignore_pillow_warnings(), ThreadPoolExecutor(threads) as pool:
+        yield pool
+
+
+def _check_size(image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise Image.DecompressionBombError
+    tags = getattr(image, "tag_v2", {})  # of a TIFF file; its tiles may be larger than the image
+    if int(tags.get(TILE_WIDTH, 1)) * int(tags.get(TILE_LENGTH, 1)) > MAX_PIXELS:
+        raise Image.DecompressionBombError
+
+
+def _to_8_bits(image: Image.Image) -> Image.Image:
+    mode = "L" if image.mode in GREY_MODES else "RGB"
+    if image.mode.startswith("I"):
+        image = _scale_16_bits(image)
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers: convert it to 8 or 16 bits")
+    if image.has_transparency_data:
+        image = image if image.mode == "RGBA" else image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image if image.mode == mode else image.convert(mode)
+
+
+def _scale_16_bits(image: Image.Image) -> Image.Image:
+    """Pillow's own conversion clips instead of scaling."""
+    pixels = np.asarray(image)
+    if pixels.min() < 0 or pixels.max() > 65535:
+        raise ValueError("its pixels are not in 0..65535: convert it to 8 or 16 bits")
+    scaled = (pixels // 257).astype(np.uint8)
+    if (transparent := image.info.get("transparency")) is not None:
+        scaled[pixels == transparent] = 255
+    return Image.fromarray(scaled)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return f"it has too many pixels, and the limit is {MAX_PIXELS:,}"
+    if isinstance(error, UnidentifiedImageError):
+        return f"it is damaged or in none of the formats {', '.join(FORMATS)}"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return one_line(error)
