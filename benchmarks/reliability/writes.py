@@ -1,0 +1,254 @@
+"""Every change on disk fails once: old files stay, one sentence says why, a second try works.
+
+For each command, each of its writes, fsyncs, renames … fails in five ways. Training writes its
+state after every step here, so that the number of changes does not depend on the time.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from benchmarks.reliability.children import (
+    Child,
+    Ended,
+    command,
+    fault_of,
+    must_work,
+)
+from benchmarks.reliability.faults import KINDS, REMOVALS, Faults, Kind
+from benchmarks.reliability.report import Budget, Row
+from benchmarks.reliability.runs import (
+    cache_judge,
+    differences,
+    temporary_files,
+    train_reference,
+    train_words,
+    unreadable_files,
+)
+from cgan.storage.paths import has_state
+
+SETTINGS = {
+    "images": 128, "log_every_images": 64, "sample_every_images": 128, "eval_every_images": 128,
+    "save_every_seconds": 1e-9, "control_per_class": 2,
+}  # fmt: skip
+SHARD_SIZE = 8
+"""Images per shard here, so that a data set has several."""
+SLOW = {"export", "evaluate --html", "train"}
+"""Commands that ``--minutes 0`` leaves out."""
+
+
+@dataclass
+class Scene:
+    """A command whose changes fail.
+
+    Attributes:
+        what: its row in the table.
+        words: the words of the command that writes into a folder.
+        begun: a folder with files that exist before; None for an empty one.
+        trains: whether it writes a run, whose files may also hold a state in between.
+    """
+
+    what: str
+    words: Callable[[Path], list[str]]
+    begun: Path | None = None
+    trains: bool = False
+    calls: int = 0
+    reference: Path | None = None
+
+    def start(self, folder: Path) -> None:
+        """Fill the folder with what exists before."""
+        if self.begun is None:
+            folder.mkdir()
+        else:
+            shutil.copytree(self.begun, folder)
+
+    def again(self, folder: Path) -> list[str]:
+        """The words to try again; a run that holds a state is resumed."""
+        words = self.words(folder)
+        resumes = self.trains and has_state(folder / "run") and "--resume" not in words
+        return [*words, "--resume"] if resumes else words
+
+
+def measure(budget: Budget, work: Path, seed: int) -> list[Row]:
+    """One row per command."""
+    cache_judge(work)
+    scenes = make_scenes(work)
+    if budget.seconds == 0:
+        scenes = [scene for scene in scenes if scene.what not in SLOW]
+    for scene in scenes:
+        rehearse(scene, work)
+    cases = [
+        (scene, at, kind)
+        for scene in scenes
+        for at in range(scene.calls)
+        for kind in KINDS
+    ]  # fmt: skip
+    rows = {
+        scene.what: Row(scene.what, full=scene.calls * len(KINDS)) for scene in scenes
+    }  # fmt: skip
+    random.Random(seed).shuffle(cases)
+    for done, (scene, at, kind) in enumerate(cases):
+        if not budget.allows(done, len(cases)):
+            break
+        try_case(scene, at, kind, work / "now", rows[scene.what])
+    return list(rows.values())
+
+
+def make_scenes(work: Path) -> list[Scene]:
+    """The commands, with what exists before each."""
+    begun = work / "begun"
+    half = train_reference(begun / "resume" / "run", **{**SETTINGS, "images": 64})
+    model = shutil.copytree(half, work / "model")
+    old = begun / "old"
+    old.mkdir()
+    for name in ("grid.png", "model.onnx", "report.html"):
+        (old / name).write_bytes(b"old")
+    run_words = partial(_run_words, [])
+    scenes = [
+        Scene("train", run_words, trains=True),
+        Scene("train --resume", partial(_run_words, ["--resume"]), begun / "resume", trains=True),
+    ]
+    single = {
+        "generate --out grid.png": ("generate", "-n", "2", "--out", "grid.png"),
+        "generate --out folder": ("generate", "-n", "2", "--digit", "3", "--out", "drawn"),
+        "export": ("export", "--out", "model.onnx"),
+        "evaluate --html": ("evaluate", "--per-class", "5", "--html", "report.html"),
+    }
+    scenes += [Scene(what, partial(_words, model, words), old) for what, words in single.items()]
+    for format in ("webdataset", "npz", "folder"):
+        words = ("generate", "--format", format, "--out", "set", "--count")
+        smaller = begun / format
+        Child(_in_small(_words(model, (*words, "10"), smaller)), work / "said.txt").wait()
+        what = f"generate --count --format {format}"
+        scenes.append(Scene(what, partial(_words, model, (*words, "18")), smaller))
+    return scenes
+
+
+def _run_words(more: list[str], folder: Path) -> list[str]:
+    return [*train_words(folder / "run", **SETTINGS), *more]
+
+
+def _words(model: Path, words: tuple[str, ...], folder: Path) -> list[str]:
+    """The words of a command that writes into ``folder``: its last file name is put there."""
+    at = words.index("--html" if "--html" in words else "--out") + 1
+    return [words[0], str(model), *words[1:at], str(folder / words[at]), *words[at + 1 :]]
+
+
+def _in_small(words: list[str], faults: Faults | None = None) -> Callable[[], None]:
+    """The action of a command, with faults from its start on."""
+
+    def run() -> None:
+        from cgan.sampling import dataset
+        from cgan.training import monitor
+
+        dataset.SHARD_SIZE, monitor.EVAL_IMAGES = SHARD_SIZE, 100
+        if faults is not None:
+            faults.install()
+        command(*words)()
+
+    return run
+
+
+def rehearse(scene: Scene, work: Path) -> None:
+    """Run a command without faults: count its changes, and keep its files as the reference."""
+    if scene.what in SLOW:
+        scene.start(warm := work / "warm")
+        must_work(*scene.words(warm))
+        shutil.rmtree(warm)
+    folder = work / "references" / scene.what.replace(" ", "_")
+    folder.parent.mkdir(exist_ok=True)
+    scene.start(folder)
+    counted = work / "calls.json"
+
+    def count() -> None:
+        faults = Faults(folder)
+        try:
+            _in_small(scene.words(folder), faults)()
+        finally:
+            faults.real_open(counted, "w").write(json.dumps(faults.calls))
+
+    ended = Child(count, work / "said.txt").wait()
+    if ended.status:
+        raise RuntimeError(f"{scene.what} fails without faults: {ended.said}")
+    scene.calls, scene.reference = len(json.loads(counted.read_text())), folder
+
+
+def try_case(scene: Scene, at: int, kind: Kind, folder: Path, row: Row) -> None:
+    """Fail one change, look at the folder, and run the command again without faults."""
+    shutil.rmtree(folder, ignore_errors=True)
+    scene.start(folder)
+    before = _contents(folder)
+    said = folder.with_suffix(".txt")
+    failed_call = folder.with_suffix(".call")
+
+    def fail() -> None:
+        faults = Faults(folder, at, kind)
+        try:
+            _in_small(scene.words(folder), faults)()
+        finally:
+            call = faults.calls[at] if at < len(faults.calls) else "nothing"
+            faults.real_open(failed_call, "w").write(call)
+
+    ended = Child(fail, said).wait(120)
+    call = failed_call.read_text() if failed_call.exists() else "?"
+    row.add(ended.seconds, ended.peak_mib)
+    problems = _problems(scene, folder, before, ended)
+    removal = call.split()[0] in REMOVALS
+    if not removal and not (kind.lasting and kind.code == errno.EROFS):
+        problems += [f"{name} remains" for name in temporary_files(folder)]
+    again = Child(_in_small(scene.again(folder)), said).wait(120)
+    row.worst_seconds = max(row.worst_seconds, round(again.seconds, 2))
+    if again.status:
+        last = (again.said.strip().splitlines() or [""])[-1]
+        problems.append(f"a second try ends with status {again.status}: {last}")
+    else:
+        problems += [f"after a second try {what}" for what in _wrong_results(scene, folder)]
+    if problems:
+        row.fail(f"change {at}, {call}, {kind.name}: {'; '.join(problems)}")
+
+
+def _problems(scene: Scene, folder: Path, before: dict[str, bytes], ended: Ended) -> list[str]:
+    """What is wrong after a failed change: the sentence, and the files that existed before."""
+    problems = [fault] if (fault := fault_of(ended)) else []
+    lines = ended.said.strip().splitlines() or [""]
+    if ended.status == 2 and str(folder) not in lines[-1]:
+        problems.append(f"the sentence does not name the file: {lines[-1]}")
+    now, wanted = _contents(folder), _contents(scene.reference or folder)
+    problems += [f"{name} is lost" for name in before if name not in now]
+    if scene.trains:
+        return problems + unreadable_files(folder)
+    return problems + [
+        f"{name} is neither old nor new"
+        for name, content in now.items()
+        if content not in (before.get(name), wanted.get(name))
+    ]
+
+
+def _wrong_results(scene: Scene, folder: Path) -> list[str]:
+    assert scene.reference is not None
+    found = [f"{name} remains" for name in temporary_files(folder)]
+    if scene.trains:
+        runs = [run for run in folder.iterdir() if has_state(run)]
+        found += [what for run in runs for what in differences(run, scene.reference / "run")]
+        return found if runs else [*found, "there is no run"]
+    now, wanted = _contents(folder), _contents(scene.reference)
+    names = now.keys() | wanted.keys()
+    return found + [
+        f"{name} differs" for name in sorted(names) if now.get(name) != wanted.get(name)
+    ]
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    """All visible files of a folder."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name[0] != "."
+    }
