@@ -20,6 +20,9 @@ WEIGHTS = {
 }  # fmt: skip
 """Shares of the time: about the minutes that each full length takes."""
 
+IN_MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
+"""Where the parts write, so that they do not wait for a disk."""
+
 
 def reliability(
     minutes: Annotated[
@@ -43,7 +46,7 @@ def reliability(
         began = time.monotonic()
         share = WEIGHTS[name] / sum(WEIGHTS[later] for later in parts[index:])
         budget = Budget(None if end is None else max(end - began, 0) * share)
-        with tempfile.TemporaryDirectory(prefix="cgan-reliability-") as work:
+        with tempfile.TemporaryDirectory(prefix="cgan-reliability-", dir=IN_MEMORY) as work:
             module = importlib.import_module(f"benchmarks.reliability.{name}")
             rows = module.measure(budget, Path(work), seed)
         failed += sum(row.failed for row in rows)

@@ -33,9 +33,10 @@ class Kind:
         return errno.errorcode[self.code] + (" from then on" if self.lasting else " once")
 
 
+READ_ONLY = Kind(errno.EROFS, lasting=True)
 KINDS = (
-    Kind(errno.ENOSPC), Kind(errno.EACCES), Kind(errno.EIO),
-    Kind(errno.ENOSPC, lasting=True), Kind(errno.EROFS, lasting=True),
+    Kind(errno.ENOSPC), Kind(errno.EACCES), Kind(errno.EIO), Kind(errno.ENOSPC, lasting=True),
+    READ_ONLY,
 )  # fmt: skip
 
 
@@ -73,7 +74,9 @@ class Faults:
 
     def _wrap(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(target: Any, *rest: Any, **named: Any) -> Any:
-            self.hit(name, _path_of(target, named.get("dir_fd")))
+            reads = name == "open" and not rest[0] & (os.O_WRONLY | os.O_RDWR)
+            if not reads:
+                self.hit(name, _path_of(target, named.get("dir_fd")))
             return real(target, *rest, **named)
 
         return call

@@ -73,12 +73,16 @@ def temporary_files(folder: Path) -> list[str]:
     )
 
 
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Whether a file in a folder, or a folder that it is in, begins with a dot."""
+    return any(part[0] == "." for part in path.relative_to(folder).parts)
+
+
 def unreadable_files(folder: Path) -> list[str]:
     """Visible files that are not complete; the last line of a log may be."""
     found = []
     for path in sorted(folder.rglob("*")):
-        hidden = any(part[0] == "." for part in path.relative_to(folder).parts)
-        if path.is_file() and not hidden:
+        if path.is_file() and not is_hidden(path, folder):
             try:
                 _read(path)
             except Exception as error:  # each reader has its own

@@ -6,7 +6,6 @@ state after every step here, so that the number of changes does not depend on th
 
 from __future__ import annotations
 
-import errno
 import json
 import random
 import shutil
@@ -22,16 +21,18 @@ from benchmarks.reliability.children import (
     fault_of,
     must_work,
 )
-from benchmarks.reliability.faults import KINDS, REMOVALS, Faults, Kind
+from benchmarks.reliability.faults import KINDS, READ_ONLY, REMOVALS, Faults, Kind
 from benchmarks.reliability.report import Budget, Row
 from benchmarks.reliability.runs import (
     cache_judge,
     differences,
+    is_hidden,
     temporary_files,
     train_reference,
     train_words,
     unreadable_files,
 )
+from cgan.storage.checkpoint import load_state
 from cgan.storage.paths import has_state
 
 SETTINGS = {
@@ -200,8 +201,9 @@ def try_case(scene: Scene, at: int, kind: Kind, folder: Path, row: Row) -> None:
     call = failed_call.read_text() if failed_call.exists() else "?"
     row.add(ended.seconds, ended.peak_mib)
     problems = _problems(scene, folder, before, ended)
-    removal = call.split()[0] in REMOVALS
-    if not removal and not (kind.lasting and kind.code == errno.EROFS):
+    # What cannot be removed stays: the next run in its folder removes it, that of one file stays.
+    stuck = call.split()[0] in REMOVALS or kind == READ_ONLY
+    if not stuck:
         problems += [f"{name} remains" for name in temporary_files(folder)]
     again = Child(_in_small(scene.again(folder)), said).wait(120)
     row.worst_seconds = max(row.worst_seconds, round(again.seconds, 2))
@@ -209,7 +211,10 @@ def try_case(scene: Scene, at: int, kind: Kind, folder: Path, row: Row) -> None:
         last = (again.said.strip().splitlines() or [""])[-1]
         problems.append(f"a second try ends with status {again.status}: {last}")
     else:
-        problems += [f"after a second try {what}" for what in _wrong_results(scene, folder)]
+        wrong = _wrong_results(scene, folder)
+        places = _runs(folder) if scene.trains else [] if stuck else [folder]
+        wrong += [f"{name} remains" for place in places for name in temporary_files(place)]
+        problems += [f"after a second try {what}" for what in wrong]
     if problems:
         row.fail(f"change {at}, {call}, {kind.name}: {'; '.join(problems)}")
 
@@ -221,9 +226,11 @@ def _problems(scene: Scene, folder: Path, before: dict[str, bytes], ended: Ended
     if ended.status == 2 and str(folder) not in lines[-1]:
         problems.append(f"the sentence does not name the file: {lines[-1]}")
     now, wanted = _contents(folder), _contents(scene.reference or folder)
-    problems += [f"{name} is lost" for name in before if name not in now]
     if scene.trains:
+        if before and load_state(folder / "run")[2]["images_seen"] < SETTINGS["images"] // 2:
+            problems.append("the newest state is lost")
         return problems + unreadable_files(folder)
+    problems += [f"{name} is lost" for name in before if name not in now]
     return problems + [
         f"{name} is neither old nor new"
         for name, content in now.items()
@@ -233,16 +240,18 @@ def _problems(scene: Scene, folder: Path, before: dict[str, bytes], ended: Ended
 
 def _wrong_results(scene: Scene, folder: Path) -> list[str]:
     assert scene.reference is not None
-    found = [f"{name} remains" for name in temporary_files(folder)]
     if scene.trains:
-        runs = [run for run in folder.iterdir() if has_state(run)]
-        found += [what for run in runs for what in differences(run, scene.reference / "run")]
-        return found if runs else [*found, "there is no run"]
+        runs = _runs(folder)
+        found = [what for run in runs for what in differences(run, scene.reference / "run")]
+        return found if runs else ["there is no run"]
     now, wanted = _contents(folder), _contents(scene.reference)
     names = now.keys() | wanted.keys()
-    return found + [
-        f"{name} differs" for name in sorted(names) if now.get(name) != wanted.get(name)
-    ]
+    return [f"{name} differs" for name in sorted(names) if now.get(name) != wanted.get(name)]
+
+
+def _runs(folder: Path) -> list[Path]:
+    """The runs in a folder that hold a state; one that failed before its first state may stay."""
+    return [run for run in folder.iterdir() if has_state(run)]
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
@@ -250,5 +259,5 @@ def _contents(folder: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name[0] != "."
+        if path.is_file() and not is_hidden(path, folder)
     }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from cgan.errors import FileError
-from cgan.storage.atomic import write_atomically
+from cgan.storage.atomic import rename, write_atomically
 from cgan.storage.paths import STATE_FILES
 
 GENERATOR = "cgan-generator"
@@ -163,10 +164,14 @@ def save_state(folder: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
     """Save a state in a run folder, and keep the previous state as a second file."""
     last, before = (folder / name for name in STATE_FILES)
     fresh = folder / "state-next.safetensors"
-    save_tensors(fresh, tensors, {**new_header(STATE), **header})
-    if last.exists():
-        last.replace(before)
-    fresh.replace(last)
+    try:
+        save_tensors(fresh, tensors, {**new_header(STATE), **header})
+        if last.exists():
+            rename(last, before)
+        rename(fresh, last)
+    finally:
+        with suppress(OSError):  # it is there only if this failed
+            fresh.unlink()
 
 
 def load_state(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any], list[str]]:

@@ -12,6 +12,7 @@ GENERATOR_FILE = "generator.safetensors"
 CONFIG_FILE = "config.yaml"
 BEST_FILE = "best.safetensors"
 JUDGE_FILE = "judge.safetensors"
+SAMPLES_FOLDER = "samples"
 STATE_FILES = ("state.safetensors", "state-before.safetensors")
 """The latest state, and the one before it."""
 

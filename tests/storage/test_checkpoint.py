@@ -1,6 +1,8 @@
 """Files: what is not ours is named, what is torn is passed over, everything comes back."""
 
+import errno
 import json
+import os
 import pickle
 from pathlib import Path
 
@@ -148,6 +150,27 @@ def test_two_states_are_kept_and_a_torn_one_is_passed_over(tmp_path: Path) -> No
     path.write_bytes(b"")
     with pytest.raises(FileError, match=r"nothing to resume from.*damaged.*empty"):
         load_state(tmp_path)
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_rename_that_fails_keeps_a_state(
+    failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A state is written, then the last one becomes the one before it, then it the last one."""
+    save_state(tmp_path, {"x": torch.tensor(1)}, {"steps": 1})
+    real, renamed = os.replace, []
+
+    def replace(old: str, new: str) -> None:
+        renamed.append(new)
+        if len(renamed) > failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(old, new)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(FileError, match=r"cannot write .*state.*safetensors"):
+        save_state(tmp_path, {"x": torch.tensor(2)}, {"steps": 2})
+    assert load_state(tmp_path)[2]["steps"] == 1
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_header_is_one_key_of_sorted_json(tmp_path: Path) -> None:
