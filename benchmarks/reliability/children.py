@@ -119,6 +119,15 @@ def command(*words: object) -> Callable[[], None]:
     return run
 
 
+def program(*words: object) -> Callable[[], None]:
+    """The action of ``python -m cgan WORDS`` as a new program, which imports everything itself."""
+
+    def run() -> None:
+        os.execv(sys.executable, [sys.executable, "-m", "cgan", *map(str, words)])
+
+    return run
+
+
 def must_work(*words: object) -> None:
     """Run ``cgan WORDS`` in this process, so that its children have imported all that it needs.
 

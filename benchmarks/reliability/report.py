@@ -104,7 +104,7 @@ def to_table(figures: dict[str, Any]) -> str:
             more = "".join(f"; {name} {value}" for name, value in row["figures"].items())
             lines.append(
                 f"| {part} | {row['what']}{more} | {count} | {row['failed']} "
-                f"| {row['worst_seconds']:.1f} s | {row['peak_mib']:,.0f} MiB |"
+                f"| {row['worst_seconds']:.1f} s | {_peak(row['peak_mib'])} |"
             )
             notes += [f"- {part}, {row['what']}: `{found}`" for found in row["findings"]]
         spent = f"{figure['seconds'] / 60:.1f} minutes"
@@ -112,6 +112,10 @@ def to_table(figures: dict[str, Any]) -> str:
         machines[-1] += figure["machine"]
     said = ["", "Failures:", "", *notes] if notes else []
     return "\n".join([*lines, *said, "", "Measured on:", "", *machines])
+
+
+def _peak(mib: float) -> str:
+    return f"{mib:,.0f} MiB" if mib else "–"
 
 
 def write_page(path: Path, table: str) -> None:
