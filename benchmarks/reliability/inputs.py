@@ -23,8 +23,7 @@ from benchmarks.reliability.mutators import (
     mutate_safetensors,
     mutate_yaml,
 )
-from benchmarks.reliability.runs import train_reference
-from cgan.storage.checkpoint import read_tensors, save_tensors
+from benchmarks.reliability.runs import split_safetensors, train_reference
 from cgan.storage.paths import CONFIG_FILE, GENERATOR_FILE, JUDGE_FILE, STATE_FILES
 
 SETTINGS = {
@@ -91,10 +90,11 @@ def make_originals(root: Path) -> None:
 
 def _forget_time(path: Path) -> None:
     """Set the training time in a header to a fixed number."""
-    content = path.read_bytes()
-    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-    about = json.loads(header["__metadata__"]["cgan"])
-    save_tensors(path, read_tensors(path), {**about, "seconds": 1.0})
+    header, about, tensors = split_safetensors(path)
+    own = json.dumps({**about, "seconds": 1.0}, sort_keys=True)
+    text = json.dumps({"__metadata__": {"cgan": own}, **header}).encode()
+    text += b" " * (-len(text) % 8)  # the tensors are aligned
+    path.write_bytes(len(text).to_bytes(8, "little") + text + tensors)
 
 
 def _draw_pictures(root: Path) -> None:

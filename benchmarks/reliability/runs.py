@@ -7,6 +7,7 @@ import json
 import os
 import tarfile
 from pathlib import Path
+from typing import Any
 
 from benchmarks.reliability.children import must_work
 from cgan.storage.paths import BEST_FILE, GENERATOR_FILE, STATE_FILES
@@ -54,14 +55,18 @@ def differences(folder: Path, reference: Path) -> list[str]:
     return found
 
 
-def _without_seconds(path: Path) -> tuple[dict[str, object], bytes]:
-    """The header of a safetensors file without ``seconds``, and the bytes of all tensors."""
+def split_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any], bytes]:
+    """The header of a safetensors file, our own header in it, and the bytes of all tensors."""
     content = path.read_bytes()
     end = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:end])
-    about = json.loads(header["__metadata__"]["cgan"])
+    return header, json.loads(header.pop("__metadata__")["cgan"]), content[end:]
+
+
+def _without_seconds(path: Path) -> tuple[dict[str, Any], dict[str, Any], bytes]:
+    header, about, tensors = split_safetensors(path)
     about.pop("seconds")
-    return {**header, "__metadata__": about}, content[end:]
+    return header, about, tensors
 
 
 def temporary_files(folder: Path) -> list[str]:
@@ -96,11 +101,10 @@ def _read(path: Path) -> None:
     import onnx
     import yaml
     from PIL import Image
-
-    from cgan.storage.checkpoint import read_tensors
+    from safetensors.torch import load_file
 
     if path.suffix == ".safetensors":
-        read_tensors(path)
+        load_file(path)
     elif path.suffix == ".png":
         with Image.open(path) as image:
             image.load()

@@ -32,8 +32,7 @@ from benchmarks.reliability.runs import (
     train_words,
     unreadable_files,
 )
-from cgan.storage.checkpoint import load_state
-from cgan.storage.paths import has_state
+from cgan.storage.paths import STATE_FILES, has_state
 
 SETTINGS = {
     "images": 128, "log_every_images": 64, "sample_every_images": 128, "eval_every_images": 128,
@@ -227,8 +226,8 @@ def _problems(scene: Scene, folder: Path, before: dict[str, bytes], ended: Ended
         problems.append(f"the sentence does not name the file: {lines[-1]}")
     now, wanted = _contents(folder), _contents(scene.reference or folder)
     if scene.trains:
-        if before and load_state(folder / "run")[2]["images_seen"] < SETTINGS["images"] // 2:
-            problems.append("the newest state is lost")
+        if before and not any((folder / "run" / name).exists() for name in STATE_FILES):
+            problems.append("the state is lost")
         return problems + unreadable_files(folder)
     problems += [f"{name} is lost" for name in before if name not in now]
     return problems + [
