@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
 import tempfile
 import time
 from pathlib import Path
@@ -42,17 +43,20 @@ def reliability(
     out.mkdir(parents=True, exist_ok=True)
     end = None if minutes is None else time.monotonic() + 60 * minutes
     failed = 0
-    for index, name in enumerate(parts):
-        began = time.monotonic()
-        share = WEIGHTS[name] / sum(WEIGHTS[later] for later in parts[index:])
-        budget = Budget(None if end is None else max(end - began, 0) * share)
-        with tempfile.TemporaryDirectory(prefix="cgan-reliability-", dir=IN_MEMORY) as work:
+    with tempfile.TemporaryDirectory(prefix="cgan-reliability-", dir=IN_MEMORY) as base:
+        os.chmod(base, 0o755)  # for commands that another user runs
+        for index, name in enumerate(parts):
+            began, work = time.monotonic(), Path(base, name)
+            work.mkdir()
+            share = WEIGHTS[name] / sum(WEIGHTS[later] for later in parts[index:])
+            budget = Budget(None if end is None else max(end - began, 0) * share)
             module = importlib.import_module(f"benchmarks.reliability.{name}")
-            rows = module.measure(budget, Path(work), seed)
-        failed += sum(row.failed for row in rows)
-        about = _about(seed, time.monotonic() - began)
-        table = to_table(merge(out / "reliability.json", name, about, rows))
-        write_page(out / "reliability.md", table)
+            rows = module.measure(budget, work, seed)
+            failed += sum(row.failed for row in rows)
+            about = _about(seed, time.monotonic() - began)
+            table = to_table(merge(out / "reliability.json", name, about, rows))
+            write_page(out / "reliability.md", table)
+            shutil.rmtree(os.fsencode(work), ignore_errors=True)
     print(table)
     raise typer.Exit(int(failed > 0))
 

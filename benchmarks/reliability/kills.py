@@ -7,7 +7,6 @@ times. Its final files must be those of a run that was never stopped, bit for bi
 from __future__ import annotations
 
 import mmap
-import os
 import random
 import shutil
 from collections import Counter
@@ -175,7 +174,6 @@ def measure(budget: Budget, work: Path, seed: int) -> list[Row]:
         else:
             kills.attempt(kills.random.choice(PHASES))
     kills.finish()
-    os.environ.pop("CGAN_CACHE")
     where = ", ".join(f"{kills.killed_in[phase]} in {phase}" for phase in PHASES)
     kills.forked.figures = {
         "killed": where, "runs compared": kills.runs, "started again": kills.restarts,

@@ -7,6 +7,7 @@ ends a child, or fails for want of memory, is read again by a child of its own.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import resource
@@ -26,7 +27,7 @@ from benchmarks.reliability.inputs import KINDS, Kind, make_originals
 from benchmarks.reliability.report import Budget, Row
 from benchmarks.reliability.runs import cache_judge
 
-BATCH = 50
+PARTS = 50
 SECONDS = 10
 """Time for one input."""
 MEMORY = 768 * MEBIBYTE
@@ -209,14 +210,12 @@ def measure(budget: Budget, work: Path, seed: int) -> list[Row]:
     make_originals(work / "originals")
     rows = {kind.name: Row(f"mutated {kind.name}", full=kind.count) for kind in KINDS}
     found: dict[str, list[str]] = {kind.name: [] for kind in KINDS}
-    done = 0
-    for part in range(BATCH):  # a fiftieth of each kind at a time, so that a budget cuts all alike
-        for kind in KINDS:
-            size = kind.count // BATCH if budget.seconds != 0 else 3
-            if budget.allows(done, sum(k.count for k in KINDS), least=len(KINDS)):
-                numbers = list(range(part * size, part * size + size))
-                found[kind.name] += read_all(kind, seed, numbers, work, rows[kind.name])
-                done += size
+    # A fiftieth of each kind at a time, so that a budget cuts all alike.
+    for done, (part, kind) in enumerate(itertools.product(range(PARTS), KINDS)):
+        if budget.allows(done, PARTS * len(KINDS), least=len(KINDS)):
+            size = kind.count // PARTS if not budget.is_least else 3
+            numbers = list(range(part * size, part * size + size))
+            found[kind.name] += read_all(kind, seed, numbers, work, rows[kind.name])
     for name, row in rows.items():
         _group(row, found[name])
     with contextlib.suppress(OSError):

@@ -23,8 +23,9 @@ from cgan.storage.paths import has_state
 
 FULL_KILLS = 50
 FULL_PAIRS = 20
-SETTINGS = {"images": 2_560, "eval_every_images": 1_280}
-WITHIN = 1.5
+SETTINGS = {"images": 640, "eval_every_images": 320}
+RANK_SETTINGS = {"images": 1_280}
+WITHIN = 1.2
 """Seconds after the start within which a rank is killed, or the second of a pair begins."""
 CONNECT_SECONDS = 5.0
 """How long a rank waits for the others at the start, here; otherwise 60 s."""
@@ -41,9 +42,9 @@ def measure(budget: Budget, work: Path, seed: int) -> list[Row]:
         Row(f"two processes at once: {what}", full=FULL_PAIRS) for what in PAIRS
     ]  # fmt: skip
     reference = train_reference(work / "alone", **SETTINGS)
-    half = train_reference(work / "half", **{**SETTINGS, "images": 1_280})
-    for number in range(max(FULL_KILLS, FULL_PAIRS)):
-        if budget.allows(number, FULL_KILLS):
+    half = train_reference(work / "half", **{**SETTINGS, "images": 320})
+    for _ in range(10 * FULL_KILLS):  # a rank that ends before its kill does not count
+        if budget.allows(ranks.row.count, FULL_KILLS):
             ranks.kill_one()
         for row, pair in zip(rows, PAIRS.values(), strict=True):
             if budget.allows(row.count, FULL_PAIRS):
@@ -144,7 +145,8 @@ class Ranks:
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = str(probe.getsockname()[1])
-        words = [*train_words(folder, **SETTINGS), *(["--resume"] if has_state(folder) else [])]
+        words = train_words(folder, **RANK_SETTINGS)
+        words += ["--resume"] if has_state(folder) else []
         return [
             Child(lambda rank=rank: _train_rank(rank, port, words), self.work / f"rank-{rank}.txt")
             for rank in range(2)

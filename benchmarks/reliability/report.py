@@ -70,7 +70,7 @@ class Budget:
     """
 
     def __init__(self, seconds: float | None) -> None:
-        self.seconds = seconds
+        self.seconds, self.is_least = seconds, seconds == 0
         self.ends = None if seconds is None else time.monotonic() + seconds
 
     def allows(self, done: int, full: int, least: int = 1) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import logging
 import os
 import tarfile
 from pathlib import Path
@@ -27,15 +28,19 @@ def train_words(folder: Path, **settings: object) -> list[str]:
 
 
 def cache_judge(work: Path) -> None:
-    """Put a quickly trained judge of the digits into a cache of this campaign."""
+    """Put a quickly trained judge of the digits into a cache beside the folder, once."""
     from cgan.data import load_pictures
     from cgan.evaluation.judge_training import train_judge
 
-    os.environ["CGAN_CACHE"] = str(work / "cache")
+    cache = work.with_name("cache")
+    os.environ["CGAN_CACHE"] = str(cache)
+    logging.getLogger("cgan").setLevel(logging.WARNING)
+    if cache.exists():
+        return
     digits, held_out = (load_pictures("digits", split) for split in ("train", "test"))
     digest = digits.digest()
     judge = train_judge(digits, held_out, digest, images=1_280)
-    judge.save(work / "cache" / "judges" / f"digits-{digest[:16]}.safetensors")
+    judge.save(cache / "judges" / f"digits-{digest[:16]}.safetensors")
 
 
 def train_reference(folder: Path, **settings: object) -> Path:

@@ -54,14 +54,14 @@ def measure(budget: Budget, work: Path, seed: int) -> list[Row]:
 
 
 def soak(run: Path, told: Path, seconds: float, seed: int) -> None:
-    """In a child: at least three rounds; tells the end, length and memory of each."""
+    """In a child: at least two rounds; tells the end, length and memory of each."""
     import cgan
     from cgan.sampling.export import export
 
     process, began = psutil.Process(), time.monotonic()
     with open(told, "w", buffering=1) as file:
         number, now = 0, began
-        while number < 3 or now - began < seconds:
+        while number < 2 or now - began < seconds:
             cgan.load(run).sample(n=8, seed=seed + number)
             cgan.evaluate(run, per_class=20, device="cpu")
             export(run, told.with_suffix(".onnx"))

@@ -9,15 +9,11 @@ from __future__ import annotations
 import json
 import random
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from benchmarks.reliability.children import (
     Child,
     Ended,
-    command,
     fault_of,
     must_work,
 )
@@ -28,59 +24,17 @@ from benchmarks.reliability.runs import (
     differences,
     is_hidden,
     temporary_files,
-    train_reference,
-    train_words,
     unreadable_files,
 )
+from benchmarks.reliability.scenes import SLOW, Scene, in_small, make_scenes
 from cgan.storage.paths import STATE_FILES, has_state
-
-SETTINGS = {
-    "images": 128, "log_every_images": 64, "sample_every_images": 128, "eval_every_images": 128,
-    "save_every_seconds": 1e-9, "control_per_class": 2,
-}  # fmt: skip
-SHARD_SIZE = 8
-"""Images per shard here, so that a data set has several."""
-SLOW = {"export", "evaluate --html", "train"}
-"""Commands that ``--minutes 0`` leaves out."""
-
-
-@dataclass
-class Scene:
-    """A command whose changes fail.
-
-    Attributes:
-        what: its row in the table.
-        words: the words of the command that writes into a folder.
-        begun: a folder with files that exist before; None for an empty one.
-        trains: whether it writes a run, whose files may also hold a state in between.
-    """
-
-    what: str
-    words: Callable[[Path], list[str]]
-    begun: Path | None = None
-    trains: bool = False
-    calls: int = 0
-    reference: Path | None = None
-
-    def start(self, folder: Path) -> None:
-        """Fill the folder with what exists before."""
-        if self.begun is None:
-            folder.mkdir()
-        else:
-            shutil.copytree(self.begun, folder)
-
-    def again(self, folder: Path) -> list[str]:
-        """The words to try again; a run that holds a state is resumed."""
-        words = self.words(folder)
-        resumes = self.trains and has_state(folder / "run") and "--resume" not in words
-        return [*words, "--resume"] if resumes else words
 
 
 def measure(budget: Budget, work: Path, seed: int) -> list[Row]:
     """One row per command."""
     cache_judge(work)
     scenes = make_scenes(work)
-    if budget.seconds == 0:
+    if budget.is_least:
         scenes = [scene for scene in scenes if scene.what not in SLOW]
     for scene in scenes:
         rehearse(scene, work)
@@ -95,65 +49,10 @@ def measure(budget: Budget, work: Path, seed: int) -> list[Row]:
     }  # fmt: skip
     random.Random(seed).shuffle(cases)
     for done, (scene, at, kind) in enumerate(cases):
-        if not budget.allows(done, len(cases)):
+        if not budget.allows(done, len(cases), least=len(scenes)):
             break
         try_case(scene, at, kind, work / "now", rows[scene.what])
     return list(rows.values())
-
-
-def make_scenes(work: Path) -> list[Scene]:
-    """The commands, with what exists before each."""
-    begun = work / "begun"
-    half = train_reference(begun / "resume" / "run", **{**SETTINGS, "images": 64})
-    model = shutil.copytree(half, work / "model")
-    old = begun / "old"
-    old.mkdir()
-    for name in ("grid.png", "model.onnx", "report.html"):
-        (old / name).write_bytes(b"old")
-    run_words = partial(_run_words, [])
-    scenes = [
-        Scene("train", run_words, trains=True),
-        Scene("train --resume", partial(_run_words, ["--resume"]), begun / "resume", trains=True),
-    ]
-    single = {
-        "generate --out grid.png": ("generate", "-n", "2", "--out", "grid.png"),
-        "generate --out folder": ("generate", "-n", "2", "--digit", "3", "--out", "drawn"),
-        "export": ("export", "--out", "model.onnx"),
-        "evaluate --html": ("evaluate", "--per-class", "5", "--html", "report.html"),
-    }
-    scenes += [Scene(what, partial(_words, model, words), old) for what, words in single.items()]
-    for format in ("webdataset", "npz", "folder"):
-        words = ("generate", "--format", format, "--out", "set", "--count")
-        smaller = begun / format
-        Child(_in_small(_words(model, (*words, "10"), smaller)), work / "said.txt").wait()
-        what = f"generate --count --format {format}"
-        scenes.append(Scene(what, partial(_words, model, (*words, "18")), smaller))
-    return scenes
-
-
-def _run_words(more: list[str], folder: Path) -> list[str]:
-    return [*train_words(folder / "run", **SETTINGS), *more]
-
-
-def _words(model: Path, words: tuple[str, ...], folder: Path) -> list[str]:
-    """The words of a command that writes into ``folder``: its last file name is put there."""
-    at = words.index("--html" if "--html" in words else "--out") + 1
-    return [words[0], str(model), *words[1:at], str(folder / words[at]), *words[at + 1 :]]
-
-
-def _in_small(words: list[str], faults: Faults | None = None) -> Callable[[], None]:
-    """The action of a command, with faults from its start on."""
-
-    def run() -> None:
-        from cgan.sampling import dataset
-        from cgan.training import monitor
-
-        dataset.SHARD_SIZE, monitor.EVAL_IMAGES = SHARD_SIZE, 100
-        if faults is not None:
-            faults.install()
-        command(*words)()
-
-    return run
 
 
 def rehearse(scene: Scene, work: Path) -> None:
@@ -170,7 +69,7 @@ def rehearse(scene: Scene, work: Path) -> None:
     def count() -> None:
         faults = Faults(folder)
         try:
-            _in_small(scene.words(folder), faults)()
+            in_small(scene.words(folder), faults)()
         finally:
             faults.real_open(counted, "w").write(json.dumps(faults.calls))
 
@@ -191,7 +90,7 @@ def try_case(scene: Scene, at: int, kind: Kind, folder: Path, row: Row) -> None:
     def fail() -> None:
         faults = Faults(folder, at, kind)
         try:
-            _in_small(scene.words(folder), faults)()
+            in_small(scene.words(folder), faults)()
         finally:
             call = faults.calls[at] if at < len(faults.calls) else "nothing"
             faults.real_open(failed_call, "w").write(call)
@@ -204,7 +103,7 @@ def try_case(scene: Scene, at: int, kind: Kind, folder: Path, row: Row) -> None:
     stuck = call.split()[0] in REMOVALS or kind == READ_ONLY
     if not stuck:
         problems += [f"{name} remains" for name in temporary_files(folder)]
-    again = Child(_in_small(scene.again(folder)), said).wait(120)
+    again = Child(in_small(scene.again(folder)), said).wait(120)
     row.worst_seconds = max(row.worst_seconds, round(again.seconds, 2))
     if again.status:
         last = (again.said.strip().splitlines() or [""])[-1]
