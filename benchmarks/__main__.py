@@ -1,12 +1,10 @@
-"""``python -m benchmarks speed | table | recipes | evaluation | pack | release``.
+"""``python -m benchmarks speed | table | recipes | evaluation | reliability | pack | release``.
 
 The commands print Markdown to stdout, including the machine.
 """
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -16,24 +14,11 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.machine import machine
+from benchmarks.reliability.command import reliability
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__)
-
-
-def machine() -> str:
-    """Describe the machine: cores, GPU or CPU, and versions."""
-    import torch
-
-    cpu = next(
-        (
-            line.split(":")[1].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.processor(),
-    )
-    place = torch.cuda.get_device_name() if torch.cuda.is_available() else f"no GPU, {cpu}"
-    cores = len(os.sched_getaffinity(0))
-    return f"{cores} cores, {place}, Python {platform.python_version()}, torch {torch.__version__}"
+app.command()(reliability)
 
 
 def seconds(*command: str) -> float:

@@ -9,7 +9,7 @@ the same command again writes the missing shards.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -152,7 +152,8 @@ def _locked(shard: Shard) -> Iterator[None]:
         try:
             yield
         finally:
-            (shard.out / name).unlink(missing_ok=True)
+            with suppress(OSError):  # all images are written, or another error is on its way
+                (shard.out / name).unlink()
 
 
 def _draw(

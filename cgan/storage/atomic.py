@@ -6,12 +6,13 @@ import errno
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
 from typing import IO
 
 from cgan.errors import FileError, RunError
+from cgan.storage.paths import SAMPLES_FOLDER
 
 LOCK_FILE = ".lock"
 
@@ -53,15 +54,28 @@ def stream_atomically(path: Path) -> Iterator[IO[bytes]]:
         raise FileError(explain_write_error(error, path)) from error
     finally:
         if temporary is not None:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):  # it is gone after the rename; a read-only disk keeps it
+                temporary.unlink()
+
+
+def rename(path: Path, new: Path) -> None:
+    """Rename a file, replacing ``new``.
+
+    Raises:
+        FileError: it cannot be renamed; both files are unchanged.
+    """
+    try:
+        path.replace(new)
+    except OSError as error:
+        raise FileError(explain_write_error(error, new)) from error
 
 
 @contextmanager
 def lock(folder: Path, name: str = LOCK_FILE) -> Iterator[None]:
     """Hold an exclusive lock on a folder, or on a named part of it.
 
-    The operating system releases the lock of a killed process. Temporary
-    safetensors and ONNX files that a killed process left in the folder are removed.
+    The operating system releases the lock of a killed process. Temporary files that a killed
+    process left in the folder of a run are removed.
 
     Raises:
         RunError: another process holds the lock.
@@ -86,10 +100,12 @@ def lock(folder: Path, name: str = LOCK_FILE) -> Iterator[None]:
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove temporary safetensors and ONNX files. The caller must be the only writer."""
-    for kind in ("safetensors", "onnx"):
-        for path in folder.glob(f".*.{kind}.*"):
-            path.unlink(missing_ok=True)
+    """Remove temporary files of a run. The caller must be its only writer."""
+    for place in (folder, folder / SAMPLES_FOLDER):
+        for kind in ("safetensors", "onnx", "yaml", "jsonl", "png"):
+            for path in place.glob(f".*.{kind}.*"):
+                with suppress(OSError):
+                    path.unlink()
 
 
 def explain_write_error(error: OSError, path: Path) -> str:

@@ -15,6 +15,7 @@ GENERATOR_FILE = "generator.safetensors"
 CONFIG_FILE = "config.yaml"
 BEST_FILE = "best.safetensors"
 JUDGE_FILE = "judge.safetensors"
+SAMPLES_FOLDER = "samples"
 STATE_FILES = ("state.safetensors", "state-before.safetensors")
 """The latest state, and the one before it."""
 
@@ -38,17 +39,21 @@ def find_generator(path_or_run: str | Path) -> Path:
     """The generator file for a file path, a run folder or the name of a packaged generator.
 
     Raises:
-        FileError: there is none, or its path is not UTF-8.
+        FileError: there is none, its folder cannot be read, or its path is not UTF-8.
     """
     path = Path(path_or_run)
     require_utf8(path)
-    if not path.exists() and str(path) in packaged_names():
-        path = PACKAGED / path.name
-    if path.is_dir():
-        path = path / GENERATOR_FILE
-        if not path.exists():
-            raise FileError(f"{path.parent} holds no {GENERATOR_FILE}: is it the folder of a run?")
-    elif not path.exists():
+    try:
+        if not path.exists() and str(path) in packaged_names():
+            path = PACKAGED / path.name
+        is_folder = path.is_dir()
+        path = path / GENERATOR_FILE if is_folder else path
+        found = path.exists()
+    except OSError as error:  # no permission, or a name that is too long
+        raise FileError(f"{path} cannot be read: {error.strerror}") from error
+    if not found and is_folder:
+        raise FileError(f"{path.parent} holds no {GENERATOR_FILE}: is it the folder of a run?")
+    if not found:
         raise FileError(f"there is no run or generator file {path}")
     return path
 
@@ -68,28 +73,42 @@ def newest_model() -> Path:
 
 
 def runs_by_age(files: tuple[str, ...], base: Path | None = None) -> list[Path]:
-    """Folders in ``base`` (default ``runs/``) that contain one of these files, newest last."""
+    """Folders in ``base`` (default ``runs/``) that contain one of these files, newest last.
+
+    Raises:
+        FileError: ``base`` or a folder in it cannot be read.
+    """
     ages: dict[Path, int] = {}
     base = RUNS if base is None else base
-    for folder in base.iterdir() if base.is_dir() else ():
-        times = [path.stat().st_mtime_ns for name in files if (path := folder / name).exists()]
-        if times:
-            ages[folder] = max(times)
+    try:
+        for folder in base.iterdir() if base.is_dir() else ():
+            times = [path.stat().st_mtime_ns for name in files if (path := folder / name).exists()]
+            if times:
+                ages[folder] = max(times)
+    except OSError as error:
+        raise FileError(f"{error.filename} cannot be read: {error.strerror}") from error
     return sorted(ages, key=lambda folder: ages[folder])
 
 
 def has_state(folder: Path) -> bool:
     """Whether a run folder holds a state, readable or not."""
-    return any((folder / name).exists() for name in STATE_FILES)
+    return any(os.path.exists(folder / name) for name in STATE_FILES)  # never raises
 
 
 def cache_folder() -> Path:
-    """The cache of this package: ``$CGAN_CACHE``, or the user's cache folder."""
+    """The cache of this package: ``$CGAN_CACHE``, or the user's cache folder.
+
+    Raises:
+        FileError: the user has no home folder.
+    """
     if custom := os.environ.get("CGAN_CACHE"):
         return Path(custom)
     from platformdirs import user_cache_path  # takes 20 ms, so not at the top
 
-    return user_cache_path("cgan")
+    try:
+        return user_cache_path("cgan")
+    except RuntimeError as error:
+        raise FileError("there is no home folder for the cache: set CGAN_CACHE to one") from error
 
 
 def default_data_dir() -> Path:

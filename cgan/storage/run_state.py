@@ -6,6 +6,7 @@ The previous state is kept as a second file.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cgan.errors import FileError, one_line
+from cgan.storage.atomic import rename
 from cgan.storage.checkpoint import (
     STATE,
     new_header,
@@ -76,10 +78,14 @@ def save_state(folder: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
     """Save a state in a run folder, and keep the previous state as a second file."""
     last, before = (folder / name for name in STATE_FILES)
     fresh = folder / "state-next.safetensors"
-    save_tensors(fresh, tensors, {**new_header(STATE), **header})
-    if last.exists():
-        last.replace(before)
-    fresh.replace(last)
+    try:
+        save_tensors(fresh, tensors, {**new_header(STATE), **header})
+        if last.exists():
+            rename(last, before)
+        rename(fresh, last)
+    finally:
+        with suppress(OSError):  # it is there only if this failed
+            fresh.unlink()
 
 
 def load_state(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any], list[str]]:

@@ -16,7 +16,7 @@ from cgan.evaluation.control import Control
 from cgan.runtime.signals import catch_signals
 from cgan.storage.checkpoint import GENERATOR, read_header
 from cgan.storage.images import make_grid, save_png, to_pixels
-from cgan.storage.paths import BEST_FILE, GENERATOR_FILE
+from cgan.storage.paths import BEST_FILE, GENERATOR_FILE, SAMPLES_FOLDER
 from cgan.training.loggers import Loggers, Metrics
 from cgan.training.lr_schedule import learning_rate
 from cgan.training.monitor import Monitor
@@ -182,7 +182,7 @@ class TrainLoop:
         else:
             images = sampler.sample(None, GRID_COLUMNS**2)
         images_seen = self.counters.images_seen
-        path = self.folder / "samples" / f"{images_seen:09d}.png"
+        path = self.folder / SAMPLES_FOLDER / f"{images_seen:09d}.png"
         save_png(make_grid(to_pixels(images), GRID_COLUMNS), path)
         if self.loggers is not None:
             self.loggers.log_images(path, images_seen)

@@ -1,7 +1,9 @@
 """Data sets of drawn pictures: balanced, true to their index, the same bytes however drawn."""
 
 import csv
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -304,6 +306,20 @@ def test_a_full_disk_leaves_nothing_half_written(
             write_dataset(sampler, tmp_path, COUNT, format=format)
     assert set(files(tmp_path)) == {"dataset.json"}
     assert write_dataset(sampler, tmp_path, COUNT, format=format).drawn == COUNT
+
+
+def test_a_lock_file_that_cannot_be_removed(
+    sampler: Sampler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.unlink
+
+    def unlink(path: str | Path, **named: Any) -> None:
+        if Path(path).name.startswith(".lock-"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+        real(path, **named)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    assert write_dataset(sampler, tmp_path / "set", 10, format="npz").drawn == 10
 
 
 def test_worker_processes_write_the_same_without_torch(

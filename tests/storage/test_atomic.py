@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cgan.errors import FileError
-from cgan.storage.atomic import sync_files, write_atomically
+from cgan.storage.atomic import lock, rename, sync_files, write_atomically
 
 
 def test_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -75,3 +75,38 @@ def test_all_files_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert sorted(synced) == sorted(path.stat().st_ino for path in paths)
     with pytest.raises(FileNotFoundError):
         sync_files([tmp_path / "none"])
+
+
+def test_a_disk_that_becomes_read_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The temporary file cannot be removed either; the sentence is about the write."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    monkeypatch.setattr(os, "unlink", fail)
+    with pytest.raises(FileError, match=f"no permission to write {tmp_path / 'file'}"):
+        write_atomically(tmp_path / "file", b"new")
+
+
+def test_a_rename_that_fails(tmp_path: Path) -> None:
+    (tmp_path / "new").mkdir()
+    (tmp_path / "old").write_bytes(b"old")
+    with pytest.raises(FileError, match=f"cannot write {tmp_path / 'new'}"):
+        rename(tmp_path / "old", tmp_path / "new")
+    rename(tmp_path / "old", tmp_path / "newer")
+    assert (tmp_path / "newer").read_bytes() == b"old"
+
+
+def test_a_lock_removes_what_a_killed_run_left(tmp_path: Path) -> None:
+    (tmp_path / "samples").mkdir()
+    names = (".state-next.safetensors.abc", ".config.yaml.abc", ".metrics.jsonl.abc")
+    for name in (*names, ".generator.onnx.abc", "samples/.000000640.png.abc"):
+        (tmp_path / name).touch()
+    kept = [".gitignore", "config.yaml", "samples/000000640.png"]
+    for name in kept:
+        (tmp_path / name).touch()
+    with lock(tmp_path):
+        pass
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left - {".lock"} == set(kept)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -156,3 +158,24 @@ def test_the_random_state_of_the_device_is_kept(kind: str, monkeypatch: pytest.M
     assert restored == [packed[f"random.{kind}"]]
     unpack_state(pack_state({}, {}, cpu), {}, {}, device, Path("x"))  # a state of another device
     assert len(restored) == 1
+
+
+@pytest.mark.parametrize("failing", [1, 2])
+def test_a_rename_that_fails_keeps_a_state(
+    failing: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A state is written, then the last one becomes the one before it, then it the last one."""
+    save_state(tmp_path, {"x": torch.tensor(1)}, COUNTERS)
+    real, renamed = os.replace, []
+
+    def replace(old: str, new: str) -> None:
+        renamed.append(new)
+        if len(renamed) > failing:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        real(old, new)
+
+    monkeypatch.setattr(os, "replace", replace)
+    with pytest.raises(FileError, match=r"cannot write .*state.*safetensors"):
+        save_state(tmp_path, {"x": torch.tensor(2)}, {**COUNTERS, "steps": 999})
+    assert load_state(tmp_path)[2]["steps"] == COUNTERS["steps"]
+    assert len(list(tmp_path.iterdir())) == 1

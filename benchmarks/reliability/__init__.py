@@ -1,0 +1,1 @@
+"""``python -m benchmarks reliability``: what a run, a file and a command survive."""
