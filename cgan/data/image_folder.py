@@ -208,8 +208,9 @@ def _images_in(folder: Path) -> list[Path]:
 
 def _check_layout(root: Path, folders: list[Path], found: dict[str, list[Path]]) -> None:
     others = [folder for folder in folders if folder.name not in found]
-    nested = [str(f) for f in others if any(map(_has_images, f.iterdir()))]
-    empty = [str(f) for f in others if str(f) not in set(nested)]
+    holds_nested = [any(map(_has_images, folder.iterdir())) for folder in others]
+    nested = [str(folder) for folder, holds in zip(others, holds_nested, strict=True) if holds]
+    empty = [str(folder) for folder, holds in zip(others, holds_nested, strict=True) if not holds]
     if not found:
         if nested:
             raise DataError(
