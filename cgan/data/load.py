@@ -15,7 +15,7 @@ from cgan.data.datasets import DATASETS, DIGITS_TEST_FRACTION
 from cgan.data.image_file import reading_threads
 from cgan.data.image_folder import ImageFolder, scan_folder
 from cgan.data.splits import VALIDATION_FRACTION, Split, split_indices
-from cgan.errors import DataError, UnknownNameError
+from cgan.errors import DataError, UnknownNameError, quote
 from cgan.runtime.cpu import free_memory
 from cgan.runtime.device import torch_defaults
 from cgan.runtime.rank import local_world_size
@@ -101,7 +101,7 @@ def _scan(source: str, size: int | None, skip_broken: bool) -> ImageFolder:
     try:
         is_folder = Path(source).is_dir()
     except OSError as error:  # a folder above it is not readable, or the name is too long
-        raise DataError(f"{source} cannot be read: {error.strerror}") from error
+        raise DataError(f"{quote(source)} cannot be read: {error.strerror}") from error
     if is_folder:
         return scan_folder(Path(source), size=size, skip_broken=skip_broken)
     if os.sep in source or source.startswith("."):

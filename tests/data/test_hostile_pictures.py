@@ -422,7 +422,7 @@ def test_broken_files_are_counted_in_one_sentence(
     assert str(caught.value).startswith(f"{pets / 'cat' / 'b00.png'} cannot be read as an image (")
     assert str(caught.value).endswith("), nor can 19 more: --skip-broken skips them")
     assert len(scan_folder(pets, skip_broken=True)) == 24
-    (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    (warning,) = {r.getMessage() for r in caplog.records if r.levelno == logging.WARNING}
     assert warning.startswith("skipped 20 broken images: ")
     assert warning.endswith(", 17 more")
     assert warning.count("cannot be read as an image") == 3
