@@ -195,10 +195,16 @@ class Reference:
         return kernel_distance(held_out, own) if min(len(own), len(held_out)) >= 2 else None
 
     def manifold_of(self, found: FeatureSet) -> Manifold | None:
-        """Precision, recall, density and coverage; None if there are too few images."""
-        own, held_out = subsample(self.matched(found)), subsample(self.held_out.features)
-        enough = min(len(own), len(held_out)) > NEIGHBOURS
-        return manifold_scores(held_out, own) if enough else None
+        """Precision, recall, density and coverage; None if there are too few images.
+
+        Both sets are subsampled to the same size: the more images one has, the more of the other it
+        covers.
+        """
+        own, held_out = self.matched(found), self.held_out.features
+        size = min(len(own), len(held_out), MAX_PAIRWISE)
+        if size <= NEIGHBOURS:
+            return None
+        return manifold_scores(evenly_spaced(held_out, size), evenly_spaced(own, size))
 
     def diversity_of(self, found: FeatureSet, label: int) -> float | None:
         """Spread of a class relative to its training images; None if it is undefined."""

@@ -19,7 +19,13 @@ from cgan.errors import MeasureError, UnknownNameError
 from cgan.evaluation import quality, sections
 from cgan.evaluation.builder import build_report
 from cgan.evaluation.control import Control
-from cgan.evaluation.distances import expected_minimum, frechet_distance, moments
+from cgan.evaluation.distances import (
+    expected_minimum,
+    frechet_distance,
+    manifold_scores,
+    moments,
+)
+from cgan.evaluation.feature_set import evenly_spaced, first_of_each_class
 from cgan.evaluation.features import find_features
 from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import measure_accuracy, train_judge
@@ -323,6 +329,16 @@ def test_real_control_weighs_classes_equally(judge: Judge) -> None:
     report = build_report(puppet(honest), Reference(judge, TRAIN, held_out, per_class=PER_CLASS))
     assert figures(report)["control_accuracy"].real == pytest.approx(2 / 3, abs=0.01)
     assert measure_accuracy(judge, held_out) == pytest.approx(2 / 3, abs=0.01)
+
+
+def test_coverage_compares_sets_of_equal_size(judge: Judge) -> None:
+    """With three test images of each class, 160 generated ones would cover all of them."""
+    few = ImageDataset("bars", TEST.images[::53], TEST.labels[::53], CLASSES)
+    reference = Reference(judge, TRAIN, few, per_class=PER_CLASS)
+    assert len(reference.held_out) == 10
+    drawn = reference.draw(puppet(honest))
+    own = evenly_spaced(drawn.features[first_of_each_class(drawn.target, reference.counts)], 10)
+    assert reference.manifold_of(drawn) == manifold_scores(reference.held_out.features, own)
 
 
 def test_second_judge(judge: Judge) -> None:
