@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cgan.sampling.sampler import Sampler, load
     from cgan.training.trainer import Run, train
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 _HOMES = {
     "CganError": "cgan.errors",
