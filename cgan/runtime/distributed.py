@@ -148,8 +148,9 @@ def process_group() -> Iterator[World]:
             store=PrefixStore(f"cgan-{restart}", store),
             rank=rank,
             world_size=size,
-            timeout=timedelta(seconds=WAIT_SECONDS),
+            timeout=timedelta(seconds=CONNECT_SECONDS),
         )
+        _set_timeout(timedelta(seconds=WAIT_SECONDS))
     except (RuntimeError, ValueError, OSError) as error:
         raise RunError(
             f"process {rank} of {size} waited {CONNECT_SECONDS:.0f} s for the others at "
@@ -159,6 +160,12 @@ def process_group() -> Iterator[World]:
         yield World(rank, size)
     finally:
         dist.destroy_process_group()
+
+
+def _set_timeout(timeout: timedelta) -> None:
+    """How long collectives wait. (While connecting, a process that dies must be noticed earlier.)"""
+    set_timeout = getattr(dist, "set_timeout", None)  # it has no underscore since torch 2.15
+    (set_timeout or dist.distributed_c10d._set_pg_timeout)(timeout)
 
 
 @contextmanager

@@ -157,7 +157,7 @@ class TrainLoop:
                 "seconds": round(counters.seconds, 3),
                 "seconds_left": round(counters.seconds * (1 / progress - 1), 3),
                 "share": progress,
-                "images_per_second": images / seconds,
+                "images_per_second": images / max(seconds, 1e-9),
                 "lr": learning_rate(self.config, progress),
                 **means,
             }

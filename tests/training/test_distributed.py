@@ -223,6 +223,26 @@ def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
+def test_a_process_that_dies_while_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store has seen it, and then it is gone: the others wait as long as for a connection."""
+    port = free_port()
+    join = (
+        "import sys; from torch.distributed import TCPStore; "
+        "TCPStore('127.0.0.1', int(sys.argv[1]), 2, is_master=False)"
+    )
+    monkeypatch.setattr(distributed, "CONNECT_SECONDS", 6.0)
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_PORT", port)):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    other = subprocess.Popen([sys.executable, "-c", join, port])
+    try:
+        with pytest.raises(RunError, match="process 0 of 2 waited 6 s"), process_group():
+            pass
+    finally:
+        other.wait(60)
+    assert other.returncode == 0
+
+
 def test_alone_without_torchrun() -> None:
     with process_group() as world:
         assert world is SINGLE_PROCESS

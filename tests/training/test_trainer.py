@@ -26,7 +26,7 @@ from cgan.evaluation.judge import Judge
 from cgan.losses import LOSSES, Loss
 from cgan.storage.metrics import read_metrics
 from cgan.storage.paths import JUDGE_FILE, PACKAGED, STATE_FILES
-from cgan.storage.run_state import load_state
+from cgan.storage.run_state import load_state, save_state
 from cgan.training.state import TrainState
 from tests.conftest import make_pets, mnist_folder, write_idx
 
@@ -241,6 +241,14 @@ def test_resume_refuses_other_classes_and_changed_images(pets: Path, tmp_path: P
     (pets / "dog" / "new-3.png").rename(pets / "dog" / "zzz.png")  # the order is the same
     longer = config.model_copy(update={"images": 384})
     assert cgan.train(longer, run.folder, resume=True).images_seen == 384
+
+
+def test_a_state_whose_seconds_are_damaged_resumes(tmp_path: Path) -> None:
+    """So many seconds that a step adds none: no speed can be computed."""
+    run = cgan.train(quick(images=640), tmp_path / "run")
+    _, tensors, header, _ = load_state(run.folder)
+    save_state(run.folder, tensors, {**header, "seconds": 1e300})
+    assert cgan.train(quick(images=1_280), run.folder, resume=True).images_seen == 1_280
 
 
 def test_state_of_a_version_that_stored_no_data_needs_consent(small_run: cgan.Run) -> None:
