@@ -163,7 +163,7 @@ def process_group() -> Iterator[World]:
 
 
 def _set_timeout(timeout: timedelta) -> None:
-    """How long collectives wait. (While connecting, a process that dies must be noticed earlier.)"""
+    """How long collectives wait. A process that dies while connecting is noticed earlier."""
     set_timeout = getattr(dist, "set_timeout", None)  # it has no underscore since torch 2.15
     (set_timeout or dist.distributed_c10d._set_pg_timeout)(timeout)
 
