@@ -77,7 +77,7 @@ def check_name(name: str) -> str:
     if len(name.encode()) > MAX_NAME_BYTES:
         raise ValueError(f"a name has at most {MAX_NAME_BYTES} bytes")
     if RESERVED_NAME.fullmatch(name):
-        raise ValueError("this name is reserved on Windows")
+        raise ValueError("a name must not be one that Windows reserves")
     return name
 
 

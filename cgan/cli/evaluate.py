@@ -27,7 +27,7 @@ SecondJudgeOption = Annotated[
     bool,
     typer.Option(
         "--second-judge",
-        help="Also measure control with a second judge, which is built differently.",
+        help="Also measure control with a second judge with another architecture.",
     ),
 ]
 HtmlOption = Annotated[

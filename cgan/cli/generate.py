@@ -220,10 +220,10 @@ def _open(model: str | None, device: str, needs_torch: bool) -> Any:
 
 
 def _rejection(sampler: Sampler, data: str | None, data_dir: str | None) -> RejectionSampler:
-    from cgan.evaluation.api import judge_of
+    from cgan.evaluation.api import find_judge_of
     from cgan.sampling.rejection import RejectionSampler
 
-    return RejectionSampler(judge_of(sampler, data, data_dir))
+    return RejectionSampler(find_judge_of(sampler, data, data_dir))
 
 
 def _default_out(sampler: GeneratorInfo, labels: list[str] | None, n: int, seed: int) -> Path:

@@ -122,7 +122,7 @@ def print_report(report: Report) -> None:
     rows = {"control accuracy": format_control(report.control), "judge": report.control.judge}
     if report.splits:
         rows["training"] = f"{report.train_images:,} real images"
-        rows["validation"] = f"{report.splits['validation']}, for the best generator"
+        rows["validation"] = f"{report.splits['validation']}, used to choose the best generator"
     print_rows({**rows, "test": f"{report.test_set}, for this report"})
     print_warnings(report)
     print_figures([report])

@@ -54,7 +54,10 @@ OutOption = Annotated[str | None, typer.Option(help="The run folder.", show_defa
 ResumeOption = Annotated[bool, typer.Option("--resume", help="Resume a stopped run.")]
 DataChangedOption = Annotated[
     bool,
-    typer.Option("--data-changed", help="Resume even if images were added, removed or changed."),
+    typer.Option(
+        "--data-changed",
+        help="With --resume: continue although images were added, removed or changed.",
+    ),
 ]
 WandbOption = Annotated[
     bool | None, typer.Option("--wandb/--no-wandb", help="Log to Weights & Biases.")
@@ -90,6 +93,8 @@ def train(
     dry_run: DryRunOption = False,
 ) -> None:
     """Train a GAN, class-conditional or unconditional (plain)."""
+    if data_changed and not resume:
+        raise ConfigError("--data-changed needs --resume")
     if images is not None and minutes is not None:
         raise ConfigError("give the budget either in --images or in --minutes")
     overrides = _overrides(

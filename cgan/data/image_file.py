@@ -20,6 +20,7 @@ from torch import Tensor
 
 from cgan.errors import DataError, one_line
 from cgan.runtime.cpu import count_cores, free_memory
+from cgan.runtime.rank import local_world_size
 
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
@@ -96,9 +97,11 @@ def ignore_pillow_warnings() -> Iterator[None]:
 @contextmanager
 def reading_threads() -> Iterator[ThreadPoolExecutor]:
     """One thread per core, but no more than fit in memory if each reads the largest image."""
-    free, threads = free_memory(), count_cores()
+    free, processes = free_memory(), local_world_size()
+    threads = count_cores() // processes
     if free is not None:
-        threads = max(1, min(threads, free // (BYTES_PER_PIXEL * MAX_PIXELS)))
+        threads = min(threads, free // (processes * BYTES_PER_PIXEL * MAX_PIXELS))
+    threads = max(threads, 1)
     with ignore_pillow_warnings(), ThreadPoolExecutor(threads) as pool:
         yield pool
 

@@ -171,9 +171,11 @@ def _report_broken(broken: list[str], skip: bool) -> None:
         return
     first, others = broken[0], len(broken) - 1
     if not skip and others:
-        raise DataError(f"{first}, nor can {others:,} more: --skip-broken skips them")
+        raise DataError(
+            f"{first}; {others:,} more cannot be read either: add --skip-broken to skip them"
+        )
     if not skip:
-        raise DataError(f"{first}; --skip-broken skips it")
+        raise DataError(f"{first}: add --skip-broken to skip it")
     what = f"{len(broken):,} broken images" if others else "the broken image"
     logger.warning("skipped %s: %s", what, _first_few(broken))
 

@@ -24,6 +24,9 @@ from cgan.storage.paths import default_data_dir
 FOLDER_TEST_FRACTION = 0.1
 """Expected fraction of a folder's images in ``test``."""
 
+TEST_SET = "the test set"
+"""How the test images of a data set with a test set of its own were chosen."""
+
 logger = logging.getLogger("cgan")
 
 
@@ -90,11 +93,11 @@ def describe_split(source: str, split: Literal["validation", "test"]) -> str:
     """How the images of a split were chosen, as text for reports."""
     has_test_set = source in DATASETS and source != "digits"
     if has_test_set and split == "test":
-        return "the test set"
+        return TEST_SET
     test = DIGITS_TEST_FRACTION if source in DATASETS else FOLDER_TEST_FRACTION
     percent = 100 * (test if split == "test" else VALIDATION_FRACTION)
     of = "the training set" if has_test_set else "all images"
-    return f"{percent:.0f} % of {of}, chosen by a hash of each"
+    return f"about {percent:.0f} % of {of}, chosen by a hash of the content"
 
 
 def _scan(source: str, size: int | None, skip_broken: bool) -> ImageFolder:

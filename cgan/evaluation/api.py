@@ -12,7 +12,7 @@ from typing import Literal
 
 from cgan.config import DATA_NAMES, Config, DataConfig, check_path
 from cgan.config_io import load_config
-from cgan.data import ImageDataset, ImageFolder, Split, describe_split, load_split
+from cgan.data import TEST_SET, ImageDataset, ImageFolder, Split, describe_split, load_split
 from cgan.errors import ConfigError, quote
 from cgan.evaluation.builder import build_report
 from cgan.evaluation.judge import Judge
@@ -22,7 +22,7 @@ from cgan.evaluation.report import Report
 from cgan.runtime.device import explain_out_of_memory, find_device, torch_defaults
 from cgan.sampling.sampler import Sampler, load
 from cgan.storage.metrics import read_curves
-from cgan.storage.paths import CONFIG_FILE, JUDGE_FILE, require_utf8
+from cgan.storage.paths import CONFIG_FILE, JUDGE_FILE, PACKAGED, require_utf8
 
 DESCRIBED_SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
 
@@ -49,7 +49,7 @@ def evaluate(
         per_class: images to draw of each class.
         features: ``"judge"``, or ``"inception"``, which downloads its weights.
         cas: also train a classifier on generated images.
-        second_judge: also measure control with a second judge, which is built differently; it is
+        second_judge: also measure control with a second judge with another architecture; it is
             trained once per data set.
         device: the device to use.
 
@@ -119,35 +119,56 @@ def compare(
                 model=sampler.name,
                 splits={split: describe_split(source.source, split) for split in DESCRIBED_SPLITS},
                 curves=read_curves(sampler.path.parent) if _run_config(sampler) else {},
-                warnings=[*report.warnings, *_other_judge(report, reports)],
+                warnings=[
+                    *report.warnings,
+                    *_other_split(sampler, source, splits["train"]),
+                    *_other_judge(report, reports),
+                ],
             )
         )
     return reports
 
 
-def judge_of(
+def find_judge_of(
     sampler: Sampler, data: str | None = None, data_dir: str | Path | None = None
 ) -> Judge:
     """The judge that verifies a generator's images, on its device.
 
-    The judge in the generator's folder is used only if it was trained on the data that the
-    generator names. Otherwise, or if ``data`` is given, it is the judge of the data.
+    It is a packaged judge, or else the one in the generator's folder, if it was trained on the data
+    that the generator names. Otherwise, or if ``data`` is given, it is the judge of the data.
 
     Raises:
         CganError: the data is not found.
     """
     beside = sampler.path.with_name(JUDGE_FILE)
-    if beside.exists() and data is None:
-        judge = Judge.load(beside)
-        if judge.is_of(sampler.header):
-            return judge.to(sampler.device)
-        logger.warning(
-            "%s is a judge of %s, not of this generator's data: it is ignored",
-            beside,
-            judge.header.data,
-        )
+    for path in () if data is not None else (*sorted(PACKAGED.glob(f"*/{JUDGE_FILE}")), beside):
+        if path.exists():
+            judge = Judge.load(path)
+            if judge.is_of(sampler.header):
+                return judge.to(sampler.device)
+            if path == beside:
+                logger.warning(
+                    "%s is a judge of %s, not of this generator's data: it is ignored",
+                    beside,
+                    judge.header.data,
+                )
     config = data_config_of(sampler, data, data_dir)
     return find_judge(lambda split: load_split(config, split), sampler.device)
+
+
+def _other_split(
+    sampler: Sampler, source: DataConfig, train: ImageDataset | ImageFolder
+) -> list[str]:
+    """A warning if the generator may have been trained on some of the test images."""
+    header = sampler.header
+    if describe_split(source.source, "test") == TEST_SET:
+        return []
+    if header.get("data_digest") == train.digest() and not header.get("data_changed"):
+        return []
+    return [
+        "some test images may be among its training images, because it was trained on another "
+        "split of the data: train it again for figures that can be trusted"
+    ]
 
 
 def _other_judge(report: Report, before: list[Report]) -> list[str]:
@@ -155,8 +176,8 @@ def _other_judge(report: Report, before: list[Report]) -> list[str]:
     if not before or before[0].control.judge_digest == report.control.judge_digest:
         return []
     return [
-        f"it is measured by {report.control.judge} and {before[0].model} by "
-        f"{before[0].control.judge}, because their data differ: do not compare their figures"
+        f"measured by {report.control.judge}, but {before[0].model} by {before[0].control.judge}: "
+        "their data differ, so do not compare their figures"
     ]
 
 

@@ -47,7 +47,7 @@ def build_report(sampler: Sampler, reference: Reference, *, cas: bool = False) -
     """
     check_judge(sampler, reference.judge)
     drawn = reference.draw(sampler)
-    control = Control.of(reference.judge, drawn.target, drawn.predicted, sampler.conditional)
+    control = reference.control_of(drawn, sampler.conditional)
     class_fids = [reference.fid_of(drawn, label) for label in reference.labels]
     spreads = [reference.diversity_of(drawn, label) for label in reference.labels]
     closest = nearest_image(drawn.images, reference.train)
@@ -69,7 +69,7 @@ def build_report(sampler: Sampler, reference: Reference, *, cas: bool = False) -
         features=reference.network.name,
         pictures=len(drawn),
         train_images=len(reference.train),
-        test_images=len(reference.held_out_images),
+        test_images=len(reference.held_out_data),
         compared=int(reference.counts.sum()),
         images_seen=sampler.header["images_seen"],
         seconds=sampler.header["seconds"],

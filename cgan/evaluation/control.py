@@ -53,7 +53,7 @@ class Control:
         return float(self.confusion.diagonal().sum()) / float(self.confusion.sum())
 
     @property
-    def class_mean(self) -> float:
+    def balanced_accuracy(self) -> float:
         """The accuracy, averaged over the classes that have images.
 
         It equals ``accuracy`` if all classes have the same number of images.
@@ -67,7 +67,7 @@ class Control:
         return 1 / len(self.classes)
 
     @property
-    def worst_by_chance(self) -> float:
+    def worst_class_chance(self) -> float:
         """The expected accuracy of the worst class of a generator that ignores its label."""
         per_class = int(self.confusion.sum(1).max())
         return expected_minimum(len(self.classes), per_class, self.chance)
@@ -116,8 +116,9 @@ class Control:
             judge.weights_digest,
         )
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self, with_confusion: bool = True) -> dict[str, Any]:
         """All figures as JSON."""
+        confusion = {"confusion": self.confusion.tolist()} if with_confusion else {}
         return {
             "control_accuracy": self.accuracy,
             "interval": list(self.interval),
@@ -129,7 +130,7 @@ class Control:
             "judge_pictures": self.judge_pictures,
             "worst_class": self.worst,
             "per_class": self.per_class,
-            "confusion": self.confusion.tolist(),
+            **confusion,
         }
 
 

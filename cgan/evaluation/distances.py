@@ -18,6 +18,9 @@ from torch import Tensor
 NEIGHBOURS = 5
 """k of ``manifold_scores``: the value of Naeem et al. 2020."""
 
+SCARCE = 0.05
+"""Fraction of the images whose classes may have too few images for ``matched_counts``."""
+
 CHUNK = 1_000
 """Rows of a distance matrix that are held in memory at once."""
 
@@ -147,14 +150,19 @@ def matched_counts(available: Tensor, proportions: Tensor) -> Tensor:
 
     Returns:
         the largest counts ≤ ``available`` in these proportions, rounded down: int64 (K,). Classes
-        that are not available do not count.
+        that are not available do not count. The scarcest classes, with at most ``SCARCE`` of all
+        wanted images together, may get fewer: otherwise a single class with few training images
+        would decide how many images of all classes are compared.
     """
     wanted = torch.where(available > 0, proportions, 0)
     if not wanted.any():
         return wanted
     ratio = torch.where(wanted > 0, available / wanted.clamp_min(1), torch.inf)
-    scarcest = int(ratio.argmin())
-    return wanted * available[scarcest] // wanted[scarcest]
+    order = ratio.argsort(stable=True)
+    passed = wanted[order].cumsum(0) <= SCARCE * int(wanted.sum())
+    limiting = order[int(passed.sum())]
+    counts = wanted * available[limiting] // wanted[limiting]
+    return torch.minimum(counts.clamp_min(1), available).where(wanted > 0, 0)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from cgan.evaluation.classifiers import build_classifier
 from cgan.evaluation.control import Control
 from cgan.evaluation.judge import Judge, JudgeHeader
 from cgan.runtime.device import seeded, to_device, torch_defaults
-from cgan.storage.paths import JUDGE_FILE, PACKAGED, cache_folder
+from cgan.storage.paths import JUDGE_FILE, PACKAGED, cache_folder, safe_file_name
 
 BATCH = 128
 PEAK_LR = 4e-3
@@ -53,7 +53,8 @@ def find_judge(
         raise DataError(f"{dataset.name} has one class only: there is nothing to classify")
     digest = dataset.digest()
     suffix = "" if architecture == "cnn" else f"-{architecture}"
-    path = cache_folder() / "judges" / f"{dataset.name}-{digest[:16]}{suffix}.safetensors"
+    name = f"{safe_file_name(dataset.name)}-{digest[:16]}{suffix}.safetensors"
+    path = cache_folder() / "judges" / name
     in_folder = [] if beside is None else [beside / JUDGE_FILE]
     # A downloaded folder may hold a judge that favours its generator, so it comes last.
     for place in (*sorted(PACKAGED.glob(f"*/{JUDGE_FILE}")), path, *in_folder):
@@ -130,7 +131,7 @@ def measure_accuracy(judge: Judge, dataset: ImageDataset | ImageFolder) -> float
         judge.classify(dataset.take(indices) / 255).cpu()
         for indices in torch.arange(len(dataset)).split(500)
     ]
-    return Control.of(judge, dataset.labels, torch.cat(predicted)).class_mean
+    return Control.of(judge, dataset.labels, torch.cat(predicted)).balanced_accuracy
 
 
 def random_shift(images: Tensor, reach: int) -> Tensor:

@@ -115,7 +115,7 @@ def cas_section(sampler: Sampler, reference: Reference) -> Section:
 
     Ravuri and Vinyals 2019, "Classification accuracy score"; the GAN-train of Shmelkov et al. 2018.
     """
-    train, test = reference.train, reference.held_out_images
+    train, test = reference.train, reference.held_out_data
     if not sampler.conditional:
         return Section(left_out=["CAS: images of a plain GAN have no class"])
     if not len(test):
@@ -130,7 +130,8 @@ def cas_section(sampler: Sampler, reference: Reference) -> Section:
     )
     student = train_judge(generated, test, "generated", sampler.device)
     figure = Figure(
-        "cas", "CAS", student.header.held_out_accuracy, reference.judge.header.held_out_accuracy,
+        "cas", "CAS", student.header.held_out_accuracy,
+        reference.control.balanced_accuracy if reference.control else None,
         1 / len(train.classes), share=True,
         meaning="real-image accuracy of a classifier trained on generated images; higher is better",
     )  # fmt: skip

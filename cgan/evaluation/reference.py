@@ -13,6 +13,7 @@ label proportions of the held-out images (``matched_counts``).
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from functools import cached_property
 from math import isfinite
 
@@ -84,7 +85,7 @@ class Reference:
         second_judge: Judge | None = None,
     ) -> None:
         self.judge, self.second_judge, self.per_class = judge, second_judge, per_class
-        self.train, self.held_out_images = train, held_out
+        self.train, self.held_out_data = train, held_out
         self.network = find_features(features, judge, device)
         self.background = background_mask(train)
         chosen = sample_per_class(train, per_class)
@@ -124,6 +125,15 @@ class Reference:
         """The judge's predictions for held-out images; None if there are none."""
         held_out = self.held_out
         return Control.of(self.judge, held_out.target, held_out.predicted) if held_out else None
+
+    def control_of(self, found: FeatureSet, conditional: bool = True) -> Control:
+        """Control of a set of images, with the judge's accuracy on the held-out images."""
+        control = Control.of(self.judge, found.target, found.predicted, conditional)
+        return replace(
+            control,
+            judge_accuracy=self.control.balanced_accuracy if self.control else None,
+            judge_pictures=len(self.held_out),
+        )
 
     @cached_property
     def moments(self) -> Moments | None:

@@ -64,8 +64,8 @@ class Report:
         pictures: the number of generated images.
         train_images: the number of training images.
         test_images: the number of test images, which the generator is compared with.
-        splits: how the test images were chosen, and the validation images, which choose the best
-            generator during training, as text by split.
+        splits: by name of the split, how the validation images (which choose the best generator
+            during training) and the test images were chosen, as text.
         compared: the number of generated images in FID and similar metrics, and of training images
             in their column "real". The label proportions are those of the test images.
         images_seen: real images shown during the generator's training.

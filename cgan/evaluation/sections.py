@@ -40,13 +40,13 @@ def control_section(control: Control, reference: Reference) -> Section:
     section.figures = [
         Figure(
             "control_accuracy", "control accuracy", control.accuracy,
-            real.class_mean if real else None, chance, share=True,
+            real.balanced_accuracy if real else None, chance, share=True,
             meaning="fraction of images that show the requested class; higher is better",
         ),
         Figure(
             "control_accuracy_worst_class", f"worst class ({control.worst})",
             control.per_class[control.worst], real.per_class[real.worst] if real else None,
-            control.worst_by_chance, share=True,
+            control.worst_class_chance, share=True,
             meaning="control accuracy of the worst class; higher is better",
         ),
     ]  # fmt: skip
@@ -58,10 +58,10 @@ def control_section(control: Control, reference: Reference) -> Section:
             f"({chance:.1%}), regardless of image quality"
         ]
     else:
-        if real and control.interval.high < LOW_CONTROL * real.class_mean:
+        if real and control.interval.high < LOW_CONTROL * real.balanced_accuracy:
             section.warnings = [
                 "control accuracy is far below the judge's accuracy on real images: "
-                f"{control.accuracy:.1%} against {real.class_mean:.1%}"
+                f"{control.accuracy:.1%} against {real.balanced_accuracy:.1%}"
             ]
         section.warnings += _class_warnings(control)
     absent = [name for name in control.classes if real and isnan(real.per_class[name])]
@@ -94,13 +94,15 @@ def second_judge_section(drawn: FeatureSet, reference: Reference) -> Section:
     assert judge is not None
     control = Control.of(judge, drawn.target, drawn.second_predicted)
     held_out = reference.held_out
+    real = Control.of(judge, held_out.target, held_out.second_predicted) if held_out else None
     agreement = float((held_out.predicted == held_out.second_predicted).double().mean())
     return Section(
         [
             Figure(
                 "control_accuracy_second_judge", f"control accuracy by {judge.name}",
-                control.accuracy, judge.header.held_out_accuracy, control.chance, share=True,
-                meaning="the same images, classified by a judge that is built differently",
+                control.accuracy, real.balanced_accuracy if real else None, control.chance,
+                share=True,
+                meaning="the same images, classified by a judge with another architecture",
             ),
             Figure(
                 "judge_agreement", "agreement of the judges",

@@ -65,7 +65,10 @@ def device_memory(device: torch.device) -> Memory | None:
     torchrun starts on one machine share it.
     """
     if device.type in ("cuda", "xpu"):
-        free, total = torch.get_device_module(device).mem_get_info(device)
+        try:
+            free, total = torch.get_device_module(device).mem_get_info(device)
+        except RuntimeError:  # some of Intel's GPUs do not tell
+            return None
         return Memory(int(total), int(free))
     memory, processes = machine_memory(), local_world_size()
     return memory and Memory(memory.total // processes, memory.free // processes)
@@ -88,7 +91,7 @@ def explain_out_of_memory(work: str, advice: str) -> Iterator[None]:
         if not is_out_of_memory(error):
             raise
         asked = re.search(r"tried to allocate ([\d.]+ \w+)", str(error), re.IGNORECASE)
-        detail = f" (it asked for {asked[1]} more)" if asked else ""
+        detail = f" (it tried to allocate {asked[1]})" if asked else ""
         raise RunError(f"{work} ran out of memory{detail}: {advice}") from error
 
 

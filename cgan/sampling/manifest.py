@@ -14,7 +14,7 @@ from cgan.storage.atomic import write_atomically
 from cgan.storage.headers import is_count
 from cgan.storage.limits import MAX_MANIFEST_BYTES
 from cgan.storage.paths import safe_file_names
-from cgan.storage.safe_reading import file_digest, parse_object, read_bytes
+from cgan.storage.safe_reading import file_digest, parse_json_object, read_bytes
 
 DATASET_FILE = "dataset.json"
 FORMAT_VERSION = 1
@@ -100,7 +100,7 @@ def _read_manifest(path: Path) -> dict[str, Any]:
         FileError: it cannot be read, or was not written by cgan.
     """
     try:
-        content = parse_object(read_bytes(path, MAX_MANIFEST_BYTES))
+        content = parse_json_object(read_bytes(path, MAX_MANIFEST_BYTES))
         if not is_count(content.get("count")):
             raise ValueError("count is not a whole number from 0")
     except ValueError as error:

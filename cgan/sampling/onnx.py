@@ -24,7 +24,7 @@ from cgan.sampling.latents import draw_latents
 from cgan.sampling.onnx_metadata import split_metadata
 from cgan.storage.headers import GENERATOR_RULES, find_fault
 from cgan.storage.limits import MAX_EXPORT_EXTRA, MAX_HEADER_BYTES
-from cgan.storage.safe_reading import file_digest, parse_object, read_bytes
+from cgan.storage.safe_reading import file_digest, parse_json_object, read_bytes
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -70,7 +70,7 @@ class OnnxSampler(GeneratorInfo):
             except Exception as error:  # onnxruntime's exceptions have no common base class
                 raise FileError(
                     f"onnxruntime failed to run {export_path(self.path)} ({one_line(error)}): "
-                    "delete it, and torch is used"
+                    "delete it to use torch"
                 ) from error
             yield images[: len(seeds)], labels
 
@@ -106,7 +106,7 @@ def _check_export(content: bytes, path: Path, generator: Path) -> dict[str, Any]
         text, network = split_metadata(content)
         if len(text) > MAX_HEADER_BYTES:
             raise ValueError("long metadata")
-        about = parse_object(text)
+        about = parse_json_object(text)
         found = (about.get("format"), about.get("format_version"))
         if found != (ONNX, ONNX_VERSION) or not isinstance(about.get("generator"), dict):
             raise ValueError("unknown format")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -15,6 +16,12 @@ from cgan.errors import FileError, RunError
 from cgan.storage.paths import SAMPLES_FOLDER
 
 LOCK_FILE = ".lock"
+
+TEMPORARY = re.compile(
+    r"\..+\.(safetensors|onnx|yaml|jsonl|png)\.[0-9a-f]{16}"
+    r"|\..+\.(safetensors|onnx)\.[a-z0-9_]{8}"  # version 0.2
+)
+"""Names of temporary files of a run. Other programs' hidden files look different."""
 
 SYNC_THREADS = 32
 
@@ -93,7 +100,8 @@ def lock(folder: Path, name: str = LOCK_FILE) -> Iterator[None]:
     except OSError as error:
         raise FileError(explain_write_error(error, folder)) from error
     try:
-        remove_temporary_files(folder)
+        if name == LOCK_FILE:
+            remove_temporary_files(folder)
         yield
     finally:
         held.release()
@@ -102,8 +110,8 @@ def lock(folder: Path, name: str = LOCK_FILE) -> Iterator[None]:
 def remove_temporary_files(folder: Path) -> None:
     """Remove temporary files of a run. The caller must be its only writer."""
     for place in (folder, folder / SAMPLES_FOLDER):
-        for kind in ("safetensors", "onnx", "yaml", "jsonl", "png"):
-            for path in place.glob(f".*.{kind}.*"):
+        for path in place.glob(".*"):
+            if TEMPORARY.fullmatch(path.name):
                 with suppress(OSError):
                     path.unlink()
 

@@ -21,7 +21,7 @@ from cgan.errors import FileError, one_line
 from cgan.storage.atomic import write_atomically
 from cgan.storage.headers import GENERATOR_RULES, JUDGE_RULES, STATE_RULES, find_fault
 from cgan.storage.limits import MAX_HEADER_BYTES
-from cgan.storage.safe_reading import parse_object
+from cgan.storage.safe_reading import parse_json_object
 
 GENERATOR = "cgan-generator"
 STATE = "cgan-state"
@@ -135,7 +135,7 @@ def _check_header_size(path: Path) -> None:
 def _parse_header(path: Path, format: str, metadata: Mapping[str, str]) -> dict[str, Any]:
     foreign = FileError(f"{path} was written by another program, not by cgan")
     try:
-        header = parse_object(metadata["cgan"])
+        header = parse_json_object(metadata["cgan"])
     except KeyError:
         raise foreign from None
     except ValueError as error:

@@ -129,6 +129,7 @@ IMAGE_SHAPE = Rule(
 )
 TEXT = Rule(is_text, "a text")
 COUNT = Rule(is_count, "a whole number from 0")
+DATA_CHANGED = Rule(lambda value: isinstance(value, bool), "true or false", required=False)
 DURATION = Rule(is_duration, "a finite number from 0")
 
 GENERATOR_RULES = {
@@ -148,6 +149,7 @@ GENERATOR_RULES = {
     ),
     "card": Rule(is_card, "a model card", required=False),
     "data_digest": Rule(is_text, "a text", required=False),
+    "data_changed": DATA_CHANGED,
 }
 
 JUDGE_RULES = {
@@ -166,5 +168,6 @@ STATE_RULES = {
     "seconds": DURATION,
     "classes": CLASSES._replace(required=False),
     "data_digest": Rule(is_text, "a text", required=False),
+    "data_changed": DATA_CHANGED,
     "dataset_size": COUNT._replace(required=False),
 }

@@ -1,4 +1,6 @@
-"""Every limit on what cgan reads from a file, which may come from anyone.
+"""Limits on headers, exports, logs and descriptions of data sets, which may come from anyone.
+
+``cgan.config_yaml`` holds those on configs, and ``cgan.data.image_file`` those on images.
 
 A file beyond a limit is refused with a ``FileError`` before memory is allocated for its content.
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 from cgan.errors import FileError, one_line
 from cgan.storage.headers import is_count
 from cgan.storage.limits import MAX_METRICS_BYTES
-from cgan.storage.safe_reading import parse_object, read_bytes
+from cgan.storage.safe_reading import parse_json_object, read_bytes
 
 METRICS_FILE = "metrics.jsonl"
 PLOTTED_METRICS = {"loss_G", "loss_D", "penalty", "control_accuracy", "fid", "background_ink"}
@@ -50,7 +50,7 @@ def read_curves(folder: Path) -> Curves:
 
 def _parse_row(line: bytes) -> dict[str, float]:
     """One line; a metric may be NaN."""
-    row = parse_object(line, allow_nan=True)
+    row = parse_json_object(line, allow_nan=True)
     if not is_count(row.get("images_seen")):
         raise ValueError("images_seen is not a whole number from 0")
     for name, value in row.items():

@@ -108,7 +108,9 @@ def cache_folder() -> Path:
     try:
         return user_cache_path("cgan")
     except RuntimeError as error:
-        raise FileError("there is no home folder for the cache: set CGAN_CACHE to one") from error
+        raise FileError(
+            "there is no home folder for the cache: set CGAN_CACHE to a folder"
+        ) from error
 
 
 def default_data_dir() -> Path:

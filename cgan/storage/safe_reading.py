@@ -1,4 +1,4 @@
-"""Read files, above all JSON, that may come from anyone: limited sizes, one sentence if bad."""
+"""Read files, above all JSON, that may come from anyone: size limits and one-sentence errors."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def file_digest(path: Path) -> str:
         raise FileError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def parse_object(text: str | bytes, *, allow_nan: bool = False) -> dict[str, Any]:
+def parse_json_object(text: str | bytes, *, allow_nan: bool = False) -> dict[str, Any]:
     """Parse one JSON object in UTF-8.
 
     Args:

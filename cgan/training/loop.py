@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from cgan.config import DATA_NAMES
 from cgan.data import ImageDataset, ImageFolder, Loader, Split, load_split
 from cgan.errors import DivergedError
 from cgan.evaluation.control import Control
@@ -99,6 +100,10 @@ class TrainLoop:
         evaluates = bool(self.world.is_main and config.eval_every_images and reached and several)
         if evaluates:
             self.monitor = Monitor(self.load_split, self.state.device, self.folder)
+            _ = self.monitor.validation  # loads the images
+        named = config.data.source in DATA_NAMES
+        if self.world.is_main and several and config.control_per_class and named:
+            self.load_split("test")  # of a folder, all splits are in the same place
         return evaluates
 
     def is_due(self, every_images: int) -> bool:

@@ -19,7 +19,7 @@ PEAK_FACTOR = 3.0
 backward. D also sees real images, a penalty keeps its own graph, and gradients are stored too.
 (Measured on a CPU: 1.3 to 2.3 without a penalty, up to 3.4 with one.)"""
 
-LEAST_FACTOR = 0.25
+MIN_FACTOR = 0.25
 """No step needs less than this multiple: bfloat16 halves the lowest measured value, and half of the
 rest allows for what torch.compile saves."""
 
@@ -42,9 +42,9 @@ def check_batch_fits(state: TrainState, world_size: int = 1) -> None:
     advice = f"lower --batch-size to about {fits:,}"
     if fits < 2 * world_size:
         advice = "use smaller networks (--set model.width=…) or images (--size)"
-    if LEAST_FACTOR * share > memory.total:
+    if MIN_FACTOR * share > memory.total:
         raise RunError(
-            f"a batch of {batch:,} takes at least {_gibibytes(LEAST_FACTOR * share)} in training, "
+            f"a batch of {batch:,} takes at least {_gibibytes(MIN_FACTOR * share)} in training, "
             f"and {state.device} has {_gibibytes(memory.total)}: {advice}"
         )
     if PEAK_FACTOR * share > memory.free:

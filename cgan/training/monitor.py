@@ -53,7 +53,6 @@ class EvalResult:
     Attributes:
         control: class control, with the confusion matrix.
         split: the real images that it was compared with: ``"validation"`` or ``"test"``.
-        real_control: the judge's control accuracy of these images; None if there are none.
         fid: in the judge's features; None if too few images are held out.
         fid_real: FID of the same number of training images.
         diversity: the smallest spread of a class relative to its real spread; None if undefined.
@@ -64,7 +63,6 @@ class EvalResult:
 
     control: Control
     split: Literal["validation", "test"]
-    real_control: float | None
     fid: float | None
     fid_real: float | None
     diversity: float | None
@@ -75,7 +73,8 @@ class EvalResult:
     @property
     def selection_score(self) -> float:
         """Error rate plus FID, each divided by that of real images; lower is better."""
-        real_errors = 0.01 if self.real_control is None else 1 - self.real_control
+        known = self.control.judge_accuracy
+        real_errors = 0.01 if known is None else 1 - known
         errors = (1 - self.control.accuracy) / max(real_errors, 1e-3)
         if not self.control.conditional:
             errors = 0.0  # its control is chance at all times
@@ -96,13 +95,11 @@ class EvalResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The ``measured`` entry of a generator's header, whose size is limited."""
-        control = self.control.to_dict()
-        if len(self.control.classes) > MAX_CONFUSION_CLASSES:
-            del control["confusion"]
+        few = len(self.control.classes) <= MAX_CONFUSION_CLASSES
+        control = self.control.to_dict(with_confusion=few)
         return {
             **control,
             "split": self.split,
-            "real_control": self.real_control,
             "fid": self.fid,
             "fid_real": self.fid_real,
             "diversity_least": self.diversity,
@@ -154,7 +151,8 @@ class Monitor:
     def _explain_out_of_memory(self) -> AbstractContextManager[None]:
         return explain_out_of_memory(
             f"evaluating on {self.device}",
-            "free memory, or turn it off with --set eval_every_images=0 --set control_per_class=0",
+            "free memory, or turn evaluation off "
+            "(--set eval_every_images=0 --set control_per_class=0)",
         )
 
     def _reference(self, split: Split, per_class: int) -> Reference:
@@ -179,9 +177,8 @@ class Monitor:
         ]
         diversity, least_diverse = min(spreads, default=(None, ""))
         return EvalResult(
-            Control.of(self.judge, drawn.target, drawn.predicted, sampler.conditional),
+            reference.control_of(drawn, sampler.conditional),
             split,
-            reference.control.class_mean if reference.control else None,
             reference.fid_of(drawn),
             reference.fid,
             diversity,

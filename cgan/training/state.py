@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from cgan import __version__
-from cgan.config import Config
+from cgan.config import DATA_NAMES, Config
 from cgan.data import ImageDataset, ImageFolder
 from cgan.errors import DivergedError, RunError
 from cgan.models import build_networks
@@ -52,6 +52,7 @@ class TrainState:
         generator_ema: the moving average of the generator, in evaluation mode.
         generator_optimizer, discriminator_optimizer: Adam.
         counters: images seen, steps, seconds.
+        data_changed: whether the run was ever resumed with other training images.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class TrainState:
         self.config, self.device, self.counters = config, device, Counters()
         self.classes, self.image_shape = dataset.classes, dataset.image_shape
         self.data_name, self.dataset_size = dataset.name, len(dataset)
-        self.data_digest = dataset.digest()
+        self.data_digest, self.data_changed = dataset.digest(), False
         pair = build_networks(config.model, dataset.image_shape, len(dataset.classes))
         self.generator = to_device(pair.generator, device)
         self.discriminator = to_device(pair.discriminator, device)
@@ -95,6 +96,7 @@ class TrainState:
             "classes": self.classes,
             "data_digest": self.data_digest,
             "dataset_size": self.dataset_size,
+            "data_changed": self.data_changed,
             **asdict(self.counters),
         }
         save_state(folder, tensors, header)
@@ -127,12 +129,14 @@ class TrainState:
                 f"{', '.join(self.classes[:10])}: restore the class folders, or leave out --resume "
                 "to start a new run"
             )
-        if header.get("data_digest") != self.data_digest and not data_changed:
+        differs = header.get("data_digest") != self.data_digest
+        self.data_changed = differs or header.get("data_changed", False)
+        if differs and not data_changed:
             before = f"{header['dataset_size']:,}" if "dataset_size" in header else "unknown"
             raise RunError(
                 f"the training images of {folder} have changed ({before} before, "
-                f"{self.dataset_size:,} now): restore them, or add --data-changed to go on with "
-                "the images as they are now"
+                f"{self.dataset_size:,} now): restore them, or add --data-changed to continue "
+                "with the current images"
             )
 
     def broadcast_state(self, world: World) -> None:
@@ -149,12 +153,17 @@ class TrainState:
     def generator_header(self, measured: dict[str, Any] | None = None) -> dict[str, Any]:
         """The header of the generator file. It names the data but not where it is stored."""
         config = self.config.model_dump(mode="json")
-        config["data"] |= {"source": Path(self.config.data.source).name, "data_dir": None}
+        source = self.config.data.source
+        if source not in DATA_NAMES:
+            source = Path(source).name  # not the name of a data set, which has a fixed size
+            source = f"{source}-folder" if source in DATA_NAMES else source
+        config["data"] |= {"source": source, "data_dir": None}
         return {
             **new_header(GENERATOR),
             "config": config,
             "data": self.data_name,
             "data_digest": self.data_digest,
+            "data_changed": self.data_changed,
             "classes": self.classes,
             "image_shape": self.image_shape,
             "value_range": [-1, 1],

@@ -110,7 +110,7 @@ def train(
                 state = TrainState(config, dataset, device)
                 step = TrainStep(state, world)
                 check_batch_fits(state, world.size)
-            check_same_data_everywhere(state, world)
+            check_same_data_across_ranks(state, world)
             with open_run(state, world, folder, out, progress, data_changed) as (folder, loggers):
                 loop = TrainLoop(step, dataset, folder, loggers)
                 stopped_by = run_loop(loop)
@@ -179,16 +179,17 @@ def open_run(
             yield folder, loggers
 
 
-def check_same_data_everywhere(state: TrainState, world: World) -> None:
+def check_same_data_across_ranks(state: TrainState, world: World) -> None:
     """Check that all processes have loaded the same images.
 
     Raises:
-        RunError: this process has other images than rank 0.
+        RunError: a process has other images than rank 0; it is raised in all of them.
     """
-    if world.broadcast_text(state.data_digest) != state.data_digest:
+    differs = world.broadcast_text(state.data_digest) != state.data_digest
+    (anywhere,) = world.all_reduce_max(float(differs))
+    if anywhere:
         raise RunError(
-            f"process {world.rank} of {world.size} reads other training images than process 0: "
-            "give all of them the same data"
+            f"the {world.size} processes read different training images: give all of them the same"
         )
 
 

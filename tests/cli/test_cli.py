@@ -80,7 +80,7 @@ def test_train_generate_info_evaluate(shell: Shell, tmp_path: Path) -> None:
         "requested class (rows)",
         "95 % interval",
         "of digits",
-        "test images: 20 % of all images",
+        "test images: about 20 % of all images",
         "diversity",
     ):
         assert words in table.stdout

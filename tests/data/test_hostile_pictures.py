@@ -384,7 +384,8 @@ def test_unreadable_files_and_folders(pets: Path, monkeypatch: pytest.MonkeyPatc
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", refuse)
         with pytest.raises(
-            DataError, match=r"00.png .*Permission denied\), nor can 23 more: --skip-broken"
+            DataError,
+            match=r"00.png .*Permission denied\); 23 more cannot be read either: add --skip-broken",
         ):
             scan_folder(pets)
     with monkeypatch.context() as patch:
@@ -420,7 +421,9 @@ def test_broken_files_are_counted_in_one_sentence(
     with pytest.raises(DataError) as caught:
         scan_folder(pets)
     assert str(caught.value).startswith(f"{pets / 'cat' / 'b00.png'} cannot be read as an image (")
-    assert str(caught.value).endswith("), nor can 19 more: --skip-broken skips them")
+    assert str(caught.value).endswith(
+        "); 19 more cannot be read either: add --skip-broken to skip them"
+    )
     assert len(scan_folder(pets, skip_broken=True)) == 24
     (warning,) = {r.getMessage() for r in caplog.records if r.levelno == logging.WARNING}
     assert warning.startswith("skipped 20 broken images: ")

@@ -1,10 +1,13 @@
 """``cgan.evaluate`` and ``cgan.compare``."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import cgan
+from cgan.config import DataConfig
+from cgan.data import ImageDataset, ImageFolder, Split
 from cgan.errors import RunError
 from cgan.evaluation import api
 from cgan.evaluation.judge import Judge
@@ -19,7 +22,7 @@ def test_memory_that_runs_out(small_run: cgan.Run, monkeypatch: pytest.MonkeyPat
     with pytest.raises(RunError) as caught:
         cgan.evaluate(small_run.folder, per_class=5, device="cpu")
     assert str(caught.value) == (
-        f"evaluating {small_run.folder} on cpu ran out of memory (it asked for 9 B more): free "
+        f"evaluating {small_run.folder} on cpu ran out of memory (it tried to allocate 9 B): free "
         "memory, or use another --device"
     )
 
@@ -44,8 +47,8 @@ def test_rows_of_the_same_data_share_judge_and_images(
     assert {report.features for report in reports} == {found[0].name}
     assert not any("do not compare" in line for report in reports for line in report.warnings)
     assert reports[0].splits == {
-        "validation": "10 % of all images, chosen by a hash of each",
-        "test": "20 % of all images, chosen by a hash of each",
+        "validation": "about 10 % of all images, chosen by a hash of the content",
+        "test": "about 20 % of all images, chosen by a hash of the content",
     }
 
 
@@ -60,6 +63,42 @@ def test_rows_of_other_data_are_not_to_be_compared(
     first, second = cgan.compare([small_run.folder, other.folder], per_class=5)
     assert not any("do not compare" in line for line in first.warnings)
     assert second.warnings[-1] == (
-        f"it is measured by {second.control.judge} and {small_run.folder} by "
-        f"{first.control.judge}, because their data differ: do not compare their figures"
+        f"measured by {second.control.judge}, but {small_run.folder} by {first.control.judge}: "
+        "their data differ, so do not compare their figures"
     )
+
+
+def test_a_generator_of_another_split_is_not_to_be_trusted(small_run: cgan.Run) -> None:
+    """Its training images may be among the test images of this split."""
+
+    def is_warned(**changes: object) -> bool:
+        sampler = cgan.load(small_run.folder)
+        sampler.header |= changes
+        return any(
+            "some test images may be among its training images" in line
+            for line in cgan.evaluate(sampler, per_class=2, device="cpu").warnings
+        )
+
+    assert not is_warned()
+    assert is_warned(data_digest="0" * 64)
+    assert is_warned(data_digest=None)
+    assert is_warned(data_changed=True)
+
+
+def test_the_judges_accuracy_is_that_on_the_present_test_images(
+    small_run: cgan.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A judge may have been measured when the folder had fewer test images."""
+    load = api.load_split
+
+    def mislabelled(data: DataConfig, split: Split) -> ImageDataset | ImageFolder:
+        dataset = load(data, split)
+        if split == "test":
+            dataset = replace(dataset, labels=(dataset.labels + 1) % 10)
+        return dataset
+
+    monkeypatch.setattr(api, "load_split", mislabelled)
+    report = cgan.evaluate(small_run.folder, per_class=2, device="cpu")
+    assert report.control.judge_accuracy is not None
+    assert report.control.judge_accuracy < 0.1
+    assert report.control.judge_pictures == 385

@@ -289,7 +289,7 @@ def test_no_more_are_compared_than_there_are_real_ones(judge: Judge) -> None:
     assert value(report, "recall") == value(fewer, "recall")
 
 
-def test_label_proportions_are_those_of_the_held_out_images(judge: Judge) -> None:
+def test_label_proportions_are_those_of_the_held_out_data(judge: Judge) -> None:
     """Ten times as many held-out bars at the top: a sound generator is still as good as real."""
     few = torch.cat([torch.arange(160), torch.arange(160, 176), torch.arange(320, 336)])
     unbalanced = ImageDataset("bars", TEST.images[few], TEST.labels[few], CLASSES)

@@ -424,6 +424,22 @@ def test_matched_counts_by_hand() -> None:
     assert counts([10, 10], [0, 3]) == [0, 10]  # nothing is held out of the first class
     assert counts([10, 0], [3, 3]) == [10, 0]  # the second class has no images
     assert counts([10, 10], [0, 0]) == [0, 0]
+    # A class with 1 of 41 wanted images has a single training image: it does not limit the others.
+    assert counts([200, 200, 1], [20, 20, 2]) == [200, 200, 1]
+    assert counts([200, 200, 1], [20, 20, 4]) == [5, 5, 1]  # but one with 9 % of them does
+
+
+def test_no_unlucky_class_decides_how_many_images_are_compared() -> None:
+    """300 classes of six images, each in a random split: a tenth is for the test."""
+    generator = torch.Generator().manual_seed(0)
+    split = torch.rand(300, 6, generator=generator)
+    test, train = (split < 0.1).sum(1), (split >= 0.2).sum(1)
+    counts = matched_counts(train, test)
+    assert int(counts.sum()) > 0.9 * int(test.sum())
+    assert (counts <= train).all()
+    assert (counts[test > 0] > 0).logical_or(train[test > 0] == 0).all()
+    shares, wanted = counts / counts.sum(), test / test.sum()
+    assert float((shares - wanted).abs().sum()) < 0.1
 
 
 def test_expected_minimum_by_hand() -> None:

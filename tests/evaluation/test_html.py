@@ -319,7 +319,7 @@ def test_foot_says_how_it_was_measured() -> None:
     text = Page(render_page([make_report()])).text
     foot = text[text.index("generated 12,345 images") :]
     assert "judge judge 12345678 of shapes training 6,000 real images" in foot
-    assert "validation a tenth, for the best generator" in foot
+    assert "validation a tenth, used to choose the best generator" in foot
     assert "test 1,500 test images: the other tenth, for this report" in foot
     assert "compared 10,000 generated images" in foot
     assert "trained on 640,000 images in 1.5 minutes" in foot

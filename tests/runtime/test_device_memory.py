@@ -27,10 +27,10 @@ def test_each_gpu_has_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
 
 OUT_OF_MEMORY = [
     (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total."),
-     " (it asked for 2.00 GiB more)"),
+     " (it tried to allocate 2.00 GiB)"),
     (RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't "
      "allocate memory: you tried to allocate 4096 bytes. Error code 12 (Cannot allocate memory)"),
-     " (it asked for 4096 bytes more)"),
+     " (it tried to allocate 4096 bytes)"),
     (RuntimeError("CUDA error: out of memory"), ""),
     (RuntimeError("MPS backend out of memory (MPS allocated: 1 GB)"), ""),
     (MemoryError(), ""),
@@ -55,7 +55,9 @@ def test_other_errors_stay() -> None:
 def test_a_cpu_that_runs_out_of_memory() -> None:
     """Torch's own error, for an array that no machine has the memory for."""
     with (
-        pytest.raises(RunError, match=r"^a ran out of memory \(it asked for \d+ bytes more\): b$"),
+        pytest.raises(
+            RunError, match=r"^a ran out of memory \(it tried to allocate \d+ bytes\): b$"
+        ),
         explain_out_of_memory("a", "b"),
     ):
         torch.empty(2**58, dtype=torch.uint8)

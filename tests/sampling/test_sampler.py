@@ -208,8 +208,8 @@ def test_memory_that_runs_out(error: Exception) -> None:
     with pytest.raises(RunError) as caught:
         sampler.sample("dog")
     assert str(caught.value) == (
-        "sampling a batch of 16 images of 128×128 on cpu ran out of memory (it asked for 2.00 GiB "
-        "more): free memory, or use another --device"
+        "sampling a batch of 16 images of 128×128 on cpu ran out of memory (it tried to "
+        "allocate 2.00 GiB): free memory, or use another --device"
     )
     sampler.generator = Full(ValueError("something else"))
     with pytest.raises(ValueError, match="something else"):

@@ -98,15 +98,23 @@ def test_a_rename_that_fails(tmp_path: Path) -> None:
     assert (tmp_path / "newer").read_bytes() == b"old"
 
 
-def test_a_lock_removes_what_a_killed_run_left(tmp_path: Path) -> None:
+def test_a_lock_removes_what_a_killed_run_left_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "samples").mkdir()
-    names = (".state-next.safetensors.abc", ".config.yaml.abc", ".metrics.jsonl.abc")
-    for name in (*names, ".generator.onnx.abc", "samples/.000000640.png.abc"):
+    end = "0123456789abcdef"
+    left = [
+        f".state-next.safetensors.{end}", f".config.yaml.{end}", f".metrics.jsonl.{end}",
+        f".generator.onnx.{end}", f"samples/.000000640.png.{end}",
+        ".state-next.safetensors.a_b1c2d3",  # version 0.2
+    ]  # fmt: skip
+    kept = [
+        ".gitignore", "config.yaml", "samples/000000640.png", ".config.yaml.swp",
+        ".state.safetensors.Xy12ab", "samples/.shot.png.part", ".notes.yaml.bak",
+    ]  # fmt: skip
+    for name in (*left, *kept):
         (tmp_path / name).touch()
-    kept = [".gitignore", "config.yaml", "samples/000000640.png"]
-    for name in kept:
-        (tmp_path / name).touch()
+    with lock(tmp_path, ".lock-shard"):
+        assert all((tmp_path / name).exists() for name in left)  # another run's, perhaps
     with lock(tmp_path):
         pass
-    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert left - {".lock"} == set(kept)
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert found - {".lock", ".lock-shard"} == set(kept)

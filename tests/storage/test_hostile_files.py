@@ -37,7 +37,7 @@ from cgan.storage.limits import (
     MAX_SIDE,
 )
 from cgan.storage.metrics import METRICS_FILE, read_curves, read_metrics
-from cgan.storage.safe_reading import parse_object
+from cgan.storage.safe_reading import parse_json_object
 
 NAN = float("nan")
 CONFIG = cgan.load_config("digits-mlp", {"model.width": 4, "model.latent_dim": 4})
@@ -221,16 +221,16 @@ def test_header_that_is_no_good_json(text: str, said: str, path: Path) -> None:
 
 def test_json_is_read_up_to_its_limits() -> None:
     deep = "[" * (MAX_JSON_DEPTH - 1) + "]" * (MAX_JSON_DEPTH - 1)
-    assert len(parse_object(f'{{"x": {deep}}}')) == 1
+    assert len(parse_json_object(f'{{"x": {deep}}}')) == 1
     with pytest.raises(ValueError, match="nested too deeply"):
-        parse_object(f'{{"x": [{deep}]}}')
-    assert parse_object(f'{{"x": {2**63 - 1}, "y": -0, "z": 1e308}}')["x"] == 2**63 - 1
-    assert parse_object('{"x": NaN, "y": 1e999}', allow_nan=True)["y"] == float("inf")
-    assert parse_object('{"a": "\\ud83d\\ude00 \\u0000 \\\\ud800"}') == {"a": "😀 \0 \\ud800"}
+        parse_json_object(f'{{"x": [{deep}]}}')
+    assert parse_json_object(f'{{"x": {2**63 - 1}, "y": -0, "z": 1e308}}')["x"] == 2**63 - 1
+    assert parse_json_object('{"x": NaN, "y": 1e999}', allow_nan=True)["y"] == float("inf")
+    assert parse_json_object('{"a": "\\ud83d\\ude00 \\u0000 \\\\ud800"}') == {"a": "😀 \0 \\ud800"}
     with pytest.raises(ValueError, match="utf-8"):
-        parse_object(b'{"a": "\xff"}')
+        parse_json_object(b'{"a": "\xff"}')
     with pytest.raises(ValueError, match="utf-8"):
-        parse_object('{"a": 1}'.encode("utf-16"))
+        parse_json_object('{"a": 1}'.encode("utf-16"))
 
 
 # The entries of the header.

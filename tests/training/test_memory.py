@@ -57,7 +57,7 @@ def test_a_batch_that_probably_does_not_fit(
 def test_a_batch_that_cannot_fit(
     each: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    least = each * memory.LEAST_FACTOR / memory.PEAK_FACTOR
+    least = each * memory.MIN_FACTOR / memory.PEAK_FACTOR
     set_memory(monkeypatch, 1_000.5 * least, 500 * each / 12)
     memory.check_batch_fits(state_of(batch_size=1_000))
     with pytest.raises(RunError) as caught:

@@ -29,7 +29,7 @@ def result(
     confusion: torch.Tensor = OBEYS, fid: float | None = 1.0, diversity: float = 0.9
 ) -> EvalResult:
     control = Control(("cat", "dog"), confusion, True, 0.99, 100)
-    return EvalResult(control, "validation", 0.99, fid, 0.5, diversity, "dog", "judge of pets")
+    return EvalResult(control, "validation", fid, 0.5, diversity, "dog", "judge of pets")
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def test_a_run_is_watched_and_its_best_generator_kept(tmp_path: Path) -> None:
     assert at_best["control_accuracy"] == measured["control_accuracy"]
 
     def shortfall(row: dict[str, float]) -> float:
-        missed = (1 - row["control_accuracy"]) / max(1 - measured["real_control"], 1e-3)
+        missed = (1 - row["control_accuracy"]) / max(1 - measured["judge_accuracy"], 1e-3)
         return missed + row["fid"] / measured["fid_real"]
 
     assert measured["lowest_selection_score"] == pytest.approx(min(map(shortfall, looks)))
@@ -176,7 +176,7 @@ def test_the_best_is_kept_when_later_ones_are_worse(
 
     def evaluate(self: Monitor, sampler: cgan.Sampler, per_class: int = 0) -> EvalResult:
         control = Control(sampler.classes, confusion, True, 0.99, 100)
-        return EvalResult(control, "validation", 0.99, next(fids), 0.5, 0.9, "3", "made up")
+        return EvalResult(control, "validation", next(fids), 0.5, 0.9, "3", "made up")
 
     monkeypatch.setattr(Monitor, "evaluate", evaluate)
     monkeypatch.setattr(Monitor, "evaluate_on_test", evaluate)
@@ -227,7 +227,7 @@ def test_a_header_holds_no_confusion_matrix_of_many_classes(
         key: value for key, value in result().control.to_dict().items() if key != "confusion"
     } | {
         "fid": 1.0, "fid_real": 0.5, "diversity_least": 0.9, "background_ink": None,
-        "split": "validation", "real_control": 0.99,
+        "split": "validation",
         "features": "judge of pets", "selection_score": result().selection_score,
     }  # fmt: skip
 

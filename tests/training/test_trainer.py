@@ -177,7 +177,7 @@ def test_a_convolutional_run_on_colour_goes_on_bit_for_bit(
 
 def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
     run = cgan.train(quick(), tmp_path / "run")
-    left = run.folder / ".state-next.safetensors.abcd"
+    left = run.folder / ".state-next.safetensors.0123456789abcdef"
     left.write_bytes(b"half")
     cgan.train(quick(images=6_400), run.folder, resume=True)
     assert not left.exists()
@@ -237,10 +237,13 @@ def test_resume_refuses_other_classes_and_changed_images(pets: Path, tmp_path: P
         cgan.train(more, run.folder, resume=True)
     after = {path: path.read_bytes() for path in run.folder.rglob("*") if path.is_file()}
     assert after == before
-    assert cgan.train(more, run.folder, resume=True, data_changed=True).images_seen == 256
+    changed_run = cgan.train(more, run.folder, resume=True, data_changed=True)
+    assert changed_run.images_seen == 256
+    assert cgan.load(run.folder).header["data_changed"]
     (pets / "dog" / "new-3.png").rename(pets / "dog" / "zzz.png")  # the order is the same
     longer = config.model_copy(update={"images": 384})
     assert cgan.train(longer, run.folder, resume=True).images_seen == 384
+    assert cgan.load(run.folder).header["data_changed"]  # also after the next session
 
 
 def test_a_state_whose_seconds_are_damaged_resumes(tmp_path: Path) -> None:
@@ -256,6 +259,20 @@ def test_state_of_a_version_that_stored_no_data_needs_consent(small_run: cgan.Ru
     with pytest.raises(RunError, match="unknown before, 1,206 now"):
         state.check_same_data(small_run.folder, {"images_seen": 1}, False)
     state.check_same_data(small_run.folder, {"images_seen": 1}, True)
+
+
+@pytest.mark.parametrize("name", ["mnist", "x" * 240])
+def test_folders_with_the_name_of_a_data_set_or_a_very_long_one(name: str, tmp_path: Path) -> None:
+    root = make_pets(tmp_path / name)
+    overrides = {
+        **QUICK, "data.source": str(root), "data.size": 8, "model.width": 4, "images": 128,
+        "control_per_class": 2,
+    }  # fmt: skip
+    for folder in ("first", "second"):  # the second finds the judge of the first
+        run = cgan.train(load_config("folder-dcgan", overrides), tmp_path / folder)
+    sampler = cgan.load(run.folder)
+    assert sampler.config.data.source == ("mnist-folder" if name == "mnist" else name)
+    assert cgan.evaluate(run.folder, per_class=2, device="cpu").control.classes == ("cat", "dog")
 
 
 def test_run_in_use_is_refused(tmp_path: Path) -> None:
@@ -421,20 +438,20 @@ def full(*_: object, **__: object) -> None:
     ("where", "changes", "sentence"),
     [
         ("cgan.training.trainer.TrainStep.__init__", {},
-         "preparing the networks on cpu ran out of memory (it asked for 2.00 GiB more): free "
+         "preparing the networks on cpu ran out of memory (it tried to allocate 2.00 GiB): free "
          "memory, or lower --set model.width=…"),
         ("cgan.training.trainer.TrainStep.__call__", {},
-         "training on batches of 64 on cpu ran out of memory (it asked for 2.00 GiB more): lower "
-         "--batch-size; the last state is kept in {folder}"),
+         "training on batches of 64 on cpu ran out of memory (it tried to allocate 2.00 GiB): "
+         "lower --batch-size; the last state is kept in {folder}"),
         ("cgan.sampling.sampler.Sampler._draw", {"sample_every_images": 64},
-         "sampling a batch of 64 images of 8×8 on cpu ran out of memory (it asked for 2.00 GiB "
-         "more): free memory, or use another --device"),
+         "sampling a batch of 64 images of 8×8 on cpu ran out of memory (it tried to "
+         "allocate 2.00 GiB): free memory, or use another --device"),
         ("cgan.sampling.sampler.Sampler._draw", {"eval_every_images": 64},
-         "sampling a batch of 64 images of 8×8 on cpu ran out of memory (it asked for 2.00 GiB "
-         "more): free memory, or use another --device"),
+         "sampling a batch of 64 images of 8×8 on cpu ran out of memory (it tried to "
+         "allocate 2.00 GiB): free memory, or use another --device"),
         ("cgan.evaluation.judge.Judge.predict", {"eval_every_images": 64},
-         "evaluating on cpu ran out of memory (it asked for 2.00 GiB more): free memory, or turn "
-         "it off with --set eval_every_images=0 --set control_per_class=0"),
+         "evaluating on cpu ran out of memory (it tried to allocate 2.00 GiB): free memory, or "
+         "turn evaluation off (--set eval_every_images=0 --set control_per_class=0)"),
     ],
 )  # fmt: skip
 def test_what_ran_out_of_memory_is_named(
