@@ -118,6 +118,8 @@ def test_verify_names_its_judge_and_ignores_one_of_other_data(
     save_tensors(folder / "generator.safetensors", tensors, header)
     assert "another judge" not in shell("generate", folder, "-n", 1, "--verify").stderr
 
+    header["data_digest"] = "2" * 64  # not the data of the packaged judge
+    save_tensors(folder / "generator.safetensors", tensors, header)
     judge.header = replace(judge.header, digest="1" * 64, data="other digits")
     judge.save(folder / JUDGE_FILE)
     ignored = shell("generate", folder, "-n", 1, "--verify", "--data", "digits")
@@ -126,7 +128,7 @@ def test_verify_names_its_judge_and_ignores_one_of_other_data(
     assert "is a judge of other digits, not of this generator's data: it is ignored" in (
         ignored.stderr
     )
-    assert ignored.exit_code == 0, ignored.output  # the packaged judge takes its place
+    assert ignored.exit_code == 0, ignored.output  # the judge of the named data takes its place
 
 
 def test_compare_sets_plain_beside_conditional(

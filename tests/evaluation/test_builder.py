@@ -343,7 +343,7 @@ def test_coverage_compares_sets_of_equal_size(judge: Judge) -> None:
 
 def test_second_judge(judge: Judge) -> None:
     """It is wrong about one class: its control and the agreement lack that class."""
-    second = train_judge(TRAIN, TEST, "bars", images=15_000, architecture="residual")
+    second = train_judge(TRAIN, TEST, "bars", images=6_000, architecture="residual")
     assert second.header.architecture == "residual"
     swapped = second.network.head.weight.data[[1, 0, 2]], second.network.head.bias.data[[1, 0, 2]]
     second.network.head.weight.data, second.network.head.bias.data = swapped

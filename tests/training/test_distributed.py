@@ -50,11 +50,16 @@ def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
 
 
 def difference(one: Path, other: Path) -> float:
-    """The largest difference of a weight of G, D or the EMA."""
+    """The mean absolute difference of the weights of G, D and the EMA.
+
+    The largest difference says little: Adam turns a gradient that is zero but for rounding into a
+    full step.
+    """
     (_, a, *_), (_, b, *_) = load_state(one), load_state(other)
     names = [name for name in a if name.split(".")[0] in ("G", "D", "ema")]
     assert a.keys() == b.keys()
-    return max(float((a[name].float() - b[name].float()).abs().max()) for name in names)
+    differences = [(a[name].float() - b[name].float()).abs().flatten() for name in names]
+    return float(torch.cat(differences).mean())
 
 
 def train_alone(folder: Path, images: int, resume: bool = False) -> None:
@@ -79,7 +84,7 @@ def ten_steps(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 def test_two_processes_train_what_one_trains(ten_steps: tuple[Path, Path]) -> None:
     one, two = ten_steps
-    assert difference(one, two) < 5e-5
+    assert difference(one, two) < 1e-6  # 4e-8 was measured
     (_, one_tensors, one_header, _), (_, two_tensors, two_header, _) = map(load_state, ten_steps)
     assert torch.equal(one_tensors["random.cpu"], two_tensors["random.cpu"])
     assert one_header["images_seen"] == two_header["images_seen"] == 640

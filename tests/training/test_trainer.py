@@ -108,8 +108,8 @@ def test_taken_folder_gets_a_number(tmp_path: Path) -> None:
     assert first.generator.read_bytes() == before
 
 
-STOPPED_IMAGES = 30_000
-STOPPED = {"images": STOPPED_IMAGES, "save_every_seconds": 0.1, "sample_every_images": 10_000}
+STOPPED_IMAGES = 12_000
+STOPPED = {"images": STOPPED_IMAGES, "save_every_seconds": 0.1, "sample_every_images": 4_000}
 
 
 def start(folder: Path) -> subprocess.Popen[bytes]:
