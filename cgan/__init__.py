@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cgan import losses, models, penalties, updates
+    from cgan import augment, losses, models, penalties, updates
     from cgan.config import Config
     from cgan.config_io import load_config
     from cgan.data.load import load_pictures
@@ -38,7 +38,7 @@ _HOMES = {
     "load_pictures": "cgan.data.load",
     "train": "cgan.training.trainer",
 }
-_MODULES = ("losses", "models", "penalties", "updates")
+_MODULES = ("augment", "losses", "models", "penalties", "updates")
 
 __all__ = [
     "CganError",
@@ -46,6 +46,7 @@ __all__ = [
     "Run",
     "Sampler",
     "__version__",
+    "augment",
     "build_pair",
     "compare",
     "evaluate",

@@ -23,6 +23,7 @@ GeneratorLabel = Literal["concat", "cbn"]
 DiscriminatorLabel = Literal["concat", "projection", "auxiliary", "projection+auxiliary"]
 LossName = Literal["nonsaturating", "least_squares", "hinge", "relativistic"]
 UpdateName = Literal["alternating", "shared"]
+AugmentationName = Literal["auto", "mirror", "colour", "translation", "cutout"]
 
 DATA_NAMES = ("digits", "mnist", "fashion-mnist", "kmnist", "cifar10")
 """The named data sets. Any other source is a folder."""
@@ -64,6 +65,11 @@ def parse_count(value: object) -> object:
             count = float(match[1]) * {"": 1, "k": 1_000, "M": 1_000_000}[match[2]]
             return int(count) if count == int(count) else count
     return value
+
+
+def as_sequence(value: object) -> object:
+    """A single name as a sequence of it; anything else unchanged."""
+    return (value,) if isinstance(value, str) else value
 
 
 def check_name(name: str) -> str:
@@ -157,6 +163,9 @@ class Config(Section):
     weight gives more control, a lower one more variety."""
     penalty: PenaltyConfig = PenaltyConfig()
     update: UpdateName = "alternating"
+    augment: Annotated[tuple[AugmentationName, ...], BeforeValidator(as_sequence)] = ()
+    """Augmentations of what D sees, and mirrored data. ``auto`` is mirror, translation and cutout
+    for colour images, unless the classes are digits or letters."""
 
     images: Annotated[Count, Field(ge=1)] | None = None
     """Budget in real images shown to the discriminator. Give either this or ``minutes``."""

@@ -16,7 +16,7 @@ LEVELS = """
     console
     errors config config_yaml config_io
     storage runtime
-    losses penalties models
+    augment losses penalties models
     data
     updates
     sampling

@@ -30,6 +30,10 @@ SecondJudgeOption = Annotated[
         help="Also measure control with a second judge with another architecture.",
     ),
 ]
+JudgeOption = Annotated[
+    Path | None,
+    typer.Option("--judge", help="Use this judge instead of that of the data.", metavar="FILE"),
+]
 HtmlOption = Annotated[
     str | None, typer.Option("--html", help="Write an HTML report.", metavar="FILE")
 ]
@@ -45,6 +49,7 @@ def evaluate(
         bool, typer.Option("--cas", help="Also train a classifier on generated images.")
     ] = False,
     second_judge: SecondJudgeOption = False,
+    judge: JudgeOption = None,
     html: HtmlOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -55,7 +60,7 @@ def evaluate(
 
     report = evaluate_model(
         load_model(model), data=data, data_dir=data_dir, per_class=per_class, features=features,
-        cas=cas, second_judge=second_judge, device=device,
+        cas=cas, second_judge=second_judge, judge=judge, device=device,
     )  # fmt: skip
     if as_json:
         _print_json(report.to_dict())
@@ -71,6 +76,7 @@ def compare(
     per_class: PerClassOption = 1_000,
     features: FeaturesOption = "judge",
     second_judge: SecondJudgeOption = False,
+    judge: JudgeOption = None,
     html: HtmlOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -86,6 +92,7 @@ def compare(
         per_class=per_class,
         features=features,
         second_judge=second_judge,
+        judge=judge,
         device=device,
     )
     if as_json:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from cgan.config import DATA_NAMES, Config, DataConfig, check_path
-from cgan.config_io import load_config
+import torch
+
+from cgan.config import DataConfig
 from cgan.data import TEST_SET, ImageDataset, ImageFolder, Split, describe_split, load_split
-from cgan.errors import ConfigError, quote
 from cgan.evaluation.builder import build_report
+from cgan.evaluation.control import check_judge
+from cgan.evaluation.data_source import data_config_of, run_config
 from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import find_judge
 from cgan.evaluation.reference import Reference
@@ -22,7 +23,7 @@ from cgan.evaluation.report import Report
 from cgan.runtime.device import explain_out_of_memory, find_device, torch_defaults
 from cgan.sampling.sampler import Sampler, load
 from cgan.storage.metrics import read_curves
-from cgan.storage.paths import CONFIG_FILE, JUDGE_FILE, PACKAGED, require_utf8
+from cgan.storage.paths import JUDGE_FILE, PACKAGED
 
 DESCRIBED_SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
 
@@ -38,6 +39,7 @@ def evaluate(
     features: str = "judge",
     cas: bool = False,
     second_judge: bool = False,
+    judge: str | Path | None = None,
     device: str = "auto",
 ) -> Report:
     """Evaluate one generator against real images.
@@ -51,15 +53,17 @@ def evaluate(
         cas: also train a classifier on generated images.
         second_judge: also measure control with a second judge with another architecture; it is
             trained once per data set.
+        judge: the file of a judge with the same classes and image shape, for example one that was
+            trained on more images; by default, the judge of the data is found or trained.
         device: the device to use.
 
     Raises:
-        CganError: model, data or features are not available. A metric that cannot be
+        CganError: model, data, judge or features are not available. A metric that cannot be
             computed is left out, and the report says why.
     """
     (report,) = compare(
         [model], data=data, data_dir=data_dir, per_class=per_class, features=features, cas=cas,
-        second_judge=second_judge, device=device,
+        second_judge=second_judge, judge=judge, device=device,
     )  # fmt: skip
     return report
 
@@ -74,6 +78,7 @@ def compare(
     features: str = "judge",
     cas: bool = False,
     second_judge: bool = False,
+    judge: str | Path | None = None,
     device: str = "auto",
 ) -> list[Report]:
     """Evaluate several generators like ``evaluate``.
@@ -82,6 +87,7 @@ def compare(
     """
     torch_device = find_device(device)
     samplers = [one if isinstance(one, Sampler) else load(one) for one in models]
+    given = _open_judge(judge, samplers, torch_device)
     sources = [data_config_of(sampler, data, data_dir) for sampler in samplers]
     loaded: dict[DataConfig, dict[Split, ImageDataset | ImageFolder]] = {}
     references: dict[tuple[str, str], Reference] = {}
@@ -99,7 +105,7 @@ def compare(
                     find_judge, splits.__getitem__, torch_device, beside=sampler.path.parent
                 )
                 references[key] = Reference(
-                    find(),
+                    given or find(),
                     splits["train"],
                     splits["test"],
                     per_class=per_class,
@@ -113,20 +119,31 @@ def compare(
                 report = build_report(sampler.to(torch_device), references[key], cas=cas)
             finally:
                 sampler.to(home)
-        reports.append(
-            replace(
-                report,
-                model=sampler.name,
-                splits={split: describe_split(source.source, split) for split in DESCRIBED_SPLITS},
-                curves=read_curves(sampler.path.parent) if _run_config(sampler) else {},
-                warnings=[
-                    *report.warnings,
-                    *_other_split(sampler, source, splits["train"]),
-                    *_other_judge(report, reports),
-                ],
-            )
-        )
+        warnings = [
+            *report.warnings,
+            *_other_split(sampler, source, splits["train"]),
+            *_other_judge(report, reports),
+            *_judge_of_other_data(given, splits["train"]),
+        ]
+        described: dict[str, str] = {
+            split: describe_split(source.source, split) for split in DESCRIBED_SPLITS
+        }
+        curves = read_curves(sampler.path.parent) if run_config(sampler) else {}
+        named = replace(report, model=sampler.name, splits=described)
+        reports.append(replace(named, curves=curves, warnings=warnings))
     return reports
+
+
+def _open_judge(
+    path: str | Path | None, samplers: list[Sampler], device: torch.device
+) -> Judge | None:
+    """The judge that the caller gives, after checking that it fits the generators."""
+    if path is None:
+        return None
+    judge = Judge.load(Path(path)).to(device)
+    for sampler in samplers:
+        check_judge(sampler, judge)
+    return judge
 
 
 def find_judge_of(
@@ -181,58 +198,11 @@ def _other_judge(report: Report, before: list[Report]) -> list[str]:
     ]
 
 
-def data_config_of(
-    sampler: Sampler, data: str | None = None, data_dir: str | Path | None = None
-) -> DataConfig:
-    """The training data of a generator, and where it is stored now.
-
-    A run folder's config says where its data is. The header of a single file, which somebody else
-    may have written, only names it: no path in a header is read from or downloaded to.
-
-    Raises:
-        ConfigError: the data is not found.
-    """
-    changes: dict[str, object] = {}
-    run = _run_config(sampler)
-    config = sampler.config.data if run is None else run.data
-    if run is None:
-        changes = {"data_dir": None, "source": Path(config.source).name}
-    if data is not None:
-        changes["source"] = resolve_source(data)
-    if data_dir is not None:
-        changes["data_dir"] = str(Path(data_dir).resolve())
-    if config.size is None:
-        changes["size"] = sampler.image_shape[1]
-    config = config.model_copy(update=changes)
-    if config.source not in DATA_NAMES and not os.path.isdir(config.source):
-        raise ConfigError(
-            f"the training data {config.source} was not found: give its location with --data"
-        )
-    return config
-
-
-def _run_config(sampler: Sampler) -> Config | None:
-    """The config of the run that a generator belongs to; None if it is not in a run folder."""
-    try:
-        config = load_config(sampler.path.parent / CONFIG_FILE, warn=False)
-    except ConfigError:  # no config, or another program's
-        return None
-    return config if config.name == sampler.config.name else None
-
-
-def resolve_source(data: str) -> str:
-    """The name of a data set unchanged; a folder as an absolute path.
-
-    Raises:
-        ConfigError: the text cannot be a path.
-    """
-    try:
-        check_path(data)
-    except ValueError as error:
-        raise ConfigError(f"{error}, not {quote(data)}") from error
-    # Not Path.is_dir: it raises OSError for a name that is too long.
-    if data in DATA_NAMES or not os.path.isdir(data):
-        return data
-    folder = Path(data).resolve()
-    require_utf8(folder)
-    return str(folder)
+def _judge_of_other_data(given: Judge | None, train: ImageDataset | ImageFolder) -> list[str]:
+    """A warning if the test images may be among a given judge's training images."""
+    if given is None or given.header.digest == train.digest():
+        return []
+    return [
+        f"{given.name} was trained on other images than the generator: if the test images were "
+        "among them, its accuracy on real images is too high"
+    ]

@@ -7,6 +7,7 @@ import logging
 import torch
 from torch import Tensor, nn
 
+from cgan.augment import Augment, AugmentedDiscriminator, choose_augmentations
 from cgan.config import Config
 from cgan.errors import one_line
 from cgan.losses import get_loss
@@ -38,9 +39,15 @@ class TrainStep:
         config, device = state.config, state.device
         if capture is None and device.type == "cuda" and world.size == 1 and not config.compile:
             capture = capture_cuda_graph
+        names = choose_augmentations(config.augment, state.classes, state.image_shape)
+        self.augment_data, augment = (
+            Augment(chosen, world.rank, world.size)
+            for chosen in (names & {"mirror"}, names - {"mirror"})
+        )
+        self.discriminator = AugmentedDiscriminator(state.discriminator, augment)
         self.players = Players(
             prepare_forward(state.generator, config, device),
-            prepare_forward(state.discriminator, config, device),
+            prepare_forward(self.discriminator, config, device),
             state.generator_optimizer,
             state.discriminator_optimizer,
         )
@@ -94,7 +101,7 @@ class TrainStep:
         conditional = self.config.model.conditional
         losses = self.scheme(
             self.players,
-            real,
+            self.augment_data(real),
             labels if conditional else None,
             self.draw_z,
             self.loss,
@@ -117,7 +124,7 @@ class TrainStep:
             config = self.config.model_copy(update={"compile": False})
             device = self.state.device
             self.players.generator = prepare_forward(self.state.generator, config, device)
-            self.players.discriminator = prepare_forward(self.state.discriminator, config, device)
+            self.players.discriminator = prepare_forward(self.discriminator, config, device)
             self.run = self.update
             return self.update(real, labels, weights)
 

@@ -13,6 +13,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from cgan.augment import choose_augmentations
 from cgan.config import Config
 from cgan.config_io import load_config, to_yaml
 from cgan.errors import CganError, RunError
@@ -215,6 +216,10 @@ def log_start(state: TrainState, world: World, folder: Path) -> None:
         f" in {world.size} processes" if world.size > 1 else "",
         folder,
     )
+    config = state.config
+    names = choose_augmentations(config.augment, state.classes, state.image_shape)
+    if names:
+        logger.info("augmentation: %s (--set augment=[] turns it off)", ", ".join(sorted(names)))
 
 
 def run_loop(loop: TrainLoop) -> int | None:

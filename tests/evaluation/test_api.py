@@ -8,10 +8,11 @@ import pytest
 import cgan
 from cgan.config import DataConfig
 from cgan.data import ImageDataset, ImageFolder, Split
-from cgan.errors import RunError
+from cgan.errors import FileError, MeasureError, RunError
 from cgan.evaluation import api
 from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import find_judge
+from cgan.storage.paths import JUDGE_FILE, PACKAGED
 
 
 def test_memory_that_runs_out(small_run: cgan.Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,3 +103,22 @@ def test_the_judges_accuracy_is_that_on_the_present_test_images(
     assert report.control.judge_accuracy is not None
     assert report.control.judge_accuracy < 0.1
     assert report.control.judge_pictures == 385
+
+
+def test_a_given_judge(small_run: cgan.Run, tmp_path: Path) -> None:
+    """It replaces the judge of the data, and must know the generator's classes and shape."""
+    judge = Judge.load(PACKAGED / "digits" / JUDGE_FILE)
+    judge.network.head.weight.data.neg_()
+    judge.header = replace(judge.header, digest="1" * 64, data="more digits")
+    judge.save(tmp_path / "own.safetensors")
+    report = cgan.evaluate(small_run.folder, per_class=20, judge=tmp_path / "own.safetensors")
+    assert report.control.judge_digest == judge.weights_digest
+    assert report.control.judge_accuracy is not None
+    assert report.control.judge_accuracy < 0.1  # of the real test images, whatever its header says
+    assert any("trained on other images" in line for line in report.warnings)
+    judge.header = replace(judge.header, classes=tuple("abcdefghij"))
+    judge.save(tmp_path / "letters.safetensors")
+    with pytest.raises(MeasureError, match="the judge knows a, b, c, d, e"):
+        cgan.evaluate(small_run.folder, per_class=20, judge=tmp_path / "letters.safetensors")
+    with pytest.raises(FileError, match="no.safetensors"):
+        cgan.evaluate(small_run.folder, judge=tmp_path / "no.safetensors")
