@@ -1,7 +1,9 @@
 """Differentiable augmentation for few images: Zhao et al. 2020 (DiffAugment), section 3.
 
-D sees augmented images only, real and generated ones alike, and G gets its gradient through the
-augmentation. So D cannot memorise a small data set, and no augmentation leaks into G's images.
+D sees augmented images only, real and generated ones, and G's gradient passes through the
+augmentation. This makes it harder for D to memorise a small data set, and the augmentations do not
+appear in G's images. The exception is ``mirror``: training applies it to the real images only, so G
+draws mirrored images too.
 
 Each function takes images (B, C, H, W) in [-1, 1] and uniform random numbers ``u`` in [0, 1), one
 row per image, and returns augmented images of the same shape. It is differentiable twice, as the
@@ -29,7 +31,7 @@ def colour(images: Tensor, u: Tensor) -> Tensor:
         u: (B, 3). Brightness is shifted by u₀ − ½, saturation is multiplied by 2u₁ and contrast
             by u₂ + ½.
     """
-    shift, saturation, contrast = u.view(-1, 3, 1, 1, 1).unbind(1)
+    shift, saturation, contrast = u.to(images.dtype).view(-1, 3, 1, 1, 1).unbind(1)
     images = images + (shift - 0.5)
     grey = images.mean(1, keepdim=True)
     images = torch.lerp(grey, images, 2 * saturation)
@@ -45,24 +47,23 @@ def translation(images: Tensor, u: Tensor) -> Tensor:
         u: (B, 2): down and right, from −⅛ (u = 0) to ⅛ (u → 1).
     """
     batch, _, height, width = images.shape
-    rows = _from_shifted(u[:, 0], height)
-    columns = _from_shifted(u[:, 1], width)
+    rows, columns = _source_index(u[:, 0], height), _source_index(u[:, 1], width)
     inside = ((rows >= 0) & (rows < height)).unsqueeze(2) & (
         (columns >= 0) & (columns < width)
     ).unsqueeze(1)
-    pixels = rows.clamp(0, height - 1).unsqueeze(2) * width + columns.clamp(0, width - 1).unsqueeze(
-        1
-    )
+    rows, columns = rows.clamp(0, height - 1), columns.clamp(0, width - 1)
+    pixels = rows.unsqueeze(2) * width + columns.unsqueeze(1)
     first = torch.arange(batch, device=images.device).view(-1, 1, 1) * (height * width)
     # One index_select keeps the images channels-last, which is fastest on a CPU.
     flat = images.permute(0, 2, 3, 1).flatten(0, 2)
     moved = flat.index_select(0, (first + pixels).flatten()).view(batch, height, width, -1)
-    return (moved * inside.unsqueeze(3)).permute(0, 3, 1, 2)
+    moved = (moved * inside.unsqueeze(3)).permute(0, 3, 1, 2)
+    return moved.contiguous() if images.device.type == "mps" else moved
 
 
-def _from_shifted(u: Tensor, side: int) -> Tensor:
+def _source_index(u: Tensor, side: int) -> Tensor:
     """For each row (or column) of the result, that of the image: (B, side); may lie outside."""
-    reach = max(round(side / 8), 1)
+    reach = (side + 4) // 8
     shift = (u * (2 * reach + 1)).floor().long() - reach
     return torch.arange(side, device=u.device) - shift.unsqueeze(1)
 
@@ -76,22 +77,22 @@ def cutout(images: Tensor, u: Tensor) -> Tensor:
             the edge is lost.
     """
     rows, columns = (
-        _is_cut(u[:, axis], side) for axis, side in enumerate(images.shape[2:])
+        _cut_mask(u[:, axis], side) for axis, side in enumerate(images.shape[2:])
     )  # fmt: skip
     kept = ~(rows.unsqueeze(2) & columns.unsqueeze(1))
     return images * kept.unsqueeze(1)
 
 
-def _is_cut(u: Tensor, side: int) -> Tensor:
+def _cut_mask(u: Tensor, side: int) -> Tensor:
     """Which rows (or columns) the rectangle covers: (B, side)."""
-    half = side // 2
-    first = (u * (side + 1)).floor().long() - half // 2
+    half = (side + 1) // 2
+    first = (u * (side + 1 - half % 2)).floor().long() - half // 2
     place = torch.arange(side, device=u.device) - first.unsqueeze(1)
     return (place >= 0) & (place < half)
 
 
 def mirror(images: Tensor, u: Tensor) -> Tensor:
-    """Mirror left and right if u ≥ ½. It augments the data: G learns to draw mirrored images.
+    """Flip horizontally if u ≥ ½.
 
     Args:
         images: (B, C, H, W).
@@ -104,8 +105,8 @@ class Augmentation(NamedTuple):
     """A function of images and random numbers."""
 
     function: Callable[[Tensor, Tensor], Tensor]
-    numbers: int
-    """Random numbers that it uses per image."""
+    num_random: int
+    """Random numbers per image."""
 
 
 AUGMENTATIONS = {
@@ -116,35 +117,41 @@ AUGMENTATIONS = {
 }
 
 
-GLYPHS = frozenset(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"])
-"""Class names of digits; a single character is a glyph too."""
-PHOTOGRAPHS = frozenset({"mirror", "translation", "cutout"})
+DIGIT_NAMES = frozenset(
+    ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+)
+PHOTO_AUGMENTATIONS = frozenset({"mirror", "translation", "cutout"})
 """The augmentations of colour photographs."""
 
 
 def choose_augmentations(
     names: Iterable[str], classes: Iterable[str], image_shape: tuple[int, ...]
-) -> frozenset[str]:
-    """Replace the name ``auto`` by those of augmentations that fit the data.
+) -> tuple[str, ...]:
+    """The names in the order of ``AUGMENTATIONS``, and what fits the data in place of ``auto``.
 
-    ``auto`` is ``PHOTOGRAPHS`` for colour images and none for grey ones. It is none too if all
-    classes are digits or letters, because a mirrored letter is another letter or none.
+    ``auto`` is ``PHOTO_AUGMENTATIONS`` for colour images. It is nothing for grey ones, and nothing
+    if all classes are named like digits or letters, because a mirrored letter is another letter or
+    none, and a part of a digit may be another digit.
 
     Args:
         names: ``auto`` and keys of ``AUGMENTATIONS``.
         classes: the class names.
         image_shape: (C, H, W).
     """
-    chosen = frozenset(names)
-    if "auto" not in chosen:
-        return chosen
-    glyphs = all(len(name) == 1 or name.lower() in GLYPHS for name in classes)
-    fitting = frozenset() if glyphs or image_shape[0] == 1 else PHOTOGRAPHS
-    return chosen - {"auto"} | fitting
+    chosen = set(names)
+    if "auto" in chosen and image_shape[0] > 1 and not all(map(names_glyph, classes)):
+        chosen |= PHOTO_AUGMENTATIONS
+    return tuple(name for name in AUGMENTATIONS if name in chosen)
+
+
+def names_glyph(class_name: str) -> bool:
+    """Whether a class is named like a number, a digit or a letter of a Western alphabet."""
+    is_letter = len(class_name) == 1 and class_name.isalpha() and class_name < "\u0600"
+    return is_letter or class_name.isdecimal() or class_name.lower() in DIGIT_NAMES
 
 
 class Augment(nn.Module):
-    """Apply augmentations with new random numbers for every image.
+    """Apply augmentations with new random numbers for every image, in evaluation mode too.
 
     Each process draws the numbers of the global batch and uses those of its shard. So one GAN gets
     the same augmentations at any number of processes. It has no weights and no state but torch's
@@ -164,18 +171,18 @@ class Augment(nn.Module):
         for name in names:
             if name not in AUGMENTATIONS:
                 raise UnknownNameError("augmentation", name, AUGMENTATIONS)
-        self.chosen = [chosen for name, chosen in AUGMENTATIONS.items() if name in names]
+        self.augmentations = [AUGMENTATIONS[name] for name in AUGMENTATIONS if name in names]
         self.rank, self.world_size = rank, world_size
 
     def forward(self, images: Tensor) -> Tensor:
         """Augment images (B, C, H, W) in [-1, 1]."""
-        if not self.chosen:
+        if not self.augmentations:
             return images
-        numbers = [chosen.numbers for chosen in self.chosen]
-        shape = (self.world_size * len(images), sum(numbers))
+        widths = [augmentation.num_random for augmentation in self.augmentations]
+        shape = (self.world_size * len(images), sum(widths))
         u = torch.rand(shape, device=images.device).chunk(self.world_size)[self.rank]
-        for chosen, own in zip(self.chosen, u.split(numbers, dim=1), strict=True):
-            images = chosen.function(images, own)
+        for augmentation, columns in zip(self.augmentations, u.split(widths, dim=1), strict=True):
+            images = augmentation.function(images, columns)
         return images
 
 

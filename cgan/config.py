@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-Backbone = Literal["mlp", "dcgan"]
+Backbone = Literal["mlp", "dcgan", "resnet"]
 GeneratorLabel = Literal["concat", "cbn"]
 DiscriminatorLabel = Literal["concat", "projection", "auxiliary", "projection+auxiliary"]
 LossName = Literal["nonsaturating", "least_squares", "hinge", "relativistic"]
@@ -67,9 +67,18 @@ def parse_count(value: object) -> object:
     return value
 
 
-def as_sequence(value: object) -> object:
-    """A single name as a sequence of it; anything else unchanged."""
-    return (value,) if isinstance(value, str) else value
+def parse_names(value: object) -> object:
+    """A sequence of names without repetition, sorted; ``"a,b"`` is one too, and null is empty.
+
+    Anything else is left to pydantic.
+    """
+    if value is None or value is False or value == "none":
+        return ()
+    if isinstance(value, str):
+        value = [name.strip() for name in value.split(",")]
+    if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
+        return tuple(sorted(set(value)))
+    return value
 
 
 def check_name(name: str) -> str:
@@ -134,7 +143,8 @@ class ModelConfig(Section):
     discriminator_label: DiscriminatorLabel = "projection"
     latent_dim: Annotated[int, Field(ge=1, le=4096)] = 64
     width: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Units (mlp) or channels at half resolution (dcgan); null is the backbone's default."""
+    """Units (mlp), channels at half resolution (dcgan) or channels at full resolution (resnet);
+    null is the backbone's default."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout probability in the discriminator."""
 
@@ -163,9 +173,10 @@ class Config(Section):
     weight gives more control, a lower one more variety."""
     penalty: PenaltyConfig = PenaltyConfig()
     update: UpdateName = "alternating"
-    augment: Annotated[tuple[AugmentationName, ...], BeforeValidator(as_sequence)] = ()
-    """Augmentations of what D sees, and mirrored data. ``auto`` is mirror, translation and cutout
-    for colour images, unless the classes are digits or letters."""
+    augment: Annotated[tuple[AugmentationName, ...], BeforeValidator(parse_names)] = ()
+    """Augmentations of the images that D sees; ``mirror`` applies to the real images only.
+    ``auto`` is mirror, translation and cutout for colour images, unless the classes are digits or
+    letters."""
 
     images: Annotated[Count, Field(ge=1)] | None = None
     """Budget in real images shown to the discriminator. Give either this or ``minutes``."""

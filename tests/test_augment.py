@@ -12,7 +12,7 @@ from torch import Tensor
 import cgan
 from cgan.augment import (
     AUGMENTATIONS,
-    PHOTOGRAPHS,
+    PHOTO_AUGMENTATIONS,
     Augment,
     AugmentedDiscriminator,
     choose_augmentations,
@@ -125,7 +125,7 @@ def test_the_gradient_goes_back_to_the_pixel_it_came_from() -> None:
 def test_gradients_and_their_gradients_are_those_of_finite_differences(name: str) -> None:
     chosen = AUGMENTATIONS[name]
     images = torch.randn(2, 3, 4, 8, dtype=torch.float64, requires_grad=True)
-    u = torch.rand(2, chosen.numbers, dtype=torch.float64)
+    u = torch.rand(2, chosen.num_random, dtype=torch.float64)
 
     def squared(x: Tensor) -> Tensor:
         return chosen.function(x, u).square()
@@ -135,9 +135,9 @@ def test_gradients_and_their_gradients_are_those_of_finite_differences(name: str
 
 
 @pytest.mark.parametrize("name", AUGMENTATIONS)
-def test_an_image_is_augmented_apart_from_the_others(name: str) -> None:
+def test_an_image_is_augmented_independently_of_the_others(name: str) -> None:
     chosen = AUGMENTATIONS[name]
-    images, u = torch.randn(5, 3, 8, 8), torch.rand(5, chosen.numbers)
+    images, u = torch.randn(5, 3, 8, 8), torch.rand(5, chosen.num_random)
     together = chosen.function(images, u)
     alone = torch.cat([chosen.function(images[i : i + 1], u[i : i + 1]) for i in range(5)])
     assert torch.allclose(together, alone, atol=1e-6)
@@ -161,7 +161,7 @@ def test_random_numbers_of_the_global_batch() -> None:
 
 
 def test_penalties_are_those_before_augmentation() -> None:
-    """For D(x) = Σ a·x, ‖∇D(T(x))‖² is 36 |a|² when T shifts a column out and a row in."""
+    """For D(x) = Σ ½·x, ‖∇ₓ D(T(x))‖² is 49·¼ if T shifts one row and one column out."""
     D = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 1), torch.nn.Flatten(0))
     torch.nn.init.constant_(D[1].weight, 0.5)
 
@@ -184,14 +184,30 @@ def test_penalties_are_those_before_augmentation() -> None:
 
 def test_what_auto_chooses() -> None:
     photos = (3, 32, 32)
-    assert choose_augmentations(["auto"], ["cat", "dog"], photos) == PHOTOGRAPHS
-    assert choose_augmentations(["auto"], ["cat", "dog"], (1, 32, 32)) == frozenset()
-    assert choose_augmentations(["auto"], ["0", "1", "seven"], photos) == frozenset()
-    assert choose_augmentations(["auto"], ["a", "b", "ä"], photos) == frozenset()
-    assert choose_augmentations(["auto"], ["b", "bee"], photos) == PHOTOGRAPHS
-    assert choose_augmentations(("colour",), ["0", "1"], (1, 8, 8)) == {"colour"}
-    assert choose_augmentations(["auto", "colour"], ["cat"], photos) == PHOTOGRAPHS | {"colour"}
-    assert choose_augmentations((), ["cat", "dog"], photos) == frozenset()
+    sorted_photo = [name for name in AUGMENTATIONS if name in PHOTO_AUGMENTATIONS]
+    assert choose_augmentations(["auto"], ["cat", "dog"], photos) == (
+        "mirror",
+        "translation",
+        "cutout",
+    )
+    assert choose_augmentations(["auto"], ["cat", "dog"], (1, 32, 32)) == ()
+    assert choose_augmentations(["auto"], ["0", "1", "seven"], photos) == ()
+    assert choose_augmentations(["auto"], ["a", "b", "ä"], photos) == ()
+    assert choose_augmentations(["auto"], ["8", "9", "10"], photos) == ()
+    assert choose_augmentations(["auto"], ["猫", "犬"], photos) == tuple(sorted_photo)
+    assert choose_augmentations(["auto"], ["b", "bee"], photos) == (
+        "mirror",
+        "translation",
+        "cutout",
+    )
+    assert choose_augmentations(("colour",), ["0", "1"], (1, 8, 8)) == ("colour",)
+    assert choose_augmentations(["auto", "colour"], ["cat"], photos) == (
+        "mirror",
+        "colour",
+        "translation",
+        "cutout",
+    )
+    assert choose_augmentations((), ["cat", "dog"], photos) == ()
 
 
 @pytest.mark.parametrize("update", ["alternating", "shared"])
@@ -219,27 +235,95 @@ def test_d_sees_augmented_images_only_and_g_draws_whole_ones(update: str) -> Non
 
 def test_mirrored_data() -> None:
     """D sees each real image as it is or mirrored, before the other augmentations."""
-    changes = {"augment": ["mirror"], "model.width": 4, "batch_size": 8, "device": "cpu",
+    changes = {"augment": ["mirror"], "model.width": 4, "batch_size": 16, "device": "cpu",
                "update": "shared"}  # fmt: skip
     dataset = photographs()
     state = TrainState(load_config("folder-dcgan", changes), dataset, torch.device("cpu"))
     step = TrainStep(state)
     seen: list[Tensor] = []
     state.discriminator.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
-    real = dataset.images[:8] / 127.5 - 1
-    step(real, dataset.labels[:8])
-    kept = [torch.equal(a, b) for a, b in zip(seen[0], real, strict=True)]
-    flipped = [torch.equal(a, b.flip(2)) for a, b in zip(seen[0], real, strict=True)]
+    state.generator.register_forward_hook(lambda *args: seen.append(args[2].detach()))
+    real = dataset.images[:16] / 127.5 - 1
+    torch.manual_seed(0)
+    step(real, dataset.labels[:16])
+    fake, seen_real, seen_fake = seen
+    assert torch.equal(seen_fake, fake)
+    kept = [torch.equal(a, b) for a, b in zip(seen_real, real, strict=True)]
+    flipped = [torch.equal(a, b.flip(2)) for a, b in zip(seen_real, real, strict=True)]
     assert all(a != b for a, b in zip(kept, flipped, strict=True))
-    assert any(kept)
-    assert any(flipped)
+    assert 0 < sum(kept) < 16
+
+
+def test_each_augmentation_has_its_own_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {}
+    for name, augmentation in AUGMENTATIONS.items():
+
+        def record(images: Tensor, u: Tensor, name: str = name) -> Tensor:
+            seen[name] = u
+            return images
+
+        monkeypatch.setitem(AUGMENTATIONS, name, augmentation._replace(function=record))
+    Augment(AUGMENTATIONS)(torch.zeros(5, 3, 8, 8))
+    assert {name: u.shape for name, u in seen.items()} == {
+        name: (5, augmentation.num_random) for name, augmentation in AUGMENTATIONS.items()
+    }
+    drawn = torch.cat(list(seen.values()), dim=1)
+    assert len(drawn.unique()) == drawn.numel()
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_the_type_is_kept(name: str) -> None:
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        assert Augment([name])(torch.zeros(2, 3, 8, 8, dtype=dtype)).dtype == dtype
+
+
+@pytest.mark.parametrize(("side", "reach"), [(8, 1), (12, 2), (20, 3), (28, 4), (32, 4), (64, 8)])
+def test_the_reach_of_a_translation(side: int, reach: int) -> None:
+    """An eighth of the side, halves rounded up, as in the paper's code."""
+    images = torch.arange(1.0, side * side + 1).view(1, 1, side, side)
+    moved = translation(images, torch.tensor([[ALMOST_1, 0.5]]))
+    assert not moved[..., :reach, :].any()
+    assert torch.equal(moved[..., reach:, :], images[..., : side - reach, :])
+
+
+def test_auto_in_a_run(caplog: pytest.LogCaptureFixture, pets: Path, tmp_path: Path) -> None:
+    changes = {"data.source": str(pets), "control_per_class": 0, "model.width": 4, "device": "cpu",
+               "augment": "auto", "images": 64}  # fmt: skip
+    caplog.set_level("INFO", "cgan")
+    cgan.train(load_config("folder-dcgan", changes), tmp_path / "a")
+    assert "augmentation: mirror, translation, cutout" in caplog.text
+    caplog.clear()
+    cgan.train(load_config("digits-mlp", {"images": 64, "augment": "auto", "control_per_class": 0,
+                                          "device": "cpu"}), tmp_path / "b")  # fmt: skip
+    assert "augmentation: none" in caplog.text
+
+
+def test_a_plain_gan_with_augmentation() -> None:
+    changes = {"augment": ["mirror", "cutout"], "model.width": 4, "model.conditional": False,
+               "batch_size": 8, "penalty.gradient_penalty": 1.0, "device": "cpu"}  # fmt: skip
+    dataset = photographs()
+    state = TrainState(load_config("folder-dcgan", changes), dataset, torch.device("cpu"))
+    seen: list[Tensor] = []
+    state.discriminator.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+    losses = TrainStep(state)(dataset.images[:8] / 127.5 - 1, dataset.labels[:8])
+    assert float(losses["penalty"]) > 0
+    for images in seen:  # the mixed images of the gradient penalty too
+        assert ((images == 0).all(1).flatten(1).sum(1) >= 4).all()
+
+
+def test_names_in_a_config() -> None:
+    for value in ("none", False, None, []):
+        assert load_config("digits-mlp", {"augment": value}).augment == ()
+    both = load_config("digits-mlp", {"augment": "mirror, cutout"}).augment
+    assert both == load_config("digits-mlp", {"augment": ["mirror", "cutout", "mirror"]}).augment
+    assert both == ("cutout", "mirror")
 
 
 def test_a_shard_of_the_step_uses_its_own_numbers() -> None:
     dataset = photographs()
     config = load_config("folder-dcgan", {"model.width": 4, "device": "cpu"})
     step = TrainStep(TrainState(config, dataset, torch.device("cpu")), World(1, 2))
-    for augment in (step.augment_data, step.discriminator.augment):
+    for augment in (step.augment_real, step.discriminator.augment):
         assert (augment.rank, augment.world_size) == (1, 2)
 
 

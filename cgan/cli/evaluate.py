@@ -32,7 +32,7 @@ SecondJudgeOption = Annotated[
 ]
 JudgeOption = Annotated[
     Path | None,
-    typer.Option("--judge", help="Use this judge instead of that of the data.", metavar="FILE"),
+    typer.Option("--judge", help="Use the judge in this file.", metavar="FILE"),
 ]
 HtmlOption = Annotated[
     str | None, typer.Option("--html", help="Write an HTML report.", metavar="FILE")

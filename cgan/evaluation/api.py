@@ -13,6 +13,7 @@ import torch
 
 from cgan.config import DataConfig
 from cgan.data import TEST_SET, ImageDataset, ImageFolder, Split, describe_split, load_split
+from cgan.errors import MeasureError
 from cgan.evaluation.builder import build_report
 from cgan.evaluation.control import check_judge
 from cgan.evaluation.data_source import data_config_of, run_config
@@ -83,7 +84,8 @@ def compare(
 ) -> list[Report]:
     """Evaluate several generators like ``evaluate``.
 
-    Generators of the same data are measured by the same judge against the same images.
+    Generators of the same data are measured by the same judge against the same images. A given
+    judge measures all of them.
     """
     torch_device = find_device(device)
     samplers = [one if isinstance(one, Sampler) else load(one) for one in models]
@@ -105,7 +107,7 @@ def compare(
                     find_judge, splits.__getitem__, torch_device, beside=sampler.path.parent
                 )
                 references[key] = Reference(
-                    given or find(),
+                    find() if given is None else given,
                     splits["train"],
                     splits["test"],
                     per_class=per_class,
@@ -122,7 +124,7 @@ def compare(
         warnings = [
             *report.warnings,
             *_other_split(sampler, source, splits["train"]),
-            *_other_judge(report, reports),
+            *_other_images(report, reports, key == next(iter(references))),
             *_judge_of_other_data(given, splits["train"]),
         ]
         described: dict[str, str] = {
@@ -142,7 +144,13 @@ def _open_judge(
         return None
     judge = Judge.load(Path(path)).to(device)
     for sampler in samplers:
-        check_judge(sampler, judge)
+        try:
+            check_judge(sampler, judge)
+        except MeasureError as error:
+            raise MeasureError(
+                f"{path} does not fit {sampler.name}: choose a judge with the same classes, in the "
+                "same order, and the same image shape"
+            ) from error
     return judge
 
 
@@ -188,13 +196,13 @@ def _other_split(
     ]
 
 
-def _other_judge(report: Report, before: list[Report]) -> list[str]:
-    """A warning if another judge measured the first report."""
-    if not before or before[0].control.judge_digest == report.control.judge_digest:
+def _other_images(report: Report, before: list[Report], is_first: bool) -> list[str]:
+    """A warning if the first report is about other real images."""
+    if is_first or not before:
         return []
     return [
-        f"measured by {report.control.judge}, but {before[0].model} by {before[0].control.judge}: "
-        "their data differ, so do not compare their figures"
+        f"measured against other real images than {before[0].model}, by {report.control.judge}: "
+        "do not compare their figures"
     ]
 
 
@@ -203,6 +211,6 @@ def _judge_of_other_data(given: Judge | None, train: ImageDataset | ImageFolder)
     if given is None or given.header.digest == train.digest():
         return []
     return [
-        f"{given.name} was trained on other images than the generator: if the test images were "
-        "among them, its accuracy on real images is too high"
+        f"{given.name} was not trained on the training images of {train.name}: if it was trained "
+        "on its test images, its accuracy on real images is too high"
     ]

@@ -12,7 +12,7 @@ from torch import nn
 
 from cgan.config import ModelConfig
 from cgan.errors import ConfigError, UnknownNameError
-from cgan.models import dcgan, mlp
+from cgan.models import dcgan, mlp, resnet
 
 
 class Pair(NamedTuple):
@@ -22,7 +22,7 @@ class Pair(NamedTuple):
     discriminator: nn.Module
 
 
-BACKBONES: dict[str, Any] = {"mlp": mlp, "dcgan": dcgan}
+BACKBONES: dict[str, Any] = {"mlp": mlp, "dcgan": dcgan, "resnet": resnet}
 
 GENERATOR_LABELS = ("concat", "cbn")
 DISCRIMINATOR_LABELS = ("concat", "projection", "auxiliary", "projection+auxiliary")
@@ -42,11 +42,12 @@ def build_pair(
     """Build G and D with new weights from torch's global random state.
 
     Args:
-        backbone: ``mlp`` or ``dcgan``.
+        backbone: ``mlp``, ``dcgan`` or ``resnet``.
         image_shape: (C, H, W); H and W are multiples of 4, at least 8.
         num_classes: number of labels; None for the unconditional GAN.
         latent_dim: length of z.
-        width: units of the mlp (default 256), or channels at half resolution of the dcgan (32).
+        width: units of the mlp (default 256), channels at half resolution of the dcgan (32), or
+            channels at full resolution of the resnet (64).
         generator_label: how y enters G: ``concat`` or ``cbn``.
         discriminator_label: how y enters D: ``concat``, ``projection``, ``auxiliary`` or
             ``projection+auxiliary``.

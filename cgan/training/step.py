@@ -40,11 +40,12 @@ class TrainStep:
         if capture is None and device.type == "cuda" and world.size == 1 and not config.compile:
             capture = capture_cuda_graph
         names = choose_augmentations(config.augment, state.classes, state.image_shape)
-        self.augment_data, augment = (
-            Augment(chosen, world.rank, world.size)
-            for chosen in (names & {"mirror"}, names - {"mirror"})
+        of_real = [name for name in names if name == "mirror"]
+        of_both = [name for name in names if name != "mirror"]
+        self.augment_real = Augment(of_real, world.rank, world.size)
+        self.discriminator = AugmentedDiscriminator(
+            state.discriminator, Augment(of_both, world.rank, world.size)
         )
-        self.discriminator = AugmentedDiscriminator(state.discriminator, augment)
         self.players = Players(
             prepare_forward(state.generator, config, device),
             prepare_forward(self.discriminator, config, device),
@@ -101,7 +102,7 @@ class TrainStep:
         conditional = self.config.model.conditional
         losses = self.scheme(
             self.players,
-            self.augment_data(real),
+            self.augment_real(real),
             labels if conditional else None,
             self.draw_z,
             self.loss,

@@ -218,8 +218,8 @@ def log_start(state: TrainState, world: World, folder: Path) -> None:
     )
     config = state.config
     names = choose_augmentations(config.augment, state.classes, state.image_shape)
-    if names:
-        logger.info("augmentation: %s (--set augment=[] turns it off)", ", ".join(sorted(names)))
+    if config.augment:
+        logger.info("augmentation: %s", ", ".join(names) or "none, for grey images or characters")
 
 
 def run_loop(loop: TrainLoop) -> int | None:

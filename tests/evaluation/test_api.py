@@ -64,8 +64,8 @@ def test_rows_of_other_data_are_not_to_be_compared(
     first, second = cgan.compare([small_run.folder, other.folder], per_class=5)
     assert not any("do not compare" in line for line in first.warnings)
     assert second.warnings[-1] == (
-        f"measured by {second.control.judge}, but {small_run.folder} by {first.control.judge}: "
-        "their data differ, so do not compare their figures"
+        f"measured against other real images than {small_run.folder}, by {second.control.judge}: "
+        "do not compare their figures"
     )
 
 
@@ -115,10 +115,10 @@ def test_a_given_judge(small_run: cgan.Run, tmp_path: Path) -> None:
     assert report.control.judge_digest == judge.weights_digest
     assert report.control.judge_accuracy is not None
     assert report.control.judge_accuracy < 0.1  # of the real test images, whatever its header says
-    assert any("trained on other images" in line for line in report.warnings)
+    assert any("was not trained on the training images" in line for line in report.warnings)
     judge.header = replace(judge.header, classes=tuple("abcdefghij"))
     judge.save(tmp_path / "letters.safetensors")
-    with pytest.raises(MeasureError, match="the judge knows a, b, c, d, e"):
+    with pytest.raises(MeasureError, match="letters.safetensors does not fit"):
         cgan.evaluate(small_run.folder, per_class=20, judge=tmp_path / "letters.safetensors")
     with pytest.raises(FileError, match="no.safetensors"):
         cgan.evaluate(small_run.folder, judge=tmp_path / "no.safetensors")
