@@ -133,7 +133,7 @@ def train(
 def _overrides(options: dict[str, Any], assignments: list[str]) -> dict[str, object]:
     """The options that were given, and ``--set``, as config overrides."""
     from cgan.config_io import parse_assignment
-    from cgan.storage.paths import resolve_source
+    from cgan.data.load import resolve_source
 
     given = {key: value for key, value in options.items() if value is not None}
     if "data.source" in given:

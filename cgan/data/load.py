@@ -9,17 +9,17 @@ from typing import Literal
 
 import torch
 
-from cgan.config import DataConfig
+from cgan.config import DATA_NAMES, DataConfig, check_path
 from cgan.data.dataset import ImageDataset
 from cgan.data.datasets import DATASETS, DIGITS_TEST_FRACTION
 from cgan.data.image_file import reading_threads
 from cgan.data.image_folder import ImageFolder, scan_folder
 from cgan.data.splits import VALIDATION_FRACTION, Split, split_indices
-from cgan.errors import DataError, UnknownNameError, quote
+from cgan.errors import ConfigError, DataError, UnknownNameError, quote
 from cgan.runtime.cpu import free_memory
 from cgan.runtime.device import torch_defaults
 from cgan.runtime.rank import local_world_size
-from cgan.storage.paths import default_data_dir
+from cgan.storage.paths import default_data_dir, require_utf8
 
 FOLDER_TEST_FRACTION = 0.1
 """Expected fraction of a folder's images in ``test``."""
@@ -121,3 +121,21 @@ def _read_all(folder: ImageFolder) -> ImageDataset:
     with reading_threads() as pool:
         list(pool.map(read, range(len(folder))))
     return ImageDataset(folder.name, images, folder.labels, folder.classes, folder.digest())
+
+
+def resolve_source(data: str) -> str:
+    """The name of a data set unchanged; a folder as an absolute path.
+
+    Raises:
+        ConfigError: the text cannot be a path.
+    """
+    try:
+        check_path(data)
+    except ValueError as error:
+        raise ConfigError(f"{error}, not {quote(data)}") from error
+    # Not Path.is_dir: it raises OSError for a name that is too long.
+    if data in DATA_NAMES or not os.path.isdir(data):
+        return data
+    folder = Path(data).resolve()
+    require_utf8(folder)
+    return str(folder)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from cgan.config import DATA_NAMES, Config, DataConfig
 from cgan.config_io import load_config
+from cgan.data.load import resolve_source
 from cgan.errors import ConfigError
 from cgan.sampling.sampler import Sampler
-from cgan.storage.paths import CONFIG_FILE, resolve_source
+from cgan.storage.paths import CONFIG_FILE
 
 
 def data_config_of(

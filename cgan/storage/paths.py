@@ -9,8 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from cgan.config import DATA_NAMES, check_path
-from cgan.errors import ConfigError, FileError, quote
+from cgan.errors import FileError
 
 GENERATOR_FILE = "generator.safetensors"
 CONFIG_FILE = "config.yaml"
@@ -151,21 +150,3 @@ def _fold(name: str) -> str:
     """Equal for names that some disk may take for the same (compatibility caseless matching)."""
     name = unicodedata.normalize("NFD", name).casefold()
     return unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", name).casefold())
-
-
-def resolve_source(data: str) -> str:
-    """The name of a data set unchanged; a folder as an absolute path.
-
-    Raises:
-        ConfigError: the text cannot be a path.
-    """
-    try:
-        check_path(data)
-    except ValueError as error:
-        raise ConfigError(f"{error}, not {quote(data)}") from error
-    # Not Path.is_dir: it raises OSError for a name that is too long.
-    if data in DATA_NAMES or not os.path.isdir(data):
-        return data
-    folder = Path(data).resolve()
-    require_utf8(folder)
-    return str(folder)
