@@ -139,9 +139,14 @@ def choose_augmentations(
         image_shape: (C, H, W).
     """
     chosen = set(names)
-    if "auto" in chosen and image_shape[0] > 1 and not all(map(names_glyph, classes)):
+    if "auto" in chosen and shows_photographs(classes, image_shape):
         chosen |= PHOTO_AUGMENTATIONS
     return tuple(name for name in AUGMENTATIONS if name in chosen)
+
+
+def shows_photographs(classes: Iterable[str], image_shape: tuple[int, ...]) -> bool:
+    """Whether images are in colour and some class is not named like a digit or a letter."""
+    return image_shape[0] > 1 and not all(map(names_glyph, classes))
 
 
 def names_glyph(class_name: str) -> bool:

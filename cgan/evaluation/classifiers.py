@@ -1,4 +1,4 @@
-"""The networks of judges: two small classifiers that are built differently."""
+"""The networks of judges: small classifiers that are built differently."""
 
 from __future__ import annotations
 
@@ -98,8 +98,60 @@ class ResidualClassifier(JudgeNetwork):
         self.head = nn.Linear(FEATURE_DIM, num_classes)
 
 
+class ResNet9(JudgeNetwork):
+    """For photographs: a narrow ResNet-9 (Page 2018, "How to train your ResNet"), 0.4 M weights.
+
+    Eight convolutions with batch norm, two residual blocks, and a maximum over positions. The stem
+    halves large images until the smaller side is below 64.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        narrow, side = FEATURE_DIM // 8, min(height, width)
+        layers: list[nn.Module] = [_convolution(channels, narrow)]
+        while side >= 64:
+            layers.append(nn.MaxPool2d(2))
+            side //= 2
+        for inputs, outputs, residual in (
+            (narrow, 2 * narrow, True),
+            (2 * narrow, 4 * narrow, False),
+            (4 * narrow, FEATURE_DIM, True),
+        ):
+            layers.append(_convolution(inputs, outputs))
+            if side >= 4:
+                layers.append(nn.MaxPool2d(2))
+                side //= 2
+            if residual:
+                layers.append(_ResidualPair(outputs))
+        self.features = nn.Sequential(*layers, nn.AdaptiveMaxPool2d(1), nn.Flatten())
+        self.head = nn.Linear(FEATURE_DIM, num_classes)
+
+
+class _ResidualPair(nn.Module):
+    """x + f(x) with two convolutions."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            _convolution(channels, channels), _convolution(channels, channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape."""
+        added: Tensor = x + self.body(x)
+        return added
+
+
+def _convolution(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
+    )
+
+
 CLASSIFIERS: dict[str, Callable[[tuple[int, int, int], int], JudgeNetwork]] = {
     "cnn": Classifier,
+    "resnet9": ResNet9,
     "residual": ResidualClassifier,
 }
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, pad
 
+from cgan.augment import Augment, shows_photographs
 from cgan.data import ImageDataset, ImageFolder, Loader, Split
 from cgan.errors import DataError, FileError
 from cgan.evaluation.classifiers import build_classifier
@@ -33,7 +35,7 @@ def find_judge(
     load: Callable[[Split], ImageDataset | ImageFolder],
     device: torch.device | str = "cpu",
     beside: Path | None = None,
-    architecture: str = "cnn",
+    architecture: str | None = None,
 ) -> Judge:
     """The judge of a data set: from the package, the cache or the given folder, or trained now.
 
@@ -43,7 +45,8 @@ def find_judge(
         load: returns a split of the data.
         device: the device to train and classify on.
         beside: a folder (such as a run folder) that may hold a judge of the same data.
-        architecture: a name of ``cgan.evaluation.classifiers.CLASSIFIERS``.
+        architecture: a name of ``cgan.evaluation.classifiers.CLASSIFIERS``; None chooses
+            ``resnet9`` for photographs and ``cnn`` for everything else.
 
     Raises:
         DataError: there is only one class.
@@ -51,6 +54,7 @@ def find_judge(
     dataset = load("train")
     if len(dataset.classes) < 2:
         raise DataError(f"{dataset.name} has one class only: there is nothing to classify")
+    architecture = architecture or default_architecture(dataset)
     digest = dataset.digest()
     suffix = "" if architecture == "cnn" else f"-{architecture}"
     name = f"{safe_file_name(dataset.name)}-{digest[:16]}{suffix}.safetensors"
@@ -74,6 +78,11 @@ def find_judge(
     return judge
 
 
+def default_architecture(dataset: ImageDataset | ImageFolder) -> str:
+    """The judge's network for a data set: photographs need a larger one than digits."""
+    return "resnet9" if shows_photographs(dataset.classes, dataset.image_shape) else "cnn"
+
+
 @torch_defaults()
 def train_judge(
     dataset: ImageDataset | ImageFolder,
@@ -81,34 +90,43 @@ def train_judge(
     digest: str,
     device: torch.device | str = "cpu",
     images: int | None = None,
-    architecture: str = "cnn",
+    architecture: str | None = None,
 ) -> Judge:
-    """Train a classifier of real images, with random shifts and no flips as augmentation.
+    """Train a classifier of real images.
+
+    Photographs are mirrored and shifted at random, other images only shifted.
 
     Args:
         dataset: the images to train on.
         held_out: the images to measure its accuracy on.
         digest: identifies the data; stored in its header.
         device: the device to train on.
-        images: training images to show; None chooses 20,000 to 240,000 by the size of the data.
-        architecture: a name of ``cgan.evaluation.classifiers.CLASSIFIERS``.
+        images: training images to show; None chooses 20,000 to 240,000 by the size of the data,
+            for photographs up to 500,000.
+        architecture: as in ``find_judge``.
     """
+    photographs = shows_photographs(dataset.classes, dataset.image_shape)
+    architecture = architecture or default_architecture(dataset)
     if images is None:
         enough = min(max(100 * len(dataset), 20_000), 80_000)
-        images = min(max(4 * len(dataset), enough), 240_000)
+        epochs, most = (10, 500_000) if photographs else (4, 240_000)
+        images = min(max(epochs * len(dataset), enough), most)
     steps = max(images // BATCH, 1)
     logger.info("training a judge on %s (%d images; only once)", dataset.name, steps * BATCH)
     device = torch.device(device)
-    side = min(dataset.image_shape[1:])
-    reach = max(1, side // 14)
+    if photographs:
+        augment: Callable[[Tensor], Tensor] = Augment(["mirror", "translation"])
+    else:
+        augment = partial(random_shift, reach=max(1, min(dataset.image_shape[1:]) // 14))
     with seeded(0, device):
         network = build_classifier(architecture, dataset.image_shape, len(dataset.classes))
         to_device(network, device)
-        optimizer = torch.optim.AdamW(network.parameters(), PEAK_LR, weight_decay=0.01, fused=True)
+        decay = 0.05 if photographs else 0.01
+        optimizer = torch.optim.AdamW(network.parameters(), PEAK_LR, weight_decay=decay, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=steps + 1)
         batches = Loader(dataset, BATCH, device, balanced=True).batches()
         for _, (real, labels) in zip(range(steps), batches, strict=False):
-            loss = cross_entropy(network(random_shift(real, reach)), labels, label_smoothing=0.05)
+            loss = cross_entropy(network(augment(real)), labels, label_smoothing=0.05)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
