@@ -18,6 +18,7 @@ from cgan.runtime.signals import catch_signals
 from cgan.storage.checkpoint import GENERATOR, read_header
 from cgan.storage.images import make_grid, save_png, to_pixels
 from cgan.storage.paths import BEST_FILE, GENERATOR_FILE, SAMPLES_FOLDER
+from cgan.training.budget import BudgetTimer
 from cgan.training.loggers import Loggers, Metrics
 from cgan.training.lr_schedule import learning_rate
 from cgan.training.monitor import Monitor
@@ -65,6 +66,7 @@ class TrainLoop:
             world=self.world,
         )  # fmt: skip
         batches = loader.batches(counters.images_seen)
+        timer = BudgetTimer(self.state)
         with catch_signals() as caught, closing(batches):
             clock = time.perf_counter()
             while not self.should_stop(caught):
@@ -72,6 +74,8 @@ class TrainLoop:
                 self.accumulate_losses(self.step(real, labels))
                 counters.seconds += time.perf_counter() - clock
                 clock = time.perf_counter()
+                if is_main:
+                    timer.step(counters)
                 if self.is_due(config.log_every_images):
                     self.log_metrics()
                 if is_main and self.is_due(config.sample_every_images):
