@@ -25,12 +25,14 @@ from benchmarks.reliability.runs import differences, temporary_files, unreadable
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.fixture(scope="module")
-def short(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The figures of the least of all parts, in a process that may fork."""
-    out = tmp_path_factory.mktemp("campaign")
+QUICK_PARTS = (Part.writes, Part.kills, Part.mutations, Part.environments)
+
+
+def campaign(out: Path, *parts: Part) -> dict[str, Any]:
+    """The figures of the least of some parts, in a process that may fork."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     words = ["-m", "benchmarks", "reliability", "--minutes", "0", "--out", str(out)]
+    words += [word for part in parts for word in ("--part", part)]
     done = subprocess.run(
         [sys.executable, *words], cwd=out, env=environment, capture_output=True, text=True
     )
@@ -39,12 +41,26 @@ def short(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return figures
 
 
-@pytest.mark.parametrize("part", [part for part in Part if part != Part.mutations])
-def test_nothing_is_lost(part: Part, short: dict[str, Any]) -> None:
-    rows = short[part]["rows"]
+def nothing_is_lost(rows: list[dict[str, Any]]) -> None:
     assert sum(row["count"] for row in rows) >= 1
     assert [found for row in rows for found in row["findings"]] == []
     assert sum(row["failed"] for row in rows) == 0
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return campaign(tmp_path_factory.mktemp("campaign"), *QUICK_PARTS)
+
+
+@pytest.mark.parametrize("part", [part for part in QUICK_PARTS if part != Part.mutations])
+def test_nothing_is_lost(part: Part, short: dict[str, Any]) -> None:
+    nothing_is_lost(short[part]["rows"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", [part for part in Part if part not in QUICK_PARTS])
+def test_nothing_is_lost_by_races_and_repetition(part: Part, tmp_path: Path) -> None:
+    nothing_is_lost(campaign(tmp_path, part)[part]["rows"])
 
 
 def test_mutated_inputs_are_read_or_refused(short: dict[str, Any]) -> None:

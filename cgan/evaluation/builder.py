@@ -10,7 +10,7 @@ from torch import Tensor
 
 from cgan.evaluation.control import Control, check_judge
 from cgan.evaluation.distances import Nearest
-from cgan.evaluation.feature_set import FeatureSet, draw_by_class, nearest_image
+from cgan.evaluation.feature_set import FeatureSet, draw_by_class
 from cgan.evaluation.quality import (
     cas_section,
     distance_section,
@@ -50,7 +50,7 @@ def build_report(sampler: Sampler, reference: Reference, *, cas: bool = False) -
     control = reference.control_of(drawn, sampler.conditional)
     class_fids = [reference.fid_of(drawn, label) for label in reference.labels]
     spreads = [reference.diversity_of(drawn, label) for label in reference.labels]
-    closest = nearest_image(drawn.images, reference.train)
+    closest = reference.nearest(drawn.images)
     sections = [
         control_section(control, reference),
         *([second_judge_section(drawn, reference)] if reference.second_judge else []),

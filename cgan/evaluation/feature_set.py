@@ -159,22 +159,28 @@ def extract_features(
     return FeatureSet(target, predicted, features, ink, second, images, keep)
 
 
-def nearest_image(queries: Tensor, train: ImageDataset | ImageFolder) -> Nearest:
-    """The nearest training image of each uint8 image; distances over pixels in [0, 1]."""
+def nearest_image(
+    queries: Tensor, train: ImageDataset | ImageFolder, mirrored: bool = False
+) -> Nearest:
+    """The nearest training image of each uint8 image; distances over pixels in [0, 1].
+
+    Args:
+        queries: (N, C, H, W).
+        train: the training images.
+        mirrored: whether a mirrored training image counts as well.
+    """
+    assert len(train), "there are no training images"
     flat = queries.flatten(1).float() / 255
-    best: Nearest | None = None
+    distance = torch.full((len(flat),), torch.inf)
+    index = torch.zeros(len(flat), dtype=torch.int64)
     for indices in torch.arange(len(train)).split(images_per_chunk(train)):
-        here = nearest(flat, train.take(indices).flatten(1).float() / 255)
-        here = Nearest(here.distance, indices[here.index])
-        if best is None:
-            best = here
-        nearer = here.distance < best.distance
-        best = Nearest(
-            torch.where(nearer, here.distance, best.distance),
-            torch.where(nearer, here.index, best.index),
-        )
-    assert best is not None, "there are no training images"
-    return best
+        images = train.take(indices).float() / 255
+        for variant in (images, images.flip(3)) if mirrored else (images,):
+            here = nearest(flat, variant.flatten(1))
+            nearer = here.distance < distance
+            distance = torch.where(nearer, here.distance, distance)
+            index = torch.where(nearer, indices[here.index], index)
+    return Nearest(distance, index)
 
 
 def background_mask(train: ImageDataset | ImageFolder) -> Tensor:

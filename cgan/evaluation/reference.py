@@ -20,12 +20,15 @@ from math import isfinite
 import torch
 from torch import Tensor
 
+from cgan.augment import shows_photographs
 from cgan.data import ImageDataset, ImageFolder
 from cgan.evaluation.control import Control
 from cgan.evaluation.distances import (
     NEIGHBOURS,
     Manifold,
     Moments,
+    Nearest,
+    copied_share,
     diversity_ratio,
     frechet_distance,
     kernel_distance,
@@ -182,7 +185,18 @@ class Reference:
     @cached_property
     def nearest_distance(self) -> Tensor:
         """Distance of held-out images to their nearest training images."""
-        return nearest_image(self.held_out.images, self.train).distance
+        return self.nearest(self.held_out.images).distance
+
+    def nearest(self, images: Tensor) -> Nearest:
+        """The nearest training image of each image; of photographs, mirrored ones count too."""
+        mirrored = shows_photographs(self.train.classes, self.train.image_shape)
+        return nearest_image(images, self.train, mirrored)
+
+    def copied_share(self, images: Tensor) -> float | None:
+        """``distances.copied_share`` of images; None if no images are held out."""
+        if not len(self.held_out):
+            return None
+        return copied_share(self.nearest(images).distance, self.nearest_distance)
 
     def matched(self, found: FeatureSet, label: int | None = None) -> Tensor:
         """The features to compare: of all classes in the held-out proportions, or of one class.

@@ -19,17 +19,23 @@ from cgan.sampling.sampler import Sampler
 from cgan.storage.checkpoint import GENERATOR, read_header
 from cgan.storage.metrics import read_metrics
 from cgan.storage.paths import BEST_FILE, JUDGE_FILE, PACKAGED
-from cgan.training.monitor import EVAL_SEED, EvalResult, Monitor
+from cgan.training.eval_result import EvalResult
+from cgan.training.monitor import EVAL_SEED, Monitor
 from cgan.training.step import TrainStep
 
 OBEYS = torch.tensor([[99, 1], [1, 99]])
 
 
 def result(
-    confusion: torch.Tensor = OBEYS, fid: float | None = 1.0, diversity: float = 0.9
+    confusion: torch.Tensor = OBEYS,
+    fid: float | None = 1.0,
+    diversity: float = 0.9,
+    copied: float | None = None,
 ) -> EvalResult:
     control = Control(("cat", "dog"), confusion, True, 0.99, 100)
-    return EvalResult(control, "validation", fid, 0.5, diversity, "dog", "judge of pets")
+    return EvalResult(
+        control, "validation", fid, 0.5, diversity, "dog", "judge of pets", copied=copied
+    )
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +74,7 @@ def test_the_best_is_by_control_and_fid_together(fresh: Monitor) -> None:
         (result(torch.tensor([[80, 20], [20, 80]])), "control accuracy has fallen from 99.0% to"),
         (result(fid=3.5), "FID has risen from 1 to 3.5"),
         (result(diversity=0.1), "dog has collapsed"),
+        (result(copied=0.35), "35% of the images are closer to a training image"),
         (result(torch.tensor([[50, 50], [50, 50]])), "ignores its label"),
     ],
 )
@@ -222,7 +229,7 @@ def test_a_header_holds_no_confusion_matrix_of_many_classes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert result().to_dict()["confusion"] == [[99, 1], [1, 99]]
-    monkeypatch.setattr("cgan.training.monitor.MAX_CONFUSION_CLASSES", 1)
+    monkeypatch.setattr("cgan.training.eval_result.MAX_CONFUSION_CLASSES", 1)
     assert result().to_dict() == {
         key: value for key, value in result().control.to_dict().items() if key != "confusion"
     } | {
