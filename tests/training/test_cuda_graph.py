@@ -94,7 +94,12 @@ def taped(tapes: list[Tape], steps: list[TrainStep]) -> Callable[..., Callable[[
     [
         {},
         {"update": "alternating", "penalty.r2": 0.1, "loss": "relativistic"},
-        {"model.backbone": "dcgan", "model.generator_label": "cbn", "model.conditional": True},
+        {
+            "model.backbone": "dcgan",
+            "model.generator_label": "cbn",
+            "model.conditional": True,
+            "augment": "mirror,colour,translation,cutout",
+        },
     ],
 )
 def test_a_captured_step_equals_the_plain_step(changes: dict[str, object]) -> None:
