@@ -20,6 +20,7 @@ from cgan.models.factory import (
     build_networks,
     build_pair,
     count_parameters,
+    resolve_width,
 )
 
 __all__ = [
@@ -30,4 +31,5 @@ __all__ = [
     "build_networks",
     "build_pair",
     "count_parameters",
+    "resolve_width",
 ]

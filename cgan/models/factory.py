@@ -1,6 +1,6 @@
 """Build a generator and its discriminator by name.
 
-To add a backbone: write one file with ``Generator``, ``Discriminator`` and ``DEFAULT_WIDTH``, add
+To add a backbone: write one file with ``Generator``, ``Discriminator`` and ``default_width``, add
 one line to ``BACKBONES``, and add its name to ``cgan.config.Backbone``.
 """
 
@@ -46,8 +46,8 @@ def build_pair(
         image_shape: (C, H, W); H and W are multiples of 4, at least 8.
         num_classes: number of labels; None for the unconditional GAN.
         latent_dim: length of z.
-        width: units of the mlp (default 256), channels at half resolution of the dcgan (32), or
-            channels at full resolution of the resnet (64).
+        width: units of the mlp (default 256), channels at half resolution of the dcgan (32, and
+            fewer above 32×32), or channels at full resolution of the resnet (64).
         generator_label: how y enters G: ``concat`` or ``cbn``.
         discriminator_label: how y enters D: ``concat``, ``projection``, ``auxiliary`` or
             ``projection+auxiliary``.
@@ -68,11 +68,17 @@ def build_pair(
         height, width_ = image_shape[1:]
         raise ConfigError(f"images of {height}×{width_}: both sides must be multiples of 4, ≥ 8")
     family = BACKBONES[backbone]
-    width = width or family.DEFAULT_WIDTH
+    width = width or family.default_width(image_shape)
     return Pair(
         family.Generator(image_shape, num_classes, latent_dim, width, generator_label),
         family.Discriminator(image_shape, num_classes, width, discriminator_label, dropout),
     )
+
+
+def resolve_width(model: ModelConfig, image_shape: tuple[int, int, int]) -> ModelConfig:
+    """The same config with the default width of its backbone in place of null."""
+    width = model.width or BACKBONES[model.backbone].default_width(image_shape)
+    return model.model_copy(update={"width": width})
 
 
 def build_networks(model: ModelConfig, image_shape: tuple[int, int, int], classes: int) -> Pair:

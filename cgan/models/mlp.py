@@ -21,7 +21,10 @@ from cgan.models.conditioning import (
 )
 from cgan.models.dropout import Dropout
 
-DEFAULT_WIDTH = 256
+
+def default_width(image_shape: tuple[int, int, int]) -> int:
+    """256 units at any size."""
+    return 256
 
 
 class Generator(nn.Module):

@@ -30,12 +30,16 @@ from cgan.models.conditioning import (
 from cgan.models.dcgan import count_halvings, to_channels_last
 from cgan.models.dropout import Dropout
 
-DEFAULT_WIDTH = 64
 GROUP = 16
 """Channels per group of a grouped convolution."""
 SLOPE = 0.2
 GAIN = math.sqrt(2 / (1 + SLOPE**2))
 """Keeps the variance through a leaky ReLU: He et al. 2015, equation 15."""
+
+
+def default_width(image_shape: tuple[int, int, int]) -> int:
+    """64 channels at any size."""
+    return 64
 
 
 def plan_channels(image_shape: tuple[int, int, int], width: int) -> list[int]:

@@ -181,9 +181,12 @@ def load(path_or_run: str | Path, device: torch.device | str = "cpu") -> Sampler
         classes = len(file.header["classes"])
         try:
             config = make_config(file.header["config"], warn=False)
+            model = config.model
+            if model.width is None and model.backbone == "dcgan":  # before version 0.4
+                model = model.model_copy(update={"width": 32})
             generator = load_network(
                 file,
-                lambda: build_networks(config.model, (channels, height, width), classes).generator,
+                lambda: build_networks(model, (channels, height, width), classes).generator,
             )
         except ConfigError as error:
             raise FileError(f"{path} has an invalid config: {one_line(error, 300)}") from error

@@ -17,7 +17,7 @@ from cgan import __version__
 from cgan.config import DATA_NAMES, Config
 from cgan.data import ImageDataset, ImageFolder
 from cgan.errors import DivergedError, RunError
-from cgan.models import build_networks
+from cgan.models import build_networks, resolve_width
 from cgan.runtime.device import to_device
 from cgan.runtime.distributed import World
 from cgan.sampling.sampler import Sampler
@@ -62,7 +62,8 @@ class TrainState:
         self.classes, self.image_shape = dataset.classes, dataset.image_shape
         self.data_name, self.dataset_size = dataset.name, len(dataset)
         self.data_digest, self.data_changed = dataset.digest(), False
-        pair = build_networks(config.model, dataset.image_shape, len(dataset.classes))
+        self.model = resolve_width(config.model, dataset.image_shape)
+        pair = build_networks(self.model, dataset.image_shape, len(dataset.classes))
         self.generator = to_device(pair.generator, device)
         self.discriminator = to_device(pair.discriminator, device)
         self.generator_ema = frozen_copy(self.generator)
@@ -157,6 +158,7 @@ class TrainState:
         if source not in DATA_NAMES:
             source = Path(source).name  # not the name of a data set, which has a fixed size
             source = f"{source}-folder" if source in DATA_NAMES else source
+        config["model"] = self.model.model_dump(mode="json")
         config["data"] |= {"source": source, "data_dir": None}
         return {
             **new_header(GENERATOR),

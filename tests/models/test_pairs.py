@@ -96,6 +96,12 @@ def test_forgotten_or_superfluous_labels_are_refused() -> None:
         G(torch.randn(2, 64), torch.tensor([0, 1]))
 
 
+@pytest.mark.parametrize(("side", "width"), [(8, 32), (28, 32), (32, 32), (64, 16), (256, 8)])
+def test_large_images_have_fewer_channels_by_default(side: int, width: int) -> None:
+    G, D = build_pair("dcgan", image_shape=(3, side, side), num_classes=2)
+    assert D.first.out_channels == G.up[-1].in_channels == width  # type: ignore[index,union-attr]
+
+
 def test_dcgan_weights_are_drawn_as_in_the_paper() -> None:
     torch.manual_seed(0)
     G, _ = build_pair("dcgan", width=64)

@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 import cgan
 from cgan.config_io import load_config
+from cgan.data import ImageDataset
 from cgan.storage.checkpoint import (
     FORMAT_VERSIONS,
     GENERATOR,
@@ -75,6 +76,25 @@ def test_a_new_network_may_use_an_old_name(tmp_path: Path) -> None:
     other = torch.nn.ModuleDict({"raises": torch.nn.Linear(2, 3)})
     load_weights(other, network.state_dict(), tmp_path)
     assert torch.equal(other["raises"].weight, network["raises"].weight)
+
+
+def test_a_generator_without_a_width_has_32_channels_at_any_size(tmp_path: Path) -> None:
+    """As before version 0.4, in which larger images have fewer channels."""
+    data = ImageDataset(
+        "pets", torch.zeros(4, 3, 64, 64, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]), ("a", "b")
+    )
+    for width, channels in ((32, 32), (None, 16)):
+        config = load_config("folder-dcgan", {"model.width": width})
+        state = TrainState(config, data, torch.device("cpu"))
+        assert state.generator.up[-1].in_channels == channels  # type: ignore[index,union-attr]
+        path = tmp_path / f"{channels}.safetensors"
+        state.save_generator(path)
+        header = read_header(path, GENERATOR)
+        assert header["config"]["model"]["width"] == channels
+        expected = cgan.load(path).sample("a", 2)
+        header["config"]["model"]["width"] = None if width else channels
+        save_tensors(path, load_file(path), header)
+        assert torch.equal(cgan.load(path).sample("a", 2), expected)
 
 
 def test_new_files_have_a_version_that_0_1_refuses(run: cgan.Run) -> None:
