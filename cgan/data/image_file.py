@@ -5,6 +5,7 @@ Files may come from anyone. Every file is opened here, so that all obey the same
 
 from __future__ import annotations
 
+import hashlib
 import stat
 import warnings
 from collections.abc import Iterator
@@ -65,6 +66,18 @@ def open_image(path: Path) -> Iterator[tuple[Image.Image, BufferedReader]]:
             yield _to_8_bits(image), file
     except Exception as error:  # Pillow's readers raise exceptions of any type
         raise DataError(f"{path} cannot be read as an image ({_reason(error)})") from error
+
+
+def file_digest(path: Path) -> bytes:
+    """SHA-256 of a file; of one that ``open_image`` would not read, that of nothing."""
+    try:
+        status = path.stat()
+        if stat.S_ISREG(status.st_mode) and status.st_size <= MAX_FILE_BYTES:
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        pass
+    return hashlib.sha256().digest()
 
 
 def read_image(path: Path, image_shape: tuple[int, int, int]) -> Tensor:

@@ -8,20 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median_low
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cgan.data.image_file import (
-    SUFFIXES,
-    ignore_pillow_warnings,
-    open_image,
-    read_image,
-    reading_threads,
-)
+from cgan.data.image_file import SUFFIXES, ignore_pillow_warnings, read_image
+from cgan.data.image_probe import probe_files
 from cgan.errors import DataError
 from cgan.storage.paths import require_utf8
 
@@ -117,8 +111,7 @@ def scan_folder(root: Path, *, size: int | None = None, skip_broken: bool = Fals
     found = _find_classes(root)
     classes = tuple(found)
     candidates = [(label, path) for label, name in enumerate(classes) for path in found[name]]
-    with reading_threads() as pool:
-        probes = list(pool.map(_probe, [path for _, path in candidates]))
+    probes = probe_files(root, [path for _, path in candidates])
     _report_broken([probe for probe in probes if isinstance(probe, str)], skip_broken)
     good = [
         (label, path, probe)
@@ -142,28 +135,6 @@ def scan_folder(root: Path, *, size: int | None = None, skip_broken: bool = Fals
         root.resolve().name, tuple(path for _, path, _ in good), torch.tensor(labels), classes,
         (channels, size, size), tuple(probe.digest for _, _, probe in good),
     )  # fmt: skip
-
-
-class _Probe(NamedTuple):
-    """What a scan reads of each image."""
-
-    is_grey: bool
-    side: int
-    digest: bytes
-
-
-def _probe(path: Path) -> _Probe | str:
-    """Colour, shorter side and SHA-256 of an image file; a sentence if it is broken.
-
-    An exception would keep the decoded pixels in memory.
-    """
-    try:
-        with open_image(path) as (image, file):
-            file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").digest()
-            return _Probe(image.mode == "L", min(image.size), digest)
-    except DataError as error:
-        return str(error)
 
 
 def _report_broken(broken: list[str], skip: bool) -> None:

@@ -12,6 +12,7 @@ import torch
 from cgan.config import DATA_NAMES, DataConfig, check_path
 from cgan.data.dataset import ImageDataset
 from cgan.data.datasets import DATASETS, DIGITS_TEST_FRACTION
+from cgan.data.image_cache import MIN_IMAGES, ImageCache
 from cgan.data.image_file import reading_threads
 from cgan.data.image_folder import ImageFolder, scan_folder
 from cgan.data.splits import VALIDATION_FRACTION, Split, split_indices
@@ -67,7 +68,7 @@ def load_pictures(
     if memory_bytes is not None and chosen.nbytes > memory_bytes:
         logger.info("%s is too large for memory: reading batches from disk", source)
         return chosen
-    return _read_all(chosen)
+    return _read_all(chosen, Path(source), split)
 
 
 def load_split(data: DataConfig, split: Split) -> ImageDataset | ImageFolder:
@@ -112,15 +113,25 @@ def _scan(source: str, size: int | None, skip_broken: bool) -> ImageFolder:
     raise UnknownNameError("data set or folder", source, DATASETS)
 
 
-def _read_all(folder: ImageFolder) -> ImageDataset:
-    images = torch.empty(len(folder), *folder.image_shape, dtype=torch.uint8)
+def _read_all(folder: ImageFolder, root: Path, split: Split) -> ImageDataset:
+    """Read all images into memory, or take them from the cache."""
+    shape, digest = (len(folder), *folder.image_shape), folder.digest()
+    cache, cached = ImageCache(root), None
+    if len(folder) >= MIN_IMAGES:
+        cached = cache.read_pixels(split, digest, shape)
+    if cached is not None:
+        images = torch.from_numpy(cached)
+    else:
+        images = torch.empty(shape, dtype=torch.uint8)
 
-    def read(index: int) -> None:
-        images[index] = folder.read(index)
+        def read(index: int) -> None:
+            images[index] = folder.read(index)
 
-    with reading_threads() as pool:
-        list(pool.map(read, range(len(folder))))
-    return ImageDataset(folder.name, images, folder.labels, folder.classes, folder.digest())
+        with reading_threads() as pool:
+            list(pool.map(read, range(len(folder))))
+        if len(folder) >= MIN_IMAGES:
+            cache.write_pixels(split, digest, images.numpy())
+    return ImageDataset(folder.name, images, folder.labels, folder.classes, digest)
 
 
 def resolve_source(data: str) -> str:

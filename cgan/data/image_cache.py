@@ -1,0 +1,93 @@
+"""A cache of decoded images, so that a large folder opens quickly the second time.
+
+Everything in it is found by the SHA-256 of a file's content: an image that has changed is decoded
+again. It is only ever a shortcut, so a file of the cache that is missing, damaged or of another
+version of Pillow is ignored and written anew.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from cgan.errors import FileError
+from cgan.storage.atomic import write_atomically
+from cgan.storage.paths import cache_folder, safe_file_name
+
+MIN_IMAGES = 1_000
+"""Smaller folders are decoded in a second."""
+MAX_BYTES = 4 * 2**30
+"""Larger sets of decoded images are not kept."""
+VERSION = f"1, Pillow {PIL.__version__}"
+
+logger = logging.getLogger("cgan")
+
+
+class ImageCache:
+    """The cached facts and pixels of one folder of images.
+
+    Args:
+        root: the folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        root = root.resolve()
+        name = f"{safe_file_name(root.name)}-{hashlib.sha256(bytes(root)).hexdigest()[:16]}"
+        self.prefix = str(Path("images", name))
+
+    def read_facts(self) -> dict[bytes, tuple[bool, int]]:
+        """By SHA-256 of a file: whether the image is grey, and its shorter side."""
+        found = self._read("facts", VERSION)
+        if found is None:
+            return {}
+        rows = zip(found["digest"], found["grey"], found["side"], strict=True)
+        return {digest.tobytes(): (bool(grey), int(side)) for digest, grey, side in rows}
+
+    def write_facts(self, facts: Mapping[bytes, tuple[bool, int]]) -> None:
+        """Replace the facts."""
+        self._write(
+            "facts",
+            VERSION,
+            {
+                "digest": np.frombuffer(b"".join(facts), np.uint8).reshape(-1, 32),
+                "grey": np.array([grey for grey, _ in facts.values()], np.uint8),
+                "side": np.array([side for _, side in facts.values()], np.int64),
+            },
+        )
+
+    def read_pixels(self, split: str, digest: str, shape: tuple[int, ...]) -> np.ndarray | None:
+        """The images of a split, uint8 of this shape, if it has this digest; None if unknown."""
+        found = self._read(split, f"{VERSION}, {digest}")
+        pixels = None if found is None else found["pixels"]
+        return pixels if pixels is not None and pixels.shape == shape else None
+
+    def write_pixels(self, split: str, digest: str, pixels: np.ndarray) -> None:
+        """Replace the images of a split."""
+        if pixels.nbytes <= MAX_BYTES:
+            self._write(split, f"{VERSION}, {digest}", {"pixels": pixels})
+
+    def _path(self, what: str) -> Path:
+        return cache_folder() / f"{self.prefix}-{what}.safetensors"
+
+    def _read(self, what: str, key: str) -> dict[str, Any] | None:
+        try:
+            with safe_open(self._path(what), framework="np") as file:
+                if (file.metadata() or {}).get("key") != key:
+                    return None
+                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (FileError, SafetensorError, OSError):
+            return None
+
+    def _write(self, what: str, key: str, tensors: dict[str, np.ndarray]) -> None:
+        try:
+            write_atomically(self._path(what), save(tensors, {"key": key}))
+        except FileError as error:
+            logger.info("the decoded images are not cached: %s", error)
