@@ -1,0 +1,137 @@
+"""Recipes for photographs: one table for a small folder, with a judge of many more images.
+
+A judge that has seen only the folder is too weak to tell recipes apart. This one is trained on all
+of CIFAR-10, and the folder is a part of that. Real images are the 10,000 test images.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import cgan
+from cgan.data import ImageDataset
+from cgan.data.image_folder import scan_folder
+from cgan.data.load import load_split
+from cgan.evaluation.data_source import data_config_of
+from cgan.evaluation.judge import Judge
+from cgan.evaluation.judge_training import train_judge
+from cgan.evaluation.reference import Reference
+
+BEFORE: dict[str, object] = {
+    "loss": "nonsaturating",
+    "update": "alternating",
+    "augment": "none",
+    "aux_weight": 1.0,
+    "model.generator_label": "concat",
+    "model.discriminator_label": "projection",
+    "penalty.r1": 0.3,
+    "penalty.r2": 0.0,
+    "batch_size": 64,
+    "lr": 2e-3,
+    "ema_half_life_images": "30k",
+}
+"""folder-dcgan of version 0.3."""
+AUGMENTED: dict[str, object] = {
+    "update": "shared",
+    "augment": "mirror,translation,cutout",
+    "aux_weight": 0.1,
+    "model.discriminator_label": "projection+auxiliary",
+}
+CBN = {"model.generator_label": "cbn"}
+
+
+def relativistic(gamma: float) -> dict[str, object]:
+    """The relativistic loss with R1 and R2."""
+    return {"loss": "relativistic", "penalty.r1": gamma, "penalty.r2": gamma}
+
+
+RECIPES: dict[str, dict[str, object]] = {
+    "before": {},
+    "augmented": AUGMENTED,
+    "augmented-g005": {**AUGMENTED, "penalty.r1": 0.05},
+    "cbn": {**AUGMENTED, **CBN},
+    "b32": {**AUGMENTED, "batch_size": 32},
+    "b16-g005": {**AUGMENTED, "batch_size": 16, "penalty.r1": 0.05},
+    "b32-rel-g01": {**AUGMENTED, **relativistic(0.1), "batch_size": 32},
+    "b16-rel-g002": {**AUGMENTED, **relativistic(0.02), "batch_size": 16},
+    "b16-rel-g005-cbn": {**AUGMENTED, **relativistic(0.05), **CBN, "batch_size": 16},
+    "b16-rel-g005-cbn-lr1": {
+        **AUGMENTED, **relativistic(0.05), **CBN, "batch_size": 16, "lr": 1e-3,
+    },
+}  # fmt: skip
+"""Changes to ``BEFORE``."""
+
+
+def read_all(folder: Path) -> ImageDataset:
+    """All images of a folder, without splits."""
+    scanned = scan_folder(folder)
+    images = scanned.take(torch.arange(len(scanned)))
+    return ImageDataset(folder.name, images, scanned.labels, scanned.classes, scanned.digest())
+
+
+def find_judge(cifar: Path, path: Path) -> tuple[Judge, ImageDataset]:
+    """The judge of ``cifar/train``, trained unless the file exists, and ``cifar/test``."""
+    test = read_all(cifar / "test")
+    if not path.exists():
+        train = read_all(cifar / "train")
+        train_judge(train, test, train.digest()).save(path)
+    return Judge.load(path), test
+
+
+def train(data: Path, images: str, changes: dict[str, object], folder: Path) -> None:
+    """Train one run on the CPU, unless its folder exists, without looks at any judge."""
+    if folder.exists():
+        return
+    settings = {
+        **BEFORE, "eval_every_images": 0, "control_per_class": 0, "device": "cpu", **changes,
+    }  # fmt: skip
+    words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    command = ["cgan", "train", "folder-dcgan", "--data", str(data), "--images", images]
+    subprocess.run([*command, *words, "--out", str(folder)], check=True)
+
+
+def measure(folder: Path, judge: Judge, test: ImageDataset) -> dict[str, Any]:
+    """The figures of one generator, with 1,000 images per class."""
+    sampler = cgan.load(folder)
+    reference = Reference(judge, load_split(data_config_of(sampler), "train"), test)
+    drawn = reference.draw(sampler)
+    control = reference.control_of(drawn)
+    spreads = [reference.diversity_of(drawn, label) or 0.0 for label in reference.labels]
+    intra = [reference.fid_of(drawn, label) or 0.0 for label in reference.labels]
+    return {
+        "images": sampler.header["images_seen"],
+        "seconds": sampler.header["seconds"],
+        "control": control.accuracy,
+        "worst": min(control.per_class),
+        "fid": reference.fid_of(drawn),
+        "intra_fid": sum(intra) / len(intra),
+        "least_spread": min(spreads),
+        "copied": reference.copied_share(drawn.images),
+        "real_control": judge.header.held_out_accuracy,
+        "real_fid": reference.fid,
+    }
+
+
+def run(
+    names: list[str], data: Path, cifar: Path, images: str, judge_path: Path, out: Path
+) -> None:
+    """Train and measure recipes, one after another, and print a row of each."""
+    judge, test = find_judge(cifar, judge_path)
+    print("| recipe | images | s | control | worst | FID | intra-FID | least spread | copied |")
+    print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
+    for name in names:
+        train(data, images, RECIPES[name], out / name)
+        row = measure(out / name, judge, test)
+        (out / name / "measured.json").write_text(json.dumps(row, indent=1))
+        print(
+            f"| {name} | {row['images']:,} | {row['seconds']:.0f} | {row['control']:.1%} | "
+            f"{row['worst']:.1%} | {row['fid']:.2f} | {row['intra_fid']:.2f} | "
+            f"{row['least_spread']:.2f} | {row['copied']:.1%} |",
+            flush=True,
+        )
+    print(f"\nreal images: {row['real_control']:.1%}, FID {row['real_fid']:.2f}")
