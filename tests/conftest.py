@@ -50,7 +50,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def quick_judges(monkeypatch: pytest.MonkeyPatch) -> None:
     """Judges that tests train on the way see fewer images than by default."""
-    quick = partial(judge_training.train_judge, images=6_400)
+    quick = partial(judge_training.train_judge, images=1_920)
     monkeypatch.setattr(judge_training, "train_judge", quick)
 
 
