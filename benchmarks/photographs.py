@@ -50,20 +50,25 @@ def relativistic(gamma: float) -> dict[str, object]:
     return {"loss": "relativistic", "penalty.r1": gamma, "penalty.r2": gamma}
 
 
+B16 = {**AUGMENTED, "batch_size": 16}
+NO_CUTOUT = {"augment": "mirror,translation"}
 RECIPES: dict[str, dict[str, object]] = {
     "before": {},
     "augmented": AUGMENTED,
     "augmented-g005": {**AUGMENTED, "penalty.r1": 0.05},
     "cbn": {**AUGMENTED, **CBN},
     "b32": {**AUGMENTED, "batch_size": 32},
-    "b16-g005": {**AUGMENTED, "batch_size": 16, "penalty.r1": 0.05},
+    "b16-g005": {**B16, "penalty.r1": 0.05},
     "b32-rel-g01": {**AUGMENTED, **relativistic(0.1), "batch_size": 32},
-    "b16-rel-g002": {**AUGMENTED, **relativistic(0.02), "batch_size": 16},
-    "b16-rel-g005-cbn": {**AUGMENTED, **relativistic(0.05), **CBN, "batch_size": 16},
-    "b16-rel-g005-cbn-lr1": {
-        **AUGMENTED, **relativistic(0.05), **CBN, "batch_size": 16, "lr": 1e-3,
-    },
-}  # fmt: skip
+    "b32-rel-g005-nocut": {**AUGMENTED, **relativistic(0.05), **NO_CUTOUT, "batch_size": 32},
+    "b16-rel-g002": {**B16, **relativistic(0.02)},
+    "b16-rel-g002-nocut": {**B16, **relativistic(0.02), **NO_CUTOUT},
+    "b16-rel-g002-aux03": {**B16, **relativistic(0.02), "aux_weight": 0.3},
+    "b16-rel-g002-aux02-nocut": {**B16, **relativistic(0.02), **NO_CUTOUT, "aux_weight": 0.2},
+    "b16-rel-g002-lr4": {**B16, **relativistic(0.02), "lr": 4e-3},
+    "b16-rel-g005-cbn": {**B16, **relativistic(0.05), **CBN},
+    "b16-rel-g005-cbn-lr1": {**B16, **relativistic(0.05), **CBN, "lr": 1e-3},
+}
 """Changes to ``BEFORE``."""
 
 

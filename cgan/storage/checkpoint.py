@@ -130,6 +130,8 @@ def _check_header_size(path: Path) -> None:
     """Check the length that a file declares for its header, before anything reads the header."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
+    if size > path.stat().st_size:
+        raise ValueError("it does not begin with the length of a header")
     if size > MAX_HEADER_BYTES:
         raise ValueError(f"a header of {size:,} bytes; the limit is {MAX_HEADER_BYTES:,}")
 

@@ -125,7 +125,7 @@ def test_a_header_longer_than_the_limit_is_not_read(path: Path) -> None:
     os.truncate(path, 100_000_007)
     assert f"a header of 99,999,999 bytes; the limit is {MAX_HEADER_BYTES:,}" in refusal(path)
     write_raw(path, b"{", declared=2**64 - 1)
-    assert "a header of 18,446,744,073,709,551,615 bytes" in refusal(path)
+    assert "is not a safetensors file (it does not begin with the length" in refusal(path)
 
 
 def test_a_million_classes(path: Path) -> None:
