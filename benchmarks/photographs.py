@@ -64,11 +64,13 @@ RECIPES: dict[str, dict[str, object]] = {
     "b16-rel-g002": {**B16, **relativistic(0.02)},
     "b16-rel-g002-nocut": {**B16, **relativistic(0.02), **NO_CUTOUT},
     "b16-rel-g002-aux03": {**B16, **relativistic(0.02), "aux_weight": 0.3},
-    "b16-rel-g002-aux02-nocut": {**B16, **relativistic(0.02), **NO_CUTOUT, "aux_weight": 0.2},
+    "b16-rel-g002-aux02-nocut": {
+        **B16, **relativistic(0.02), **NO_CUTOUT, "aux_weight": 0.2, "ema_half_life_images": "20k",
+    },
     "b16-rel-g002-lr4": {**B16, **relativistic(0.02), "lr": 4e-3},
     "b16-rel-g005-cbn": {**B16, **relativistic(0.05), **CBN},
     "b16-rel-g005-cbn-lr1": {**B16, **relativistic(0.05), **CBN, "lr": 1e-3},
-}
+}  # fmt: skip
 """Changes to ``BEFORE``."""
 
 
