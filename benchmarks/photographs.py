@@ -114,7 +114,7 @@ def measure(folder: Path, judge: Judge, test: ImageDataset) -> dict[str, Any]:
         "images": sampler.header["images_seen"],
         "seconds": sampler.header["seconds"],
         "control": control.accuracy,
-        "worst": min(control.per_class),
+        "worst": control.per_class[control.worst],
         "fid": reference.fid_of(drawn),
         "intra_fid": sum(intra) / len(intra),
         "least_spread": min(spreads),
