@@ -25,7 +25,7 @@ from benchmarks.reliability.runs import differences, temporary_files, unreadable
 ROOT = Path(__file__).parent.parent
 
 
-QUICK_PARTS = (Part.writes, Part.kills, Part.mutations, Part.environments)
+QUICK_PARTS = (Part.writes, Part.kills, Part.mutations)
 
 
 def campaign(out: Path, *parts: Part) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def test_nothing_is_lost(part: Part, short: dict[str, Any]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("part", [part for part in Part if part not in QUICK_PARTS])
-def test_nothing_is_lost_by_races_and_repetition(part: Part, tmp_path: Path) -> None:
+def test_nothing_is_lost_in_the_other_parts(part: Part, tmp_path: Path) -> None:
     nothing_is_lost(campaign(tmp_path, part)[part]["rows"])
 
 

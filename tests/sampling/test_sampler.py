@@ -133,7 +133,10 @@ def test_header_describes_the_generator(small_run: cgan.Run, sampler: Sampler) -
     assert header["images_seen"] == small_run.images_seen == 20_032
     assert header["versions"]["torch"] == torch.__version__
     assert header["data"] == "digits"
-    assert sampler.config == small_run.config
+    width = sampler.config.model.width
+    assert width == 256  # the default of the mlp, written out
+    model = small_run.config.model.model_copy(update={"width": width})
+    assert sampler.config == small_run.config.model_copy(update={"model": model})
 
 
 def test_files_that_do_not_fit_their_header(small_run: cgan.Run, tmp_path: Path) -> None:

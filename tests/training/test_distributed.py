@@ -235,13 +235,13 @@ def test_a_process_that_dies_while_connecting(monkeypatch: pytest.MonkeyPatch) -
         "import sys; from torch.distributed import TCPStore; "
         "TCPStore('127.0.0.1', int(sys.argv[1]), 2, is_master=False)"
     )
-    monkeypatch.setattr(distributed, "CONNECT_SECONDS", 6.0)
+    monkeypatch.setattr(distributed, "CONNECT_SECONDS", 3.0)
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_PORT", port)):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     other = subprocess.Popen([sys.executable, "-c", join, port])
     try:
-        with pytest.raises(RunError, match="process 0 of 2 waited 6 s"), process_group():
+        with pytest.raises(RunError, match="process 0 of 2 waited 3 s"), process_group():
             pass
     finally:
         other.wait(60)
