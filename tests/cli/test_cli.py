@@ -149,6 +149,8 @@ def test_evaluate_refuses_what_it_cannot_do(
     shell: Shell, small_run: cgan.Run, plain_run: cgan.Run
 ) -> None:
     refused(shell("evaluate", small_run.folder, "--features", "jugde"), "did you mean 'judge'")
+    refused(shell("evaluate", small_run.folder, "--judge", "no.safetensors"), "there is no file no")
+    refused(shell("compare", small_run.folder, "--judge", "no.safetensors"), "there is no file no")
     refused(shell("compare", small_run.folder, "runs/none"), "no run or generator file runs/none")
     refused(shell("generate", plain_run.folder, "--verify"), "nothing to verify")
 

@@ -159,3 +159,9 @@ def test_folder_has_one_digest_in_memory_and_on_disk(pets: Path) -> None:
     first = next((pets / "cat").iterdir())
     Image.new("RGB", (18, 18)).save(first)
     assert load_pictures(str(pets)).digest() != in_memory.digest()
+
+
+def test_large_images_are_32_by_default(tmp_path: Path) -> None:
+    make_pets(tmp_path / "pets", side=100, count=1)
+    assert scan_folder(tmp_path / "pets").image_shape == (3, 32, 32)
+    assert scan_folder(tmp_path / "pets", size=64).image_shape == (3, 64, 64)

@@ -158,7 +158,10 @@ def test_the_best_is_chosen_without_the_test_images_and_the_seeds_of_the_report(
     assert seeds == set(range(30))
 
 
-def test_looking_changes_nothing_that_is_learned(tmp_path: Path) -> None:
+def test_looking_changes_nothing_that_is_learned(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "cgan")
     weights = []
     for every in (0, 640):
         config = load_config(
@@ -171,6 +174,10 @@ def test_looking_changes_nothing_that_is_learned(tmp_path: Path) -> None:
         assert torch.equal(weight, weights[1][name]), name
     assert not (tmp_path / "0" / BEST_FILE).exists()
     assert (tmp_path / "640" / BEST_FILE).exists()
+    looks = [row for row in read_metrics(tmp_path / "640") if "fid" in row]
+    assert all(0 <= row["copied_share"] <= 1 for row in looks)
+    assert len(looks) == 3
+    assert caplog.text.count(" images/s: 1,920 images take about ") == 2  # once per run
 
 
 def test_the_best_is_kept_when_later_ones_are_worse(
