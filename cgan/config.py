@@ -155,6 +155,8 @@ class PenaltyConfig(Section):
     r1: Weight = 0.0
     r2: Weight = 0.0
     gradient_penalty: Weight = 0.0
+    final_fraction: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Fraction of the weights at the end of the budget; the schedule is a cosine."""
     lazy_interval: Annotated[int, Field(ge=1, le=MAX_INTERVAL)] = 8
     """Apply the penalties every ``lazy_interval`` steps, with weights multiplied by that number
     (Karras et al. 2020, StyleGAN2, section 3.1)."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -41,6 +41,8 @@ class PenaltyWeights:
     r1: float = 0.0
     r2: float = 0.0
     gradient_penalty: float = 0.0
+    scale: float | Tensor = field(default=1.0, compare=False)
+    """Factor of all of them; a tensor may change between replays of a captured step."""
 
     def __bool__(self) -> bool:
         return bool(self.r1 or self.r2 or self.gradient_penalty)
@@ -178,7 +180,7 @@ def compute_penalties(
     weights: PenaltyWeights,
     draw_mix: DrawMix = uniform_mix,
 ) -> Tensor:
-    """Sum of the mean penalties, each multiplied by its γ: a scalar, 0 if all are off."""
+    """Sum of the mean penalties, each with its γ, times the scale: a scalar, 0 if all are off."""
     total = real_logits.new_zeros(())
     if weights.r1:
         total = total + weights.r1 * r1(real_logits, real).mean()
@@ -189,7 +191,7 @@ def compute_penalties(
             lambda x: discriminate(D, x, labels)[0], real, fake, draw_mix(real)
         )
         total = total + weights.gradient_penalty * values.mean()
-    return total
+    return weights.scale * total
 
 
 @contextmanager

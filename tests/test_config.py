@@ -19,7 +19,10 @@ from cgan.config_io import (
 from cgan.data import DATASETS
 from cgan.errors import ConfigError
 
-PACKAGED = ["digits-mlp", "fashion-dcgan", "folder-dcgan", "mnist", "mnist-dcgan", "mnist-mlp"]
+PACKAGED = [
+    "digits-mlp", "fashion-dcgan", "folder-dcgan", "mnist", "mnist-dcgan", "mnist-mlp",
+    "photos-resnet",
+]  # fmt: skip
 
 
 def test_packaged_configs() -> None:

@@ -19,6 +19,7 @@ from cgan.updates import (
     PenaltyWeights,
     Players,
     backward_into,
+    compute_penalties,
     discriminate,
     frozen,
     get_update,
@@ -314,3 +315,20 @@ def test_a_network_thaws_as_it_was_if_the_block_raises() -> None:
         raise ZeroDivisionError
     assert not first.requires_grad
     assert all(p.requires_grad for p in others)
+
+
+def test_the_scale_multiplies_all_penalties() -> None:
+    players, real, (z, _) = make()
+    real.requires_grad_()
+    fake = players.generator(z, LABELS)
+    logits = [players.discriminator(x, LABELS) for x in (real, fake)]
+
+    def penalty(scale: float) -> Tensor:
+        weights = PenaltyWeights(r1=2.0, r2=0.5, gradient_penalty=1.0, scale=scale)
+        mix = torch.full((4,), 0.5)
+        return compute_penalties(
+            players.discriminator, real, fake, *logits, LABELS, weights, lambda _: mix
+        )
+
+    assert penalty(1.0) > 0
+    assert torch.equal(penalty(0.25), 0.25 * penalty(1.0))  # exact: 0.25 is a power of two

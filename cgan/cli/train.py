@@ -20,7 +20,8 @@ ConfigArgument = Annotated[
     str | None,
     typer.Argument(
         help="digits-mlp, mnist-mlp, mnist-dcgan, mnist (packaged generator), fashion-dcgan, "
-        "folder-dcgan, or a YAML file. Default: the config for --data, or digits-mlp.",
+        "folder-dcgan, photos-resnet (for a GPU), or a YAML file. Default: the config for --data, "
+        "or digits-mlp.",
         show_default=False,
     ),
 ]

@@ -20,8 +20,8 @@ from cgan.storage.images import make_grid, save_png, to_pixels
 from cgan.storage.paths import BEST_FILE, GENERATOR_FILE, SAMPLES_FOLDER
 from cgan.training.budget import BudgetTimer
 from cgan.training.loggers import Loggers, Metrics
-from cgan.training.lr_schedule import learning_rate
 from cgan.training.monitor import Monitor
+from cgan.training.schedules import learning_rate
 from cgan.training.state import Counters
 from cgan.training.step import TrainStep
 from cgan.updates import Losses

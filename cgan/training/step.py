@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +17,7 @@ from cgan.models.dropout import shard_dropout
 from cgan.runtime.distributed import SINGLE_PROCESS, World
 from cgan.training.cuda_graph import Capture, GraphedStep, Step, capture_cuda_graph
 from cgan.training.ema import ema_decay, update_ema
-from cgan.training.lr_schedule import learning_rate
+from cgan.training.schedules import learning_rate, penalty_scale
 from cgan.training.state import TrainState
 from cgan.updates import NO_PENALTY, Losses, PenaltyWeights, Players, get_update
 
@@ -55,14 +56,15 @@ class TrainStep:
         self.scheme = get_update(config.update)
         self.loss = get_loss(config.loss)._replace(aux_weight=config.aux_weight)
         interval = config.penalty.lazy_interval
+        # A captured step reads these again at every replay, so they must be tensors.
+        self.lr: Tensor | float = torch.tensor(config.lr, device=device) if capture else config.lr
+        self.decay: Tensor | float = torch.zeros((), device=device) if capture else 0.0
+        self.scale: Tensor | float = torch.ones((), device=device) if capture else 1.0
         self.weights = PenaltyWeights(
             r1=interval * config.penalty.r1,
             r2=interval * config.penalty.r2,
             gradient_penalty=interval * config.penalty.gradient_penalty,
         )
-        # A captured step reads them again at every replay, so they must be tensors.
-        self.lr: Tensor | float = torch.tensor(config.lr, device=device) if capture else config.lr
-        self.decay: Tensor | float = torch.zeros((), device=device) if capture else 0.0
         for optimizer in state.optimizers.values():
             optimizer.param_groups[0]["capturable"] = capture is not None and device.type == "cuda"
         if world.size > 1:
@@ -84,18 +86,16 @@ class TrainStep:
         """
         config, counters = self.config, self.state.counters
         penalise = counters.steps % config.penalty.lazy_interval == 0
-        lr = learning_rate(config, counters.progress(config))
+        progress = counters.progress(config)
+        lr, scale = learning_rate(config, progress), penalty_scale(config, progress)
         counters.steps += 1
         counters.images_seen += config.batch_size
         decay = ema_decay(config.batch_size, config.ema_half_life_images, counters.images_seen)
-        if isinstance(self.lr, Tensor) and isinstance(self.decay, Tensor):
-            self.lr.fill_(lr)
-            self.decay.fill_(decay)
-        else:
-            self.lr, self.decay = lr, decay
+        self.lr, self.decay = fill(self.lr, lr), fill(self.decay, decay)
+        weights = replace(self.weights, scale=fill(self.scale, scale)) if penalise else NO_PENALTY
         for optimizer in self.state.optimizers.values():
             optimizer.param_groups[0]["lr"] = self.lr  # restoring a state replaces it by a copy
-        return self.run(real, labels, self.weights if penalise else NO_PENALTY)
+        return self.run(real, labels, weights)
 
     def update(self, real: Tensor, labels: Tensor, weights: PenaltyWeights) -> Losses:
         """Update both networks and the EMA. Nothing here reads a result back from the device."""
@@ -137,6 +137,11 @@ class TrainStep:
     def draw_mix(self, real: Tensor) -> Tensor:
         """New weights of the gradient penalty's mix for this process's shard of the batch."""
         return self.world.shard(torch.rand(self.config.batch_size, device=self.state.device))
+
+
+def fill(old: Tensor | float, value: float) -> Tensor | float:
+    """The value; if the old one is a tensor, that tensor, filled with it."""
+    return old.fill_(value) if isinstance(old, Tensor) else value
 
 
 class Autocast(nn.Module):

@@ -109,7 +109,7 @@ def test_the_batch_norm_of_several_processes_stays_on_its_device(conditional: bo
     take_step(state, TrainStep(state))
 
 
-def test_a_captured_step_reads_learning_rate_and_decay_on_its_device(
+def test_a_captured_step_reads_what_changes_on_its_device(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A CUDA graph captures the step; here the capture calls it again."""
@@ -129,7 +129,8 @@ def test_a_captured_step_reads_learning_rate_and_decay_on_its_device(
     step = TrainStep(state, capture=lambda work: work)
     assert isinstance(step.lr, Tensor)
     assert isinstance(step.decay, Tensor)
-    assert step.lr.device == step.decay.device == META
+    assert isinstance(step.scale, Tensor)
+    assert step.lr.device == step.decay.device == step.scale.device == META
     for _ in range(WARMUP_STEPS * state.config.penalty.lazy_interval + 2):
         take_step(state, step)
     assert isinstance(step.run, GraphedStep)

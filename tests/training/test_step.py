@@ -14,7 +14,7 @@ from cgan.config_io import load_config
 from cgan.data import Loader
 from cgan.losses import get_loss
 from cgan.runtime.distributed import World
-from cgan.training.lr_schedule import learning_rate
+from cgan.training.schedules import learning_rate, penalty_scale
 from cgan.training.state import TrainState
 from cgan.training.step import Autocast, TrainStep
 from cgan.updates import NO_PENALTY, UPDATES, Losses, PenaltyWeights, Players
@@ -41,6 +41,7 @@ def test_lazy_penalties_are_multiplied_by_their_interval(monkeypatch: pytest.Mon
     for _ in range(9):
         step(*next(batches))
     lazy = PenaltyWeights(r1=2.0, r2=1.0)
+    assert [weights.scale for weights in seen] == [1.0] * 9
     assert seen == [lazy, *3 * [NO_PENALTY], lazy, *3 * [NO_PENALTY], lazy]
     assert (step.state.counters.steps, step.state.counters.images_seen) == (9, 9 * 64)
 
@@ -51,6 +52,28 @@ def test_learning_rate_is_a_cosine() -> None:
     assert learning_rate(config, 0.5) == pytest.approx(0.06)
     assert learning_rate(config, 0.25) == pytest.approx(0.02 + 0.04 * (1 + math.sqrt(0.5)))
     assert learning_rate(config, 1.0) == pytest.approx(0.02)
+
+
+def test_penalties_fall_to_a_fraction_along_a_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
+    scales: list[object] = []
+    plain = UPDATES["alternating"]
+
+    def record(*arguments: object) -> Losses:
+        assert isinstance(arguments[5], PenaltyWeights)
+        scales.append(arguments[5].scale)
+        return plain(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setitem(UPDATES, "alternating", record)
+    digits = cgan.load_pictures("digits")
+    changes = {"penalty.r1": 0.5, "penalty.final_fraction": 0.2, "images": 256, "device": "cpu"}
+    config = load_config("digits-mlp", {**changes, "penalty.lazy_interval": 1})
+    step = TrainStep(TrainState(config, digits, torch.device("cpu")))
+    batches = Loader(digits, config.batch_size).batches()
+    for _ in range(4):
+        step(*next(batches))
+    half = math.sqrt(0.5)
+    assert scales == pytest.approx([1.0, 0.2 + 0.4 * (1 + half), 0.6, 0.2 + 0.4 * (1 - half)])
+    assert penalty_scale(config, 1.0) == pytest.approx(0.2)
 
 
 def test_the_auxiliary_weight_reaches_the_loss() -> None:
