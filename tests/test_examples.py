@@ -15,7 +15,7 @@ SHORT = {
     "update_schemes.py": ("6400", "method one"),
     "own_loop.py": ("20", "own_loop.png"),
     "train_and_sample.py": ("6400", "the same image: True"),
-    "batch_sizes.py": ("0.05", "batch_sizes.png"),
+    "batch_sizes.py": ("0.02", "batch_sizes.png"),
     "noise_outside.py": ("0.01", "noise_outside.png"),
 }
 

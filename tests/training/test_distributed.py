@@ -232,19 +232,19 @@ def test_a_process_that_dies_while_connecting(monkeypatch: pytest.MonkeyPatch) -
     """The store has seen it, and then it is gone: the others wait as long as for a connection."""
     port = free_port()
     join = (
-        "import sys; from torch.distributed import TCPStore; "
+        "import sys; from torch.distributed import TCPStore; print('ready', flush=True); "
         "TCPStore('127.0.0.1', int(sys.argv[1]), 2, is_master=False)"
     )
-    monkeypatch.setattr(distributed, "CONNECT_SECONDS", 3.0)
+    monkeypatch.setattr(distributed, "CONNECT_SECONDS", 2.0)
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_PORT", port)):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    other = subprocess.Popen([sys.executable, "-c", join, port])
-    try:
-        with pytest.raises(RunError, match="process 0 of 2 waited 3 s"), process_group():
+    words = [sys.executable, "-c", join, port]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "ready\n"  # importing torch takes longer than 2 s
+        with pytest.raises(RunError, match="process 0 of 2 waited 2 s"), process_group():
             pass
-    finally:
-        other.wait(60)
     assert other.returncode == 0
 
 
