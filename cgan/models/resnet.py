@@ -96,38 +96,35 @@ class Resample(nn.Module):
     The 1×1 convolution that changes the channels runs at the lower resolution.
     """
 
-    kernel: Tensor
-
     def __init__(self, inputs: int, outputs: int, up: bool) -> None:
         super().__init__()
         self.up = up
         self.change = scaled_(nn.Conv2d(inputs, outputs, 1, bias=False))
-        row = torch.tensor([1.0, 2.0, 1.0]) / (2 if up else 4)
-        channels = outputs if up else inputs
-        kernel = torch.outer(row, row).expand(channels, 1, 3, 3).contiguous()
-        self.register_buffer("kernel", kernel, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, 2H, 2W), or to (B, outputs, H/2, W/2)."""
         if self.up:
-            return upsample(self.change(x), self.kernel)
-        h: Tensor = self.change(downsample(x, self.kernel))
+            return upsample(self.change(x))
+        h: Tensor = self.change(downsample(x))
         return h
 
 
-def upsample(x: Tensor, kernel: Tensor) -> Tensor:
-    """Linear interpolation to twice the size; pixels beyond the edge are 0.
+def smoothing_kernel(x: Tensor) -> Tensor:
+    """The outer product of [½, 1, ½] with itself for each channel of x: (C, 1, 3, 3)."""
+    # Computed on the device: copying it there would break the capture of a CUDA graph.
+    row = 1 - (torch.arange(3, dtype=x.dtype, device=x.device) - 1).abs() / 2
+    return torch.outer(row, row).expand(x.shape[1], 1, 3, 3)
 
-    Args:
-        x: (B, C, H, W).
-        kernel: (C, 1, 3, 3).
-    """
+
+def upsample(x: Tensor) -> Tensor:
+    """Linear interpolation of (B, C, H, W) to twice the size; pixels beyond the edge are 0."""
+    kernel = smoothing_kernel(x)
     return conv_transpose2d(x, kernel, stride=2, padding=1, output_padding=1, groups=x.shape[1])
 
 
-def downsample(x: Tensor, kernel: Tensor) -> Tensor:
-    """Every second pixel after smoothing: the transposed operation of ``upsample``."""
-    return conv2d(pad(x, (1, 0, 1, 0)), kernel, stride=2, groups=x.shape[1])
+def downsample(x: Tensor) -> Tensor:
+    """Every second pixel after smoothing: a quarter of the transposed operation of ``upsample``."""
+    return conv2d(pad(x, (1, 0, 1, 0)), smoothing_kernel(x) / 4, stride=2, groups=x.shape[1])
 
 
 class Generator(nn.Module):
