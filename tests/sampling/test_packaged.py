@@ -85,12 +85,20 @@ def test_its_card_is_true() -> None:
         assert figure.real == pytest.approx(told[figure.key]["real"], rel=0.05, abs=0.002)
 
 
-def test_the_judge_of_the_bundled_digits_is_packaged(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "accuracy"),
+    [
+        ("digits", 0.98),
+        pytest.param("mnist", 0.995, marks=pytest.mark.mnist),
+        pytest.param("fashion-mnist", 0.91, marks=pytest.mark.mnist),
+    ],
+)
+def test_judges_are_packaged(name: str, accuracy: float, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> Judge:
         raise AssertionError("a judge was trained")
 
     monkeypatch.setattr("cgan.evaluation.judge_training.train_judge", refuse)
-    judge = find_judge(partial(cgan.load_pictures, "digits"))
-    accuracy = measure_accuracy(judge, cgan.load_pictures("digits", "test"))
-    assert accuracy == judge.header.held_out_accuracy
-    assert accuracy > 0.98
+    judge = find_judge(partial(cgan.load_pictures, name))
+    measured = measure_accuracy(judge, cgan.load_pictures(name, "test"))
+    assert measured == pytest.approx(judge.header.held_out_accuracy, abs=2e-4)
+    assert measured > accuracy
