@@ -20,6 +20,7 @@ from pydantic import (
 
 Backbone = Literal["mlp", "dcgan", "resnet"]
 GeneratorLabel = Literal["concat", "cbn"]
+LastLayer = Literal["transposed", "resize"]
 DiscriminatorLabel = Literal["concat", "projection", "auxiliary", "projection+auxiliary"]
 LossName = Literal["nonsaturating", "least_squares", "hinge", "relativistic"]
 UpdateName = Literal["alternating", "shared"]
@@ -145,6 +146,9 @@ class ModelConfig(Section):
     width: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Units (mlp), channels at half resolution (dcgan) or channels at full resolution (resnet);
     null is the backbone's default."""
+    last_layer: LastLayer = "transposed"
+    """Last layer of the dcgan's generator: a transposed convolution, or bilinear resizing and a
+    convolution, which draws no checkerboards. Other backbones have no such layer."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout probability in the discriminator."""
 

@@ -1,6 +1,7 @@
 """A convolutional pair after Radford et al. 2016 (DCGAN), for sides that are multiples of 4.
 
     G   z ── base×base×c ══ transposed convolutions 4×4, stride 2, channels halving ══ C, tanh
+        (the last one may be a bilinear resize and a 3×3 convolution)
     D   C ══ convolutions 4×4, stride 2, channels doubling ══ base×base×c ── hidden ── logit
 
 A side is halved twice, and then further until it is odd or at most 4: 28 = 7·2·2 twice,
@@ -11,9 +12,11 @@ before the logit, because the receptive field of two convolutions is too small f
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.functional import leaky_relu, linear, relu, unfold
+from torch.nn.functional import interpolate, leaky_relu, linear, relu, unfold
 
 from cgan.models.conditioning import (
     BatchNorm,
@@ -83,6 +86,24 @@ def conv_as_matmul(x: Tensor, convolution: nn.Conv2d) -> Tensor:
     return rearrange(h, "b (h w) c -> b c h w", h=x.shape[2] // 2)
 
 
+class ResizeConv(nn.Module):
+    """Twice the size by bilinear interpolation, and a 3×3 convolution.
+
+    A transposed convolution as the last layer learns a checkerboard, and this one cannot: Odena et
+    al. 2016, "Deconvolution and Checkerboard Artifacts". Shapes: (B, inputs, H, W) to (B, outputs,
+    2H, 2W).
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Resize, then convolve."""
+        h: Tensor = self.conv(interpolate(x, scale_factor=2, mode="bilinear"))
+        return h
+
+
 class Generator(nn.Module):
     """G(z, y): z (B, latent_dim) and y (B,) to images (B, C, H, W) in [-1, 1]."""
 
@@ -93,6 +114,7 @@ class Generator(nn.Module):
         latent_dim: int,
         width: int,
         label: str,
+        last_layer: str = "transposed",
     ) -> None:
         super().__init__()
         self.image_shape, self.num_classes, self.latent_dim = image_shape, num_classes, latent_dim
@@ -105,13 +127,14 @@ class Generator(nn.Module):
         )
         self.norms = nn.ModuleList(BatchNorm(count, cbn_classes) for count in channels)
         self.up = nn.ModuleList(
-            nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=last)
-            for inputs, outputs, last in zip(
-                channels,
-                [*channels[1:], image_shape[0]],
-                [False] * (len(channels) - 1) + [True],
-                strict=True,
-            )
+            nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=False)
+            for inputs, outputs in pairwise(channels)
+        )
+        to_image: tuple[int, int] = channels[-1], image_shape[0]
+        self.up.append(
+            ResizeConv(*to_image)
+            if last_layer == "resize"
+            else nn.ConvTranspose2d(*to_image, 4, stride=2, padding=1)
         )
         self.apply(init_weights)
 

@@ -25,6 +25,7 @@ class Pair(NamedTuple):
 BACKBONES: dict[str, Any] = {"mlp": mlp, "dcgan": dcgan, "resnet": resnet}
 
 GENERATOR_LABELS = ("concat", "cbn")
+LAST_LAYERS = ("transposed", "resize")
 DISCRIMINATOR_LABELS = ("concat", "projection", "auxiliary", "projection+auxiliary")
 
 
@@ -37,6 +38,7 @@ def build_pair(
     width: int | None = None,
     generator_label: str = "cbn",
     discriminator_label: str = "projection",
+    last_layer: str = "transposed",
     dropout: float = 0.0,
 ) -> Pair:
     """Build G and D with new weights from torch's global random state.
@@ -51,16 +53,19 @@ def build_pair(
         generator_label: how y enters G: ``concat`` or ``cbn``.
         discriminator_label: how y enters D: ``concat``, ``projection``, ``auxiliary`` or
             ``projection+auxiliary``.
+        last_layer: last layer of the dcgan's G: ``transposed`` convolution, or bilinear ``resize``
+            and a convolution. Other backbones ignore it.
         dropout: dropout probability in D.
 
     Raises:
-        UnknownNameError: no such backbone or conditioning.
+        UnknownNameError: no such backbone, conditioning or last layer.
         ConfigError: the networks do not support this image size.
     """
     for kind, name, known in (
         ("model", backbone, BACKBONES),
         ("generator label", generator_label, GENERATOR_LABELS),
         ("discriminator label", discriminator_label, DISCRIMINATOR_LABELS),
+        ("last layer", last_layer, LAST_LAYERS),
     ):
         if name not in known:
             raise UnknownNameError(kind, name, known)
@@ -69,8 +74,9 @@ def build_pair(
         raise ConfigError(f"images of {height}×{width_}: both sides must be multiples of 4, ≥ 8")
     family = BACKBONES[backbone]
     width = width or family.default_width(image_shape)
+    options = {"last_layer": last_layer} if backbone == "dcgan" else {}
     return Pair(
-        family.Generator(image_shape, num_classes, latent_dim, width, generator_label),
+        family.Generator(image_shape, num_classes, latent_dim, width, generator_label, **options),
         family.Discriminator(image_shape, num_classes, width, discriminator_label, dropout),
     )
 
@@ -91,6 +97,7 @@ def build_networks(model: ModelConfig, image_shape: tuple[int, int, int], classe
         width=model.width,
         generator_label=model.generator_label,
         discriminator_label=model.discriminator_label,
+        last_layer=model.last_layer,
         dropout=model.dropout,
     )
 

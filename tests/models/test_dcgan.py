@@ -24,13 +24,29 @@ def test_patches_times_weights_are_the_convolution(channels: int) -> None:
         torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-4)
 
 
-def test_every_layer_keeps_one_layout() -> None:
+def phases(layer: torch.nn.Module) -> int:
+    """Different values inside a picture that a layer draws of equal pixels."""
+    inside = layer(torch.ones(1, 4, 6, 6))[0, 0, 3:-3, 3:-3]
+    return len(inside.detach().double().round(decimals=5).unique())
+
+
+def test_a_resize_convolution_draws_no_checkerboard() -> None:
+    torch.manual_seed(0)
+    G = dcgan.Generator((3, 32, 32), None, 8, 4, "concat", last_layer="resize")
+    assert G.up[-1](torch.ones(2, 4, 16, 16)).shape == (2, 3, 32, 32)
+    assert phases(G.up[-1]) == 1
+    transposed = dcgan.Generator((3, 32, 32), None, 8, 4, "concat").up[-1]
+    assert phases(transposed) == 4  # an even and an odd row and column each
+
+
+@pytest.mark.parametrize("last_layer", ["transposed", "resize"])
+def test_every_layer_keeps_one_layout(last_layer: str) -> None:
     """Where two meet in one operation, a CPU takes twenty times as long for it."""
     torch.manual_seed(0)
     G, D = (
         network.to(memory_format=torch.channels_last)
         for network in (
-            dcgan.Generator((1, 28, 28), 10, 64, 32, "concat"),
+            dcgan.Generator((1, 28, 28), 10, 64, 32, "concat", last_layer),
             dcgan.Discriminator((1, 28, 28), 10, 32, "projection"),
         )
     )

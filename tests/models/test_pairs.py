@@ -5,12 +5,13 @@ import itertools
 import pytest
 import torch
 
-from cgan.config import Backbone, DiscriminatorLabel, GeneratorLabel
+from cgan.config import Backbone, DiscriminatorLabel, GeneratorLabel, LastLayer
 from cgan.errors import ConfigError, UnknownNameError
 from cgan.models import (
     BACKBONES,
     DISCRIMINATOR_LABELS,
     GENERATOR_LABELS,
+    LAST_LAYERS,
     build_pair,
     count_parameters,
 )
@@ -139,3 +140,4 @@ def test_names_are_those_of_the_config() -> None:
     assert tuple(BACKBONES) == Backbone.__args__
     assert GeneratorLabel.__args__ == GENERATOR_LABELS
     assert DiscriminatorLabel.__args__ == DISCRIMINATOR_LABELS
+    assert LastLayer.__args__ == LAST_LAYERS

@@ -37,7 +37,7 @@ Shell = Callable[..., Result]
 
 
 def write_generator(
-    folder: Path, backbone: str, label: str, conditional: bool, side: int = 8, **model: int
+    folder: Path, backbone: str, label: str, conditional: bool, side: int = 8, **model: int | str
 ) -> Path:
     """A generator of random weights, large enough that its pictures are no uniform grey."""
     torch.manual_seed(0)
@@ -105,18 +105,24 @@ def test_the_packaged_generator_draws_the_same(exported: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("backbone", "label", "conditional"),
+    ("backbone", "label", "conditional", "model"),
     [
-        ("mlp", "concat", True),
-        ("mlp", "concat", False),
-        ("dcgan", "cbn", True),
-        ("dcgan", "concat", False),
+        ("mlp", "concat", True, {}),
+        ("mlp", "concat", False, {}),
+        ("dcgan", "cbn", True, {}),
+        ("dcgan", "concat", False, {"last_layer": "resize"}),
+        ("resnet", "concat", True, {"width": 8}),
     ],
 )
 def test_every_kind_draws_the_same(
-    backbone: str, label: str, conditional: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    backbone: str,
+    label: str,
+    conditional: bool,
+    model: dict[str, int | str],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
-    generator = write_generator(tmp_path, backbone, label, conditional)
+    generator = write_generator(tmp_path, backbone, label, conditional, **model)
     export(generator)
     assert capfd.readouterr().out == ""
     same_pictures(generator, None)

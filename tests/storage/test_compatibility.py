@@ -86,7 +86,7 @@ def test_a_generator_without_a_width_has_32_channels_at_any_size(tmp_path: Path)
     for width, channels in ((32, 32), (None, 16)):
         config = load_config("folder-dcgan", {"model.width": width})
         state = TrainState(config, data, torch.device("cpu"))
-        assert state.generator.up[-1].in_channels == channels  # type: ignore[index,union-attr]
+        assert state.generator.norms[-1].gain.shape[1] == channels  # type: ignore[index,union-attr]
         path = tmp_path / f"{channels}.safetensors"
         state.save_generator(path)
         header = read_header(path, GENERATOR)
