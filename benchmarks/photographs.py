@@ -29,8 +29,10 @@ BEFORE: dict[str, object] = {
     "aux_weight": 1.0,
     "model.generator_label": "concat",
     "model.discriminator_label": "projection",
+    "model.last_layer": "transposed",
     "penalty.r1": 0.3,
     "penalty.r2": 0.0,
+    "penalty.final_fraction": 1.0,
     "batch_size": 64,
     "lr": 2e-3,
     "ema_half_life_images": "30k",
@@ -45,13 +47,20 @@ AUGMENTED: dict[str, object] = {
 CBN = {"model.generator_label": "cbn"}
 
 
-def relativistic(gamma: float) -> dict[str, object]:
+def relativistic(gamma: float, final_fraction: float = 1.0) -> dict[str, object]:
     """The relativistic loss with R1 and R2."""
-    return {"loss": "relativistic", "penalty.r1": gamma, "penalty.r2": gamma}
+    return {
+        "loss": "relativistic",
+        "penalty.r1": gamma,
+        "penalty.r2": gamma,
+        "penalty.final_fraction": final_fraction,
+    }
 
 
 B16 = {**AUGMENTED, "batch_size": 16}
 NO_CUTOUT = {"augment": "mirror,translation"}
+AUX02 = {**B16, **NO_CUTOUT, "aux_weight": 0.2, "ema_half_life_images": "20k"}
+RESIZE = {"model.last_layer": "resize"}
 RECIPES: dict[str, dict[str, object]] = {
     "before": {},
     "augmented": AUGMENTED,
@@ -64,9 +73,12 @@ RECIPES: dict[str, dict[str, object]] = {
     "b16-rel-g002": {**B16, **relativistic(0.02)},
     "b16-rel-g002-nocut": {**B16, **relativistic(0.02), **NO_CUTOUT},
     "b16-rel-g002-aux03": {**B16, **relativistic(0.02), "aux_weight": 0.3},
-    "b16-rel-g002-aux02-nocut": {
-        **B16, **relativistic(0.02), **NO_CUTOUT, "aux_weight": 0.2, "ema_half_life_images": "20k",
-    },
+    "b16-rel-g002-aux02-nocut": {**AUX02, **relativistic(0.02)},
+    "aux02-g005": {**AUX02, **relativistic(0.05)},
+    "aux02-g01-final01": {**AUX02, **relativistic(0.1, 0.1)},
+    "aux02-g002-resize": {**AUX02, **relativistic(0.02), **RESIZE},
+    "aux02-g005-resize": {**AUX02, **relativistic(0.05), **RESIZE},
+    "aux02-g01-final03-resize": {**AUX02, **relativistic(0.1, 0.3), **RESIZE},
     "b16-rel-g002-lr4": {**B16, **relativistic(0.02), "lr": 4e-3},
     "b16-rel-g005-cbn": {**B16, **relativistic(0.05), **CBN},
     "b16-rel-g005-cbn-lr1": {**B16, **relativistic(0.05), **CBN, "lr": 1e-3},

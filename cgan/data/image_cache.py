@@ -1,14 +1,15 @@
 """A cache of decoded images, so that a large folder opens quickly the second time.
 
 Everything in it is found by the SHA-256 of a file's content: an image that has changed is decoded
-again. It is only ever a shortcut, so a file of the cache that is missing, damaged or of another
-version of Pillow is ignored and written anew.
+again. It is only ever a shortcut, so a file of the cache that is missing, damaged (by its checksum)
+or of another version of Pillow is ignored and written anew.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from cgan.errors import FileError
+from cgan.runtime.cpu import free_memory
 from cgan.storage.atomic import write_atomically
 from cgan.storage.paths import cache_folder, safe_file_name
 
@@ -26,7 +28,7 @@ MIN_IMAGES = 1_000
 """Smaller folders are decoded in a second."""
 MAX_BYTES = 4 * 2**30
 """Larger sets of decoded images are not kept."""
-VERSION = f"1, Pillow {PIL.__version__}"
+VERSION = f"2, Pillow {PIL.__version__}"
 
 logger = logging.getLogger("cgan")
 
@@ -71,7 +73,8 @@ class ImageCache:
 
     def write_pixels(self, split: str, digest: str, pixels: np.ndarray) -> None:
         """Replace the images of a split."""
-        if pixels.nbytes <= MAX_BYTES:
+        free = free_memory()  # writing takes two copies
+        if pixels.nbytes <= MAX_BYTES and (free is None or 2 * pixels.nbytes < free):
             self._write(split, f"{VERSION}, {digest}", {"pixels": pixels})
 
     def _path(self, what: str) -> Path:
@@ -80,14 +83,25 @@ class ImageCache:
     def _read(self, what: str, key: str) -> dict[str, Any] | None:
         try:
             with safe_open(self._path(what), framework="np") as file:
-                if (file.metadata() or {}).get("key") != key:
+                metadata = file.metadata() or {}
+                if metadata.get("key") != key:
                     return None
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                return tensors if metadata.get("crc32") == checksum(tensors) else None
         except (FileError, SafetensorError, OSError):
             return None
 
     def _write(self, what: str, key: str, tensors: dict[str, np.ndarray]) -> None:
         try:
-            write_atomically(self._path(what), save(tensors, {"key": key}))
+            content = save(tensors, {"key": key, "crc32": checksum(tensors)})
+            write_atomically(self._path(what), content)
         except FileError as error:
             logger.info("the decoded images are not cached: %s", error)
+
+
+def checksum(tensors: Mapping[str, np.ndarray]) -> str:
+    """CRC-32 of all tensors, in the order of their names."""
+    crc = 0
+    for _, tensor in sorted(tensors.items()):
+        crc = zlib.crc32(np.ascontiguousarray(tensor).data, crc)
+    return f"{crc:08x}"

@@ -68,7 +68,7 @@ def load_pictures(
     if memory_bytes is not None and chosen.nbytes > memory_bytes:
         logger.info("%s is too large for memory: reading batches from disk", source)
         return chosen
-    return _read_all(chosen, Path(source), split)
+    return _read_all(chosen, Path(source), split, cached=len(folder) >= MIN_IMAGES)
 
 
 def load_split(data: DataConfig, split: Split) -> ImageDataset | ImageFolder:
@@ -113,14 +113,13 @@ def _scan(source: str, size: int | None, skip_broken: bool) -> ImageFolder:
     raise UnknownNameError("data set or folder", source, DATASETS)
 
 
-def _read_all(folder: ImageFolder, root: Path, split: Split) -> ImageDataset:
-    """Read all images into memory, or take them from the cache."""
+def _read_all(folder: ImageFolder, root: Path, split: Split, cached: bool) -> ImageDataset:
+    """Read all images of a split into memory, or take them from the cache."""
     shape, digest = (len(folder), *folder.image_shape), folder.digest()
-    cache, cached = ImageCache(root), None
-    if len(folder) >= MIN_IMAGES:
-        cached = cache.read_pixels(split, digest, shape)
-    if cached is not None:
-        images = torch.from_numpy(cached)
+    cache = ImageCache(root)
+    pixels = cache.read_pixels(split, digest, shape) if cached else None
+    if pixels is not None:
+        images = torch.from_numpy(pixels)
     else:
         images = torch.empty(shape, dtype=torch.uint8)
 
@@ -129,7 +128,7 @@ def _read_all(folder: ImageFolder, root: Path, split: Split) -> ImageDataset:
 
         with reading_threads() as pool:
             list(pool.map(read, range(len(folder))))
-        if len(folder) >= MIN_IMAGES:
+        if cached:
             cache.write_pixels(split, digest, images.numpy())
     return ImageDataset(folder.name, images, folder.labels, folder.classes, digest)
 

@@ -101,6 +101,8 @@ def compare(
             if source not in loaded:
                 loaded[source] = {split: load_split(source, split) for split in ("train", "test")}
             splits = loaded[source]
+            if given is not None:
+                _check_data(sampler, splits["train"])
             key = splits["train"].digest(), splits["test"].digest()
             if key not in references:
                 find = partial(
@@ -152,6 +154,19 @@ def _open_judge(
                 "same order, and the same image shape"
             ) from error
     return judge
+
+
+def _check_data(sampler: Sampler, train: ImageDataset | ImageFolder) -> None:
+    """Check that the data has the classes and the image shape of the generator, in this order.
+
+    A judge of this data would not fit the generator either, but a given judge is of other data.
+    """
+    if sampler.classes != train.classes or sampler.image_shape != train.image_shape:
+        raise MeasureError(
+            f"the generator draws {', '.join(sampler.classes[:5])}… of {sampler.image_shape} and "
+            f"{train.name} has {', '.join(train.classes[:5])}… of {train.image_shape}: give the "
+            "generator's training data with --data"
+        )
 
 
 def find_judge_of(

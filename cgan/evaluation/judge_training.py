@@ -1,7 +1,8 @@
 """Find the judge of a data set, or train it.
 
-A judge is trained once per data set, in a minute or two on a CPU, on the generator's training
-images. Its accuracy is measured on images that neither was trained on.
+A judge is trained once per data set, on the generator's training images. On a CPU that takes a
+minute or two, and for many or large photographs up to twenty. Its accuracy is measured on images
+that neither was trained on.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ class BudgetTimer:
 
 
 def describe_budget(config: Config, side: int, images_per_second: float) -> str:
-    """One sentence, such as "430 images/s on cpu: 5 minutes are about 130,000 images".
+    """One sentence, such as "430 images/s: 5 minutes are about 130,000 images".
 
     Args:
         config: the config of the run.
@@ -60,10 +60,9 @@ def describe_budget(config: Config, side: int, images_per_second: float) -> str:
         amount = f"{_minutes(config.minutes)} are about {_two_digits(images)} images"
     sentence = f"{images_per_second:,.0f} images/s: {amount}"
     if side > SMALL_SIDE and images < FEW_IMAGES:
-        more = (side / SMALL_SIDE) ** 2
         sentence += (
-            f", too few for {side}×{side}; with --size {SMALL_SIDE} about {more:.0f} times as many "
-            "take the same time"
+            f", too few for {side}×{side}; --size {SMALL_SIDE} is about {side / SMALL_SIDE:.1f} "
+            "times as fast"
         )
     return sentence
 

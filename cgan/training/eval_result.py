@@ -22,7 +22,8 @@ class EvalResult:
         least_diverse: the class with that spread.
         features: the feature network's name.
         background: mean value of background pixels, in [0, 1]; None if there are none.
-        copied: the share of copies of training images; None if it was not measured.
+        copied: the share of images that are closer to a training image than 99 % of the validation
+            images are (1 % is chance); None if it was not measured.
     """
 
     control: Control

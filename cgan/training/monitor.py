@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import cached_property
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from cgan.data import ImageDataset, ImageFolder, Split
 from cgan.errors import FileError
@@ -43,9 +45,13 @@ MIN_COLLAPSE_IMAGES = 20
 
 COPIED = 0.2
 """A higher share of copies of training images raises a warning."""
-COPY_QUERIES, MAX_COPIED_SET = 500, 10_000
-"""Generated images that are compared with all training images, if those are at most so many:
-larger sets are not copied in the budgets they get, and the comparison takes seconds."""
+COPY_QUERIES = 500
+"""Generated images that are compared with all training images,"""
+MAX_COPIED_VALUES = 10_000 * 3 * 32 * 32
+"""if those have at most this many values: larger sets take minutes to search."""
+MIN_COPY_IMAGES = 20
+"""Validation images that are needed. With n of them, ``COPIED`` of the images of a perfect
+generator are closer than all of them with a probability of 0.8ⁿ: 1 % for 20."""
 
 Load = Callable[[Split], ImageDataset | ImageFolder]
 
@@ -128,10 +134,16 @@ class Monitor:
             least_diverse,
             reference.network.name,
             float(drawn.ink.mean()) if reference.background.any() else None,
-            reference.copied_share(evenly_spaced(drawn.images, COPY_QUERIES))
-            if len(reference.train) <= MAX_COPIED_SET
-            else None,
+            self._copied_share(reference, drawn.images) if split == "validation" else None,
         )
+
+    def _copied_share(self, reference: Reference, images: Tensor) -> float | None:
+        """The share of copies; None if it cannot be told, or not quickly."""
+        train = reference.train
+        few = len(reference.held_out_data) < MIN_COPY_IMAGES
+        if few or len(train) * math.prod(train.image_shape) > MAX_COPIED_VALUES:
+            return None
+        return reference.copied_share(evenly_spaced(images, COPY_QUERIES))
 
     def is_best(self, result: EvalResult) -> bool:
         """Whether to keep this generator: no worse than the best so far, within the noise.
@@ -167,12 +179,13 @@ class Monitor:
                 f"{result.least_diverse} has collapsed: its images have only "
                 f"{result.diversity:.0%} of the real spread",
             )
-        if result.copied is not None and result.copied > COPIED:
+        # Early images are blurred, and a blurred image is close to many others.
+        if progress >= 0.5 and result.copied is not None and result.copied > COPIED:
             self._warn_once(
                 "copies",
                 f"{result.copied:.0%} of the images are closer to a training image than 99 % of "
-                "the validation images are: the generator may copy them; more images help, and "
-                "so does --set augment=auto",
+                "the validation images are: the generator may copy them; train it on more images "
+                'or with --set "augment=[mirror, translation, cutout]"',
             )
         if progress >= 0.5 and control.ignores_label:
             self._warn_once(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -106,15 +107,23 @@ def test_a_broken_file_stays_broken(pets: Path, decoded: list[Path]) -> None:
             read_train(pets)
 
 
-@pytest.mark.parametrize("content", [b"", b"no safetensors", None])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: b"",
+        lambda content: b"no safetensors",
+        lambda content: content[:200],
+        lambda content: content[:-9] + bytes([content[-9] ^ 1]) + content[-8:],
+    ],
+)
 def test_a_damaged_cache_is_written_anew(
-    content: bytes | None, pets: Path, decoded: list[Path], tmp_path: Path
+    damage: Callable[[bytes], bytes], pets: Path, decoded: list[Path], tmp_path: Path
 ) -> None:
     expected = read_train(pets)
     files = list((tmp_path / "cache" / "images").iterdir())
     assert len(files) == 2
     for file in files:
-        file.write_bytes(file.read_bytes()[:200] if content is None else content)
+        file.write_bytes(damage(file.read_bytes()))
     decoded.clear()
     assert torch.equal(read_train(pets).images, expected.images)
     assert len(decoded) == 40 + len(expected)

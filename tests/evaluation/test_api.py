@@ -13,6 +13,7 @@ from cgan.evaluation import api
 from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import find_judge
 from cgan.storage.paths import JUDGE_FILE, PACKAGED
+from tests.conftest import write_idx
 
 
 def test_memory_that_runs_out(small_run: cgan.Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,9 +106,12 @@ def test_the_judges_accuracy_is_that_on_the_present_test_images(
     assert report.control.judge_pictures == 385
 
 
-def test_a_given_judge(small_run: cgan.Run, tmp_path: Path) -> None:
+def test_a_given_judge(
+    small_run: cgan.Run, tmp_path: Path, pets: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It replaces the judge of the data, and must know the generator's classes and shape."""
     judge = Judge.load(PACKAGED / "digits" / JUDGE_FILE)
+    monkeypatch.setenv("CGAN_DATA", str(write_idx(tmp_path / "data", "MNIST")))
     judge.network.head.weight.data.neg_()
     judge.header = replace(judge.header, digest="1" * 64, data="more digits")
     judge.save(tmp_path / "own.safetensors")
@@ -120,5 +124,8 @@ def test_a_given_judge(small_run: cgan.Run, tmp_path: Path) -> None:
     judge.save(tmp_path / "letters.safetensors")
     with pytest.raises(MeasureError, match="letters.safetensors does not fit"):
         cgan.evaluate(small_run.folder, per_class=20, judge=tmp_path / "letters.safetensors")
+    for data in (pets, "mnist"):  # other classes; another shape
+        with pytest.raises(MeasureError, match="give the generator's training data with --data"):
+            cgan.evaluate(small_run.folder, data=str(data), judge=tmp_path / "own.safetensors")
     with pytest.raises(FileError, match="no.safetensors"):
         cgan.evaluate(small_run.folder, judge=tmp_path / "no.safetensors")

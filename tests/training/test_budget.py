@@ -31,7 +31,7 @@ def test_minutes_and_images() -> None:
 def test_too_few_for_large_images() -> None:
     assert describe_budget(Config(minutes=4), 64, 90.0) == (
         "90 images/s: 4 minutes are about 22,000 images, too few for 64×64; "
-        "with --size 32 about 4 times as many take the same time"
+        "--size 32 is about 2.0 times as fast"
     )
     assert "too few" not in describe_budget(Config(minutes=4), 32, 90.0)
     assert "too few" not in describe_budget(Config(minutes=12), 64, 90.0)

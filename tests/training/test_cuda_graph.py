@@ -100,10 +100,11 @@ def taped(tapes: list[Tape], steps: list[TrainStep]) -> Callable[..., Callable[[
             "model.conditional": True,
             "augment": "mirror,colour,translation,cutout",
         },
+        {"model.backbone": "resnet", "model.width": 8, "penalty.final_fraction": 0.1},
     ],
 )
 def test_a_captured_step_equals_the_plain_step(changes: dict[str, object]) -> None:
-    """Learning rate, decay, z and images change at every step, so a baked-in value would show."""
+    """Learning rate, γ, decay, z and images change at every step: a baked-in value would show."""
     count = 30
     plain, loader = step_of(None, **changes)
     batches, expected = loader.batches(), []

@@ -92,6 +92,13 @@ def test_faults_are_told_once(
     assert len(told) == 1
 
 
+def test_blurred_images_of_an_early_generator_are_no_copies(
+    fresh: Monitor, caplog: pytest.LogCaptureFixture
+) -> None:
+    fresh.warn(result(copied=0.35), Path("run"), 0.49)
+    assert fresh.warned == set()
+
+
 def test_a_run_is_watched_and_its_best_generator_kept(tmp_path: Path) -> None:
     config = load_config(
         "digits-mlp",
