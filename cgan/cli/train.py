@@ -38,7 +38,7 @@ SkipBrokenOption = Annotated[
     bool | None,
     typer.Option("--skip-broken", help="Skip images that cannot be read."),
 ]
-ModelOption = Annotated[str | None, typer.Option(help="mlp or dcgan.")]
+ModelOption = Annotated[str | None, typer.Option(help="mlp, dcgan or resnet.")]
 LossOption = Annotated[
     str | None, typer.Option(help="nonsaturating, least_squares, hinge or relativistic.")
 ]

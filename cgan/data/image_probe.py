@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +13,8 @@ from cgan.data.image_file import file_digest, open_image, reading_threads
 from cgan.errors import DataError
 from cgan.runtime.progress import CountProgress
 from cgan.runtime.rank import rank_and_world_size
+
+logger = logging.getLogger("cgan")
 
 
 class Probe(NamedTuple):
@@ -34,7 +37,9 @@ def probe_files(root: Path, paths: list[Path]) -> list[Probe | str]:
     known = cache.read_facts() if large else {}
     found: list[Probe | str | None] = [_look_up(path, known) for path in paths]
     missing = [index for index, probe in enumerate(found) if probe is None]
-    shows = len(missing) >= MIN_IMAGES and rank_and_world_size()[0] == 0
+    # The command line logs at INFO, and a library call by default does not.
+    asked = logger.isEnabledFor(logging.INFO) and rank_and_world_size()[0] == 0
+    shows = asked and len(missing) >= MIN_IMAGES
     with reading_threads() as pool, CountProgress(len(missing), shows) as shown:
         for index, probe in zip(
             missing, pool.map(_probe, [paths[index] for index in missing]), strict=True

@@ -144,7 +144,8 @@ def _open_judge(
     """The judge that the caller gives, after checking that it fits the generators."""
     if path is None:
         return None
-    judge = Judge.load(Path(path)).to(device)
+    file = Path(path)
+    judge = Judge.load(file / JUDGE_FILE if file.is_dir() else file).to(device)
     for sampler in samplers:
         try:
             check_judge(sampler, judge)

@@ -4,6 +4,7 @@ Every backbone follows this contract:
 
     G = Generator(image_shape, num_classes, latent_dim, width, label)
     G(z, y)   z (B, latent_dim) float, y (B,) int64  ->  images (B, C, H, W) in [-1, 1]
+                (resnet: in evaluation mode; in training mode nothing limits them)
     D = Discriminator(image_shape, num_classes, width, label, dropout)
     D(x, y)   x (B, C, H, W) in [-1, 1], y (B,) int64  ->  logits (B,)
 
