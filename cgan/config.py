@@ -235,4 +235,4 @@ RESUMABLE_CHANGES = frozenset(
     | {"log_every_images", "sample_every_images", "eval_every_images"}
     | {"save_every_seconds", "compile"}
 )
-"""Keys that may change when a run is resumed. A new budget changes the learning-rate schedule."""
+"""Keys that may change when a run is resumed. A new budget changes the schedules of lr and γ."""

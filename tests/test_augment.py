@@ -216,7 +216,7 @@ def test_d_sees_augmented_images_only_and_g_draws_whole_ones(update: str) -> Non
     dataset = photographs()
     state = TrainState(load_config("folder-dcgan", changes), dataset, torch.device("cpu"))
     step = TrainStep(state)
-    torch.nn.init.constant_(state.generator.up[-1].bias, 0.3)  # no pixel of G is exactly 0
+    torch.nn.init.constant_(state.generator.up[-1].conv.bias, 0.3)  # no pixel of G is exactly 0
     into_D, from_G = [], []
     state.discriminator.register_forward_pre_hook(lambda _, args: into_D.append(args[0].detach()))
     state.generator.register_forward_hook(lambda *args: from_G.append(args[2].detach()))

@@ -169,7 +169,7 @@ def test_a_convolutional_run_on_colour_goes_on_bit_for_bit(
         monkeypatch.setattr("cgan.data.load.free_memory", lambda: 0)
     changes = {
         "data.source": str(pets), "control_per_class": 0, "model.width": 4, "device": "cpu",
-        "lr_final_fraction": 1.0,
+        "lr_final_fraction": 1.0, "penalty.final_fraction": 1.0,
     }  # fmt: skip
     short, long = (load_config("folder-dcgan", {**changes, "images": n}) for n in (640, 1_280))
     whole = cgan.train(long, tmp_path / "a")
