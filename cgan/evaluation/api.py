@@ -101,8 +101,7 @@ def compare(
             if source not in loaded:
                 loaded[source] = {split: load_split(source, split) for split in ("train", "test")}
             splits = loaded[source]
-            if given is not None:
-                _check_data(sampler, splits["train"])
+            _check_data(sampler, splits["train"], given)
             key = splits["train"].digest(), splits["test"].digest()
             if key not in references:
                 find = partial(
@@ -157,11 +156,13 @@ def _open_judge(
     return judge
 
 
-def _check_data(sampler: Sampler, train: ImageDataset | ImageFolder) -> None:
-    """Check that the data has the classes and the image shape of the generator, in this order.
+def _check_data(sampler: Sampler, train: ImageDataset | ImageFolder, given: Judge | None) -> None:
+    """Beside a given judge, check that the data fits the generator, in classes and shape.
 
-    A judge of this data would not fit the generator either, but a given judge is of other data.
+    Without one, the judge is of this data, and it is checked.
     """
+    if given is None:
+        return
     if sampler.classes != train.classes or sampler.image_shape != train.image_shape:
         raise MeasureError(
             f"the generator draws {', '.join(sampler.classes[:5])}… of {sampler.image_shape} and "
