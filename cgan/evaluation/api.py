@@ -15,7 +15,7 @@ from cgan.config import DataConfig
 from cgan.data import TEST_SET, ImageDataset, ImageFolder, Split, describe_split, load_split
 from cgan.errors import MeasureError
 from cgan.evaluation.builder import build_report
-from cgan.evaluation.control import check_judge
+from cgan.evaluation.control import check_fit, check_judge
 from cgan.evaluation.data_source import data_config_of, run_config
 from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import find_judge
@@ -157,18 +157,9 @@ def _open_judge(
 
 
 def _check_data(sampler: Sampler, train: ImageDataset | ImageFolder, given: Judge | None) -> None:
-    """Beside a given judge, check that the data fits the generator, in classes and shape.
-
-    Without one, the judge is of this data, and it is checked.
-    """
-    if given is None:
-        return
-    if sampler.classes != train.classes or sampler.image_shape != train.image_shape:
-        raise MeasureError(
-            f"the generator draws {', '.join(sampler.classes[:5])}… of {sampler.image_shape} and "
-            f"{train.name} has {', '.join(train.classes[:5])}… of {train.image_shape}: give the "
-            "generator's training data with --data"
-        )
+    """Check that the data fits the generator. Without a given judge, its own judge is checked."""
+    if given is not None:
+        check_fit(sampler, f"{train.name} has", train.classes, train.image_shape)
 
 
 def find_judge_of(

@@ -140,10 +140,24 @@ def check_judge(sampler: Sampler, judge: Judge) -> None:
     Raises:
         MeasureError: it has other classes, or another image shape.
     """
-    if judge.classes != sampler.classes or judge.header.image_shape != sampler.image_shape:
+    check_fit(sampler, "the judge knows", judge.classes, judge.header.image_shape)
+
+
+def check_fit(
+    sampler: Sampler, subject: str, classes: tuple[str, ...], image_shape: tuple[int, ...]
+) -> None:
+    """Raise ``MeasureError`` unless classes, in this order, and shape are the generator's.
+
+    Args:
+        sampler: the generator.
+        subject: what has them, with a verb, for the message: "the judge knows".
+        classes: the class names.
+        image_shape: (C, H, W).
+    """
+    if classes != sampler.classes or image_shape != sampler.image_shape:
         raise MeasureError(
             f"the generator draws {', '.join(sampler.classes[:5])}… of {sampler.image_shape} and "
-            f"the judge knows {', '.join(judge.classes[:5])}… of {judge.header.image_shape}: "
+            f"{subject} {', '.join(classes[:5])}… of {image_shape}: "
             "give the generator's training data with --data"
         )
 

@@ -20,8 +20,8 @@ from cgan.training.step import Autocast, TrainStep
 from cgan.updates import NO_PENALTY, UPDATES, Losses, PenaltyWeights, Players
 
 
-def test_lazy_penalties_are_multiplied_by_their_interval(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every 4th step, 4 times as strong, starting with the first."""
+def record_weights(monkeypatch: pytest.MonkeyPatch) -> list[PenaltyWeights]:
+    """A list to which each step of ``alternating`` appends its penalty weights."""
     seen: list[PenaltyWeights] = []
     plain = UPDATES["alternating"]
 
@@ -31,6 +31,12 @@ def test_lazy_penalties_are_multiplied_by_their_interval(monkeypatch: pytest.Mon
         return plain(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setitem(UPDATES, "alternating", record)
+    return seen
+
+
+def test_lazy_penalties_are_multiplied_by_their_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every 4th step, 4 times as strong, starting with the first."""
+    seen = record_weights(monkeypatch)
     digits = cgan.load_pictures("digits")
     config = load_config(
         "digits-mlp",
@@ -55,15 +61,7 @@ def test_learning_rate_is_a_cosine() -> None:
 
 
 def test_penalties_fall_to_a_fraction_along_a_cosine(monkeypatch: pytest.MonkeyPatch) -> None:
-    scales: list[object] = []
-    plain = UPDATES["alternating"]
-
-    def record(*arguments: object) -> Losses:
-        assert isinstance(arguments[5], PenaltyWeights)
-        scales.append(arguments[5].scale)
-        return plain(*arguments)  # type: ignore[arg-type]
-
-    monkeypatch.setitem(UPDATES, "alternating", record)
+    seen = record_weights(monkeypatch)
     digits = cgan.load_pictures("digits")
     changes = {"penalty.r1": 0.5, "penalty.final_fraction": 0.2, "images": 256, "device": "cpu"}
     config = load_config("digits-mlp", {**changes, "penalty.lazy_interval": 1})
@@ -72,7 +70,9 @@ def test_penalties_fall_to_a_fraction_along_a_cosine(monkeypatch: pytest.MonkeyP
     for _ in range(4):
         step(*next(batches))
     half = math.sqrt(0.5)
-    assert scales == pytest.approx([1.0, 0.2 + 0.4 * (1 + half), 0.6, 0.2 + 0.4 * (1 - half)])
+    assert [weights.scale for weights in seen] == pytest.approx(
+        [1.0, 0.2 + 0.4 * (1 + half), 0.6, 0.2 + 0.4 * (1 - half)]
+    )
     assert penalty_scale(config, 1.0) == pytest.approx(0.2)
 
 
