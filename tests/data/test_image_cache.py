@@ -148,3 +148,28 @@ def test_an_unwritable_cache_is_no_error(
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CGAN_CACHE", str(tmp_path / "file"))
     assert len(read_train(pets))
+
+
+def test_without_memory_for_two_copies_only_the_facts_are_cached(
+    pets: Path, decoded: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_cache, "free_memory", lambda: 1_000)
+    read_train(pets)
+    (facts,) = (tmp_path / "cache" / "images").iterdir()
+    assert facts.name.endswith("-facts.safetensors")
+
+
+@pytest.mark.parametrize(("level", "shown"), [("INFO", True), ("WARNING", False)])
+def test_only_the_command_line_shows_progress(
+    level: str,
+    shown: bool,
+    pets: Path,
+    decoded: list[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(level, "cgan")
+    monkeypatch.setattr("cgan.runtime.progress.LINE_SECONDS", 0.0)
+    read_train(pets)
+    assert ("40 of 40 images" in capsys.readouterr().err) == shown

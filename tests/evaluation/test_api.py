@@ -120,6 +120,10 @@ def test_a_given_judge(
     assert report.control.judge_accuracy is not None
     assert report.control.judge_accuracy < 0.1  # of the real test images, whatever its header says
     assert any("was not trained on the training images" in line for line in report.warnings)
+    (tmp_path / "run").mkdir()
+    judge.save(tmp_path / "run" / JUDGE_FILE)
+    again = cgan.evaluate(small_run.folder, per_class=20, judge=tmp_path / "run")
+    assert again.control.judge_digest == judge.weights_digest
     judge.header = replace(judge.header, classes=tuple("abcdefghij"))
     judge.save(tmp_path / "letters.safetensors")
     with pytest.raises(MeasureError, match="letters.safetensors does not fit"):

@@ -19,6 +19,7 @@ from cgan.sampling.sampler import Sampler
 from cgan.storage.checkpoint import GENERATOR, read_header
 from cgan.storage.metrics import read_metrics
 from cgan.storage.paths import BEST_FILE, JUDGE_FILE, PACKAGED
+from cgan.training import monitor as monitor_module
 from cgan.training.eval_result import EvalResult
 from cgan.training.monitor import EVAL_SEED, Monitor
 from cgan.training.step import TrainStep
@@ -97,6 +98,22 @@ def test_blurred_images_of_an_early_generator_are_no_copies(
 ) -> None:
     fresh.warn(result(copied=0.35), Path("run"), 0.49)
     assert fresh.warned == set()
+
+
+def test_copies_are_searched_among_enough_images_and_not_for_minutes(
+    fresh: Monitor, small_run: cgan.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler = cgan.load(small_run.folder)
+    assert fresh.evaluate(sampler).copied is not None
+    assert fresh.evaluate_on_test(sampler, 2).copied is None
+    values = len(fresh.validation.train) * 64
+    for name, value in (
+        ("MAX_COPIED_VALUES", values - 1),
+        ("MIN_COPY_IMAGES", len(fresh.validation.held_out_data) + 1),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(monitor_module, name, value)
+            assert fresh.evaluate(sampler).copied is None
 
 
 def test_a_run_is_watched_and_its_best_generator_kept(tmp_path: Path) -> None:
