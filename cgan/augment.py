@@ -14,6 +14,7 @@ To add an augmentation: write its function and add one line to ``AUGMENTATIONS``
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -37,6 +38,31 @@ def colour(images: Tensor, u: Tensor) -> Tensor:
     images = torch.lerp(grey, images, 2 * saturation)
     mean = images.mean((1, 2, 3), keepdim=True)
     return torch.lerp(mean, images, contrast + 0.5)
+
+
+def hue(images: Tensor, u: Tensor) -> Tensor:
+    """Rotate the colours of half of the images about the grey axis: Karras et al. 2020 (ADA),
+    appendix B.
+
+    The other half keeps its colours, so D still learns the right ones (section 2.2 of the paper: an
+    augmentation does not leak if it is left out often enough). Grey images stay as they are.
+
+    Args:
+        images: (B, C, H, W), C = 1 or 3.
+        u: (B, 2). An image with u₀ < ½ is rotated by u₁ of a full turn; at ⅓, red becomes green.
+    """
+    batch, channels, height, width = images.shape
+    if channels == 1:
+        return images
+    angle = 2 * math.pi * u[:, 1] * (u[:, 0] < 0.5)
+    # Rodrigues' formula for the axis (1, 1, 1) / √3.
+    cosine, sine = angle.cos().view(-1, 1, 1), angle.sin().view(-1, 1, 1)
+    eye = torch.eye(3, device=u.device)  # made on the device: a CUDA graph cannot copy to it
+    cross = (eye.roll(1, 0) - eye.roll(-1, 0)) / math.sqrt(3)
+    rotation = cosine * eye + sine * cross + (1 - cosine) / 3
+    # A product over the last dimension keeps the images channels-last.
+    pixels = images.permute(0, 2, 3, 1).flatten(1, 2) @ rotation.mT.to(images.dtype)
+    return pixels.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
 def translation(images: Tensor, u: Tensor) -> Tensor:
@@ -112,6 +138,7 @@ class Augmentation(NamedTuple):
 AUGMENTATIONS = {
     "mirror": Augmentation(mirror, 1),
     "colour": Augmentation(colour, 3),
+    "hue": Augmentation(hue, 2),
     "translation": Augmentation(translation, 2),
     "cutout": Augmentation(cutout, 2),
 }

@@ -24,7 +24,7 @@ LastLayer = Literal["transposed", "resize"]
 DiscriminatorLabel = Literal["concat", "projection", "auxiliary", "projection+auxiliary"]
 LossName = Literal["nonsaturating", "least_squares", "hinge", "relativistic"]
 UpdateName = Literal["alternating", "shared"]
-AugmentationName = Literal["auto", "mirror", "colour", "translation", "cutout"]
+AugmentationName = Literal["auto", "mirror", "colour", "hue", "translation", "cutout"]
 
 DATA_NAMES = ("digits", "mnist", "fashion-mnist", "kmnist", "cifar10")
 """The named data sets. Any other source is a folder."""

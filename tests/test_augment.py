@@ -18,6 +18,7 @@ from cgan.augment import (
     choose_augmentations,
     colour,
     cutout,
+    hue,
     mirror,
     translation,
 )
@@ -67,6 +68,21 @@ def test_colour() -> None:
     flat = colour(images, torch.tensor([[0.5, 0.5, 0.0]]))  # the mean is 0.2
     expected = torch.tensor([[0.4, 0.2], [0.1, 0.2], [0.1, 0.2]]).view(1, 3, 1, 2)
     assert torch.allclose(flat, expected)
+
+
+def test_hue() -> None:
+    """A third of a turn makes red green, half a turn of pure red is (−⅓, ⅔, ⅔); grey stays."""
+    red = torch.tensor([0.9, 0.0, 0.0]).view(1, 3, 1, 1)
+    images = torch.cat([red, torch.full((1, 3, 1, 1), 0.4)], dim=3).expand(4, 3, 1, 2)
+    turned = hue(images, torch.tensor([[0.0, 1 / 3], [0.49, 0.5], [0.5, 0.5], [0.0, 0.0]]))
+    expected = torch.tensor([[0.0, 0.9, 0.0], [-0.3, 0.6, 0.6], [0.9, 0.0, 0.0], [0.9, 0.0, 0.0]])
+    assert torch.allclose(turned[..., 0, 0], expected, atol=1e-6)
+    assert torch.equal(turned[2:], images[2:])  # exactly
+    assert torch.allclose(turned[..., 1], torch.full((4, 3, 1), 0.4))
+    grey = torch.rand(2, 1, 4, 4)
+    assert hue(grey, torch.tensor([[0.0, 0.3], [0.0, 0.6]])) is grey
+    memory = torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    assert hue(memory, torch.rand(2, 2)).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_translation_moves_by_an_eighth_of_the_side() -> None:

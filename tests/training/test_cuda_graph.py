@@ -98,7 +98,7 @@ def taped(tapes: list[Tape], steps: list[TrainStep]) -> Callable[..., Callable[[
             "model.backbone": "dcgan",
             "model.generator_label": "cbn",
             "model.conditional": True,
-            "augment": "mirror,colour,translation,cutout",
+            "augment": "mirror,colour,hue,translation,cutout",
         },
         {"model.backbone": "resnet", "model.width": 8, "penalty.final_fraction": 0.1},
     ],
