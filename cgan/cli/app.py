@@ -59,13 +59,24 @@ def _printable_errors() -> Iterator[None]:
 
 
 class _MessageHandler(logging.Handler):
-    """Prints the library's log messages on stderr."""
+    """Prints the library's log messages on stderr, each one once.
+
+    A folder, for example, is scanned once per split, with the same message.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.printed: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message in self.printed:
+            return
+        self.printed.add(message)
         if record.levelno >= logging.WARNING:
-            messages.print(f"warning: {record.getMessage()}", style="yellow")
+            messages.print(f"warning: {message}", style="yellow")
         else:
-            messages.print(record.getMessage())
+            messages.print(message)
 
 
 app = typer.Typer(

@@ -339,6 +339,7 @@ def test_evaluate_needs_to_know_the_data(
     refused(shell("evaluate", alone), "give its location with --data")
     found = shell("evaluate", alone, "--data", "moved", "--per-class", 10, "--json")
     assert found.exit_code == 0, found.output
+    assert found.stderr.count("resized to") == 1  # although two splits were read
     refused(shell("evaluate", small_run.folder, "--data", pets), "the judge knows cat, dog")
 
 
