@@ -38,6 +38,9 @@ def speed(
         typer.Argument(help="Configs, or config@batch [mnist-mlp mnist-dcgan digits-mlp]."),
     ] = None,
     data_dir: Annotated[str | None, typer.Option(help="Folder of MNIST [$CGAN_DATA].")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A folder of images for all configs, such as folder-dcgan.")
+    ] = None,
     minutes: Annotated[
         float, typer.Option(help="Budget for time to control accuracy, in minutes; 0 skips it.")
     ] = 1.0,
@@ -48,7 +51,7 @@ def speed(
     from benchmarks.speed import measure, to_json, to_table
 
     names = configs or ["mnist-mlp", "mnist-dcgan", "digits-mlp"]
-    results = {"machine": machine(), **measure(names, data_dir, minutes, seconds)}
+    results = {"machine": machine(), **measure(names, data_dir, minutes, seconds, data)}
     out.mkdir(parents=True, exist_ok=True)
     (out / f"performance-{results['device'].partition(':')[0]}.json").write_text(to_json(results))
     print(to_table(results, machine()))

@@ -111,11 +111,14 @@ def by_hand(config: cgan.Config, image_shape: tuple[int, int, int], classes: int
 class Bench:
     """One config on one device."""
 
-    def __init__(self, named: str, device: torch.device, data_dir: str | None) -> None:
+    def __init__(
+        self, named: str, device: torch.device, data_dir: str | None, folder: Path | None
+    ) -> None:
         self.named, (name, _, batch) = named, named.partition("@")
         changes: dict[str, object] = {"control_per_class": 0, "eval_every_images": 0}
         changes |= {"device": str(device)} | ({"batch_size": int(batch)} if batch else {})
         changes |= {"data.data_dir": data_dir} if data_dir else {}
+        changes |= {"data.source": str(folder)} if folder else {}
         self.config, self.device = cgan.load_config(name, changes), device
         self.pictures = load_split(self.config.data, "train")
         side = 8192 if device.type == "cuda" else 1024
@@ -301,14 +304,19 @@ def starting(repeats: int = 5) -> dict[str, Spread]:
 
 
 def measure(
-    configs: list[str], data_dir: str | None, minutes: float, seconds: float
+    configs: list[str],
+    data_dir: str | None,
+    minutes: float,
+    seconds: float,
+    folder: Path | None = None,
 ) -> dict[str, Any]:
-    """All measurements for each config, on CUDA if available."""
+    """All measurements for each config, on CUDA if available; of a folder, without control."""
+    minutes = 0 if folder else minutes
     device = find_device()
     results: dict[str, Any] = {}
     with configure_backends(device):
         for named in configs:
-            bench = Bench(named, device, data_dir)
+            bench = Bench(named, device, data_dir, folder)
             print(f"{named} on {device}", file=sys.stderr, flush=True)
             steps = bench.steps()
             every = int(steps["bare_images_per_s"].median * 60 * minutes / LOOKS)

@@ -147,7 +147,7 @@ AUGMENTATIONS = {
 DIGIT_NAMES = frozenset(
     ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 )
-PHOTO_AUGMENTATIONS = frozenset({"mirror", "translation"})
+PHOTO_AUGMENTATIONS = frozenset({"mirror", "hue", "translation"})
 """The augmentations of colour photographs. Cutout measures worse: docs/recipes.md."""
 
 

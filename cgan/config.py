@@ -181,7 +181,7 @@ class Config(Section):
     update: UpdateName = "alternating"
     augment: Annotated[tuple[AugmentationName, ...], BeforeValidator(parse_names)] = ()
     """Augmentations of the images that D sees; ``mirror`` applies to the real images only.
-    ``auto`` is mirror and translation for colour images, unless the classes are digits or
+    ``auto`` is mirror, hue and translation for colour images, unless the classes are digits or
     letters."""
 
     images: Annotated[Count, Field(ge=1)] | None = None

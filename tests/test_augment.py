@@ -203,6 +203,7 @@ def test_what_auto_chooses() -> None:
     sorted_photo = [name for name in AUGMENTATIONS if name in PHOTO_AUGMENTATIONS]
     assert choose_augmentations(["auto"], ["cat", "dog"], photos) == (
         "mirror",
+        "hue",
         "translation",
     )
     assert choose_augmentations(["auto"], ["cat", "dog"], (1, 32, 32)) == ()
@@ -212,12 +213,14 @@ def test_what_auto_chooses() -> None:
     assert choose_augmentations(["auto"], ["猫", "犬"], photos) == tuple(sorted_photo)
     assert choose_augmentations(["auto"], ["b", "bee"], photos) == (
         "mirror",
+        "hue",
         "translation",
     )
     assert choose_augmentations(("colour",), ["0", "1"], (1, 8, 8)) == ("colour",)
     assert choose_augmentations(["auto", "colour"], ["cat"], photos) == (
         "mirror",
         "colour",
+        "hue",
         "translation",
     )
     assert choose_augmentations((), ["cat", "dog"], photos) == ()
@@ -305,7 +308,7 @@ def test_auto_in_a_run(caplog: pytest.LogCaptureFixture, pets: Path, tmp_path: P
                "augment": "auto", "images": 64}  # fmt: skip
     caplog.set_level("INFO", "cgan")
     cgan.train(load_config("folder-dcgan", changes), tmp_path / "a")
-    assert "augmentation: mirror, translation" in caplog.text
+    assert "augmentation: mirror, hue, translation" in caplog.text
     caplog.clear()
     cgan.train(load_config("digits-mlp", {"images": 64, "augment": "auto", "control_per_class": 0,
                                           "device": "cpu"}), tmp_path / "b")  # fmt: skip

@@ -185,7 +185,7 @@ class Monitor:
                 "copies",
                 f"{result.copied:.0%} of the images are closer to a training image than 99 % of "
                 "the validation images are: the generator may copy them; train it on more images "
-                'or with --set "augment=[mirror, translation, cutout]"',
+                'or with --set "augment=[mirror, hue, translation, cutout]"',
             )
         if progress >= 0.5 and control.ignores_label:
             self._warn_once(
