@@ -60,6 +60,7 @@ def relativistic(gamma: float, final_fraction: float = 1.0) -> dict[str, object]
 B16 = {**AUGMENTED, "batch_size": 16}
 NO_CUTOUT = {"augment": "mirror,translation"}
 AUX02 = {**B16, **NO_CUTOUT, "aux_weight": 0.2, "ema_half_life_images": "20k"}
+HUE = {"augment": "mirror,hue,translation"}
 RESIZE = {"model.last_layer": "resize"}
 RECIPES: dict[str, dict[str, object]] = {
     "before": {},
@@ -79,6 +80,10 @@ RECIPES: dict[str, dict[str, object]] = {
     "aux02-g002-resize": {**AUX02, **relativistic(0.02), **RESIZE},
     "aux02-g005-resize": {**AUX02, **relativistic(0.05), **RESIZE},
     "aux02-g01-final03-resize": {**AUX02, **relativistic(0.1, 0.3), **RESIZE},
+    "aux02-g01-final03-resize-hue": {**AUX02, **relativistic(0.1, 0.3), **RESIZE, **HUE},
+    "aux02-ns-g01-final03-resize": {
+        **AUX02, **RESIZE, "penalty.r1": 0.1, "penalty.final_fraction": 0.3,
+    },
     "b16-rel-g002-lr4": {**B16, **relativistic(0.02), "lr": 4e-3},
     "b16-rel-g005-cbn": {**B16, **relativistic(0.05), **CBN},
     "b16-rel-g005-cbn-lr1": {**B16, **relativistic(0.05), **CBN, "lr": 1e-3},

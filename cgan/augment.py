@@ -7,7 +7,8 @@ draws mirrored images too.
 
 Each function takes images (B, C, H, W) in [-1, 1] and uniform random numbers ``u`` in [0, 1), one
 row per image, and returns augmented images of the same shape. It is differentiable twice, as the
-gradient penalties require. The ranges are those of the paper's code.
+gradient penalties require. The ranges are those of the paper's code; ``hue`` is of Karras et al. 2020
+(ADA).
 
 To add an augmentation: write its function and add one line to ``AUGMENTATIONS``.
 """
@@ -148,7 +149,7 @@ DIGIT_NAMES = frozenset(
     ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 )
 PHOTO_AUGMENTATIONS = frozenset({"mirror", "hue", "translation"})
-"""The augmentations of colour photographs. Cutout measures worse: docs/recipes.md."""
+"""The augmentations of colour photographs. Cutout and colour measure worse: docs/recipes.md."""
 
 
 def choose_augmentations(
