@@ -7,8 +7,8 @@ draws mirrored images too.
 
 Each function takes images (B, C, H, W) in [-1, 1] and uniform random numbers ``u`` in [0, 1), one
 row per image, and returns augmented images of the same shape. It is differentiable twice, as the
-gradient penalties require. The ranges are those of the paper's code; ``hue`` is of Karras et al. 2020
-(ADA).
+gradient penalties require. The ranges are those of the paper's code; ``hue`` is that of ADA (Karras
+et al. 2020).
 
 To add an augmentation: write its function and add one line to ``AUGMENTATIONS``.
 """
