@@ -98,7 +98,7 @@ def read_all(folder: Path) -> ImageDataset:
     return ImageDataset(folder.name, images, scanned.labels, scanned.classes, scanned.digest())
 
 
-def find_judge(cifar: Path, path: Path) -> tuple[Judge, ImageDataset]:
+def load_cifar_judge(cifar: Path, path: Path) -> tuple[Judge, ImageDataset]:
     """The judge of ``cifar/train``, trained unless the file exists, and ``cifar/test``."""
     test = read_all(cifar / "test")
     if not path.exists():
@@ -108,8 +108,9 @@ def find_judge(cifar: Path, path: Path) -> tuple[Judge, ImageDataset]:
 
 
 def train(data: Path, images: str, changes: dict[str, object], folder: Path) -> None:
-    """Train one run on the CPU, unless its folder exists, without looks at any judge."""
+    """Train one run on the CPU without evaluations, or resume it. A finished run stays as it is."""
     if folder.exists():
+        subprocess.run(["cgan", "train", "--resume", "--out", str(folder)], check=True)
         return
     settings = {
         **BEFORE, "eval_every_images": 0, "control_per_class": 0, "device": "cpu", **changes,
@@ -145,13 +146,14 @@ def run(
     names: list[str], data: Path, cifar: Path, images: str, judge_path: Path, out: Path
 ) -> None:
     """Train and measure recipes, one after another, and print a row of each."""
-    judge, test = find_judge(cifar, judge_path)
+    judge, test = load_cifar_judge(cifar, judge_path)
     print("| recipe | images | s | control | worst | FID | intra-FID | least spread | copied |")
     print("|---|--:|--:|--:|--:|--:|--:|--:|--:|")
     for name in names:
-        train(data, images, RECIPES[name], out / name)
-        row = measure(out / name, judge, test)
-        (out / name / "measured.json").write_text(json.dumps(row, indent=1))
+        folder = out / f"{name}-{images}"
+        train(data, images, RECIPES[name], folder)
+        row = measure(folder, judge, test)
+        (folder / "measured.json").write_text(json.dumps(row, indent=1))
         print(
             f"| {name} | {row['images']:,} | {row['seconds']:.0f} | {row['control']:.1%} | "
             f"{row['worst']:.1%} | {row['fid']:.2f} | {row['intra_fid']:.2f} | "

@@ -84,8 +84,7 @@ def translation(images: Tensor, u: Tensor) -> Tensor:
     # One index_select keeps the images channels-last, which is fastest on a CPU.
     flat = images.permute(0, 2, 3, 1).flatten(0, 2)
     moved = flat.index_select(0, (first + pixels).flatten()).view(batch, height, width, -1)
-    moved = (moved * inside.unsqueeze(3)).permute(0, 3, 1, 2)
-    return moved.contiguous() if images.device.type == "mps" else moved
+    return (moved * inside.unsqueeze(3)).permute(0, 3, 1, 2)
 
 
 def _source_index(u: Tensor, side: int) -> Tensor:
@@ -158,8 +157,7 @@ def choose_augmentations(
     """The names in the order of ``AUGMENTATIONS``, and what fits the data in place of ``auto``.
 
     ``auto`` is ``PHOTO_AUGMENTATIONS`` for colour images. It is nothing for grey ones, and nothing
-    if all classes are named like digits or letters, because a mirrored letter is another letter or
-    none, and a part of a digit may be another digit.
+    if all classes are named like characters, because a mirrored letter is another letter or none.
 
     Args:
         names: ``auto`` and keys of ``AUGMENTATIONS``.
@@ -173,14 +171,18 @@ def choose_augmentations(
 
 
 def shows_photographs(classes: Iterable[str], image_shape: tuple[int, ...]) -> bool:
-    """Whether images are in colour and some class is not named like a digit or a letter."""
-    return image_shape[0] > 1 and not all(map(names_glyph, classes))
+    """Whether images are in colour and some class is not named like a character."""
+    return image_shape[0] > 1 and not all(map(is_character_name, classes))
 
 
-def names_glyph(class_name: str) -> bool:
-    """Whether a class is named like a number, a digit or a letter of a Western alphabet."""
+def is_character_name(class_name: str) -> bool:
+    """Whether a class is named like one digit or one letter of a Western alphabet.
+
+    A number of two digits is none: folders ``0`` to ``101`` are usually numbered classes.
+    """
     is_letter = len(class_name) == 1 and class_name.isalpha() and class_name < "\u0600"
-    return is_letter or class_name.isdecimal() or class_name.lower() in DIGIT_NAMES
+    is_digit = len(class_name) == 1 and class_name.isdecimal()
+    return is_letter or is_digit or class_name.lower() in DIGIT_NAMES
 
 
 class Augment(nn.Module):
@@ -216,7 +218,8 @@ class Augment(nn.Module):
         u = torch.rand(shape, device=images.device).chunk(self.world_size)[self.rank]
         for augmentation, columns in zip(self.augmentations, u.split(widths, dim=1), strict=True):
             images = augmentation.function(images, columns)
-        return images
+        # MPS: see ``cgan.runtime.device.to_device``.
+        return images.contiguous() if images.device.type == "mps" else images
 
 
 class AugmentedDiscriminator(nn.Module):

@@ -148,7 +148,7 @@ class ModelConfig(Section):
     null is the backbone's default."""
     last_layer: LastLayer = "transposed"
     """Last layer of the dcgan's generator: a transposed convolution, or bilinear resizing and a
-    convolution, which draws no checkerboards. Other backbones have no such layer."""
+    convolution, which is less prone to checkerboards. Other backbones have no such layer."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout probability in the discriminator."""
 

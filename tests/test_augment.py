@@ -209,7 +209,7 @@ def test_what_auto_chooses() -> None:
     assert choose_augmentations(["auto"], ["cat", "dog"], (1, 32, 32)) == ()
     assert choose_augmentations(["auto"], ["0", "1", "seven"], photos) == ()
     assert choose_augmentations(["auto"], ["a", "b", "ä"], photos) == ()
-    assert choose_augmentations(["auto"], ["8", "9", "10"], photos) == ()
+    assert choose_augmentations(["auto"], ["8", "9", "10"], photos) == tuple(sorted_photo)
     assert choose_augmentations(["auto"], ["猫", "犬"], photos) == tuple(sorted_photo)
     assert choose_augmentations(["auto"], ["b", "bee"], photos) == (
         "mirror",
@@ -312,7 +312,12 @@ def test_auto_in_a_run(caplog: pytest.LogCaptureFixture, pets: Path, tmp_path: P
     caplog.clear()
     cgan.train(load_config("digits-mlp", {"images": 64, "augment": "auto", "control_per_class": 0,
                                           "device": "cpu"}), tmp_path / "b")  # fmt: skip
-    assert "augmentation: none" in caplog.text
+    assert "augmentation: none, because the images are grey" in caplog.text
+    caplog.clear()
+    for number, name in enumerate(sorted(path.name for path in pets.iterdir())):
+        (pets / name).rename(pets / f"{number}")
+    cgan.train(load_config("folder-dcgan", changes), tmp_path / "c")
+    assert "augmentation: none, because the classes are named like characters" in caplog.text
 
 
 def test_a_plain_gan_with_augmentation() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,17 +36,16 @@ def probe_files(root: Path, paths: list[Path]) -> list[Probe | str]:
     """
     large, cache = len(paths) >= MIN_IMAGES, ImageCache(root)
     known = cache.read_facts() if large else {}
-    found: list[Probe | str | None] = [_look_up(path, known) for path in paths]
-    missing = [index for index, probe in enumerate(found) if probe is None]
     # The command line logs at INFO, and a library call by default does not.
     asked = logger.isEnabledFor(logging.INFO) and rank_and_world_size()[0] == 0
-    shows = asked and len(missing) >= MIN_IMAGES
-    with reading_threads() as pool, CountProgress(len(missing), shows) as shown:
-        for index, probe in zip(
-            missing, pool.map(_probe, [paths[index] for index in missing]), strict=True
-        ):
-            found[index] = probe
-            shown.add(1)
+    with reading_threads() as pool:
+        found: list[Probe | str | None] = list(pool.map(partial(_look_up, known), paths))
+        missing = [index for index, probe in enumerate(found) if probe is None]
+        probes_of_missing = pool.map(_probe, [paths[index] for index in missing])
+        with CountProgress(len(missing), asked and len(missing) >= MIN_IMAGES) as shown:
+            for index, probe in zip(missing, probes_of_missing, strict=True):
+                found[index] = probe
+                shown.add(1)
     probes = [probe for probe in found if probe is not None]
     facts = {
         probe.digest: (probe.is_grey, probe.side) for probe in probes if isinstance(probe, Probe)
@@ -55,7 +55,7 @@ def probe_files(root: Path, paths: list[Path]) -> list[Probe | str]:
     return probes
 
 
-def _look_up(path: Path, known: Mapping[bytes, tuple[bool, int]]) -> Probe | None:
+def _look_up(known: Mapping[bytes, tuple[bool, int]], path: Path) -> Probe | None:
     """The probe of a file that was decoded before."""
     if known and (digest := file_digest(path)) in known:
         return Probe(*known[digest], digest)

@@ -89,9 +89,9 @@ def conv_as_matmul(x: Tensor, convolution: nn.Conv2d) -> Tensor:
 class ResizeConv(nn.Module):
     """Twice the size by bilinear interpolation, and a 3×3 convolution.
 
-    A transposed convolution as the last layer learns a checkerboard, and this one cannot: Odena et
-    al. 2016, "Deconvolution and Checkerboard Artifacts". Shapes: (B, inputs, H, W) to (B, outputs,
-    2H, 2W).
+    As the last layer, it is much less prone to checkerboards than a transposed convolution: Odena
+    et al. 2016, "Deconvolution and Checkerboard Artifacts". Shapes: (B, inputs, H, W) to
+    (B, outputs, 2H, 2W).
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:

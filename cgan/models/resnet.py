@@ -1,12 +1,12 @@
 """A residual pair after Huang et al. 2024 (R3GAN), for sides that are multiples of 4.
 
     G   z, y ── gain × learned base×base×c ══ blocks, upsampling ══ C
-    D   C ══ blocks, downsampling ══ base×base×c ── depthwise base×base ── hidden ── logit
+    D   C ══ blocks, downsampling ══ base×base×c ── depthwise base×base ── linear ── logit
 
 A block adds 1×1, grouped 3×3 and 1×1 convolutions, with leaky ReLU between them and without
-normalisation. Channels fall with resolution, from 4·``width`` to ``width``; R3GAN has 768 at every
-resolution and two blocks where this pair has one. Train it with the relativistic loss and both
-penalties, R1 and R2 (equation 3 of the paper).
+normalisation. Channels fall with resolution, from 4·``width`` to ``width``. For CIFAR-10, R3GAN
+has 768 at every resolution, and two blocks where this pair has one. Train it with the relativistic
+loss and both penalties, R1 and R2 (equation 3 of the paper).
 """
 
 from __future__ import annotations
@@ -58,7 +58,9 @@ def scaled_(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> nn.Module:
 
 
 class ResidualBlock(nn.Module):
-    """x + f(x), (B, channels, H, W) to the same shape: R3GAN, section 3.3.
+    """x + f(x), (B, channels, H, W) to the same shape: R3GAN, section 3, Config E.
+
+    The initialisation is that of Config D.
 
     Args:
         channels: a multiple of 8 for groups of exactly 16 channels.
@@ -99,13 +101,13 @@ class Resample(nn.Module):
     def __init__(self, inputs: int, outputs: int, up: bool) -> None:
         super().__init__()
         self.up = up
-        self.change = scaled_(nn.Conv2d(inputs, outputs, 1, bias=False))
+        self.conv = scaled_(nn.Conv2d(inputs, outputs, 1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, 2H, 2W), or to (B, outputs, H/2, W/2)."""
         if self.up:
-            return upsample(self.change(x))
-        h: Tensor = self.change(downsample(x))
+            return upsample(self.conv(x))
+        h: Tensor = self.conv(downsample(x))
         return h
 
 
@@ -197,7 +199,7 @@ class Discriminator(nn.Module):
         self.pool = scaled_(
             nn.Conv2d(channels[-1], channels[-1], base, groups=channels[-1], bias=False)
         )
-        self.hidden = scaled_(nn.Linear(channels[-1], channels[-1], bias=False))
+        self.project = scaled_(nn.Linear(channels[-1], channels[-1], bias=False))
         self.head = Head(channels[-1], num_classes, label)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -206,5 +208,5 @@ class Discriminator(nn.Module):
         h = self.blocks[0](self.from_image(to_channels_last(self.embed(images, labels))))
         for down, block in zip(self.down, self.blocks[1:], strict=True):
             h = block(self.dropout(down(h)))
-        logits: Tensor = self.head(self.hidden(self.pool(h).flatten(1)), labels)
+        logits: Tensor = self.head(self.project(self.pool(h).flatten(1)), labels)
         return logits

@@ -39,31 +39,30 @@ class BudgetTimer:
         elif counters.steps - self.first.steps == TIMED_STEPS:
             images = counters.images_seen - self.first.images_seen
             speed = images / max(counters.seconds - self.first.seconds, 1e-9)
-            logger.info("%s", describe_budget(self.config, self.side, speed))
+            left = 1 - self.first.progress(self.config)
+            logger.info("%s", describe_budget(self.config, self.side, speed, left))
             self.off = True
 
 
-def describe_budget(config: Config, side: int, images_per_second: float) -> str:
+def describe_budget(config: Config, side: int, images_per_second: float, left: float = 1.0) -> str:
     """One sentence, such as "430 images/s: 5 minutes are about 130,000 images".
 
     Args:
         config: the config of the run.
         side: side of the images in pixels.
         images_per_second: the measured speed.
+        left: the part of the budget that this session has, in [0, 1].
     """
     if config.minutes is None:
         images = float(config.images or 0)
-        minutes = images / images_per_second / 60
-        amount = f"{images:,.0f} images take about {_minutes(minutes)}"
+        minutes = left * images / images_per_second / 60
+        amount = f"{left * images:,.0f} images take about {_minutes(minutes)}"
     else:
         images = 60 * config.minutes * images_per_second
-        amount = f"{_minutes(config.minutes)} are about {_two_digits(images)} images"
+        amount = f"{_minutes(left * config.minutes)} are about {_two_digits(left * images)} images"
     sentence = f"{images_per_second:,.0f} images/s: {amount}"
     if side > SMALL_SIDE and images < FEW_IMAGES:
-        sentence += (
-            f", too few for {side}×{side}; --size {SMALL_SIDE} is about {side / SMALL_SIDE:.1f} "
-            "times as fast"
-        )
+        sentence += f", too few for {side}×{side}; --size {SMALL_SIDE} is faster"
     return sentence
 
 

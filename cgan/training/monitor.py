@@ -126,15 +126,15 @@ class Monitor:
         ]
         diversity, least_diverse = min(spreads, default=(None, ""))
         return EvalResult(
-            reference.control_of(drawn, sampler.conditional),
-            split,
-            reference.fid_of(drawn),
-            reference.fid,
-            diversity,
-            least_diverse,
-            reference.network.name,
-            float(drawn.ink.mean()) if reference.background.any() else None,
-            self._copied_share(reference, drawn.images) if split == "validation" else None,
+            control=reference.control_of(drawn, sampler.conditional),
+            split=split,
+            fid=reference.fid_of(drawn),
+            fid_real=reference.fid,
+            diversity=diversity,
+            least_diverse=least_diverse,
+            features=reference.network.name,
+            background=float(drawn.ink.mean()) if reference.background.any() else None,
+            copied=self._copied_share(reference, drawn.images) if split == "validation" else None,
         )
 
     def _copied_share(self, reference: Reference, images: Tensor) -> float | None:
@@ -158,7 +158,9 @@ class Monitor:
         return True
 
     def warn(self, result: EvalResult, folder: Path, progress: float) -> None:
-        """Log each warning once: control dropped, FID rose, a class collapsed, label ignored."""
+        """Log each warning once: control dropped, FID rose, a class collapsed, images are copies,
+        label ignored.
+        """
         control, best = result.control, self.best or result.to_dict()
         kept = f"the best generator so far is kept in {folder / BEST_FILE}"
         if control.accuracy < best["control_accuracy"] - CONTROL_DROP:
@@ -184,8 +186,7 @@ class Monitor:
             self._warn_once(
                 "copies",
                 f"{result.copied:.0%} of the images are closer to a training image than 99 % of "
-                "the validation images are: the generator may copy them; train it on more images "
-                'or with --set "augment=[mirror, hue, translation, cutout]"',
+                "the validation images are: the generator may copy them; train it on more images",
             )
         if progress >= 0.5 and control.ignores_label:
             self._warn_once(

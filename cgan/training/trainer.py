@@ -219,7 +219,17 @@ def log_start(state: TrainState, world: World, folder: Path) -> None:
     config = state.config
     names = choose_augmentations(config.augment, state.classes, state.image_shape)
     if config.augment:
-        logger.info("augmentation: %s", ", ".join(names) or "none, for grey images or characters")
+        logger.info("augmentation: %s", ", ".join(names) or _why_none(state))
+
+
+def _why_none(state: TrainState) -> str:
+    """Why ``augment: auto`` is nothing for these images."""
+    if state.image_shape[0] == 1:
+        return "none, because the images are grey"
+    return (
+        "none, because the classes are named like characters "
+        '(--set "augment=[mirror, hue, translation]" for photographs)'
+    )
 
 
 def run_loop(loop: TrainLoop) -> int | None:

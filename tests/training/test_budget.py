@@ -23,6 +23,12 @@ def test_minutes_and_images() -> None:
     assert describe_budget(Config(images=1_000), 28, 100.0) == (
         "100 images/s: 1,000 images take about 10 seconds"
     )
+    assert describe_budget(Config(minutes=20), 32, 100.0, left=0.25) == (
+        "100 images/s: 5 minutes are about 30,000 images"
+    )
+    assert describe_budget(Config(images=80_000), 32, 100.0, left=0.25) == (
+        "100 images/s: 20,000 images take about 3.3 minutes"
+    )
     assert describe_budget(Config(images="3.6M"), 28, 500.0) == (
         "500 images/s: 3,600,000 images take about 2.0 hours"
     )
@@ -30,8 +36,7 @@ def test_minutes_and_images() -> None:
 
 def test_too_few_for_large_images() -> None:
     assert describe_budget(Config(minutes=4), 64, 90.0) == (
-        "90 images/s: 4 minutes are about 22,000 images, too few for 64×64; "
-        "--size 32 is about 2.0 times as fast"
+        "90 images/s: 4 minutes are about 22,000 images, too few for 64×64; --size 32 is faster"
     )
     assert "too few" not in describe_budget(Config(minutes=4), 32, 90.0)
     assert "too few" not in describe_budget(Config(minutes=12), 64, 90.0)
