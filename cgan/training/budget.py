@@ -27,6 +27,7 @@ class BudgetTimer:
 
     def __init__(self, state: TrainState) -> None:
         self.config, self.side = state.config, max(state.image_shape[1:])
+        self.left = 1 - state.counters.progress(state.config)
         self.off = state.device.type != "cpu"  # elsewhere a step returns before it is done
         self.first: Counters | None = None
 
@@ -39,8 +40,7 @@ class BudgetTimer:
         elif counters.steps - self.first.steps == TIMED_STEPS:
             images = counters.images_seen - self.first.images_seen
             speed = images / max(counters.seconds - self.first.seconds, 1e-9)
-            left = 1 - self.first.progress(self.config)
-            logger.info("%s", describe_budget(self.config, self.side, speed, left))
+            logger.info("%s", describe_budget(self.config, self.side, speed, self.left))
             self.off = True
 
 
