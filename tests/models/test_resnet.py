@@ -43,7 +43,7 @@ def test_the_channels_change_at_the_lower_resolution() -> None:
     assert up(torch.randn(1, 4, 3, 5)).shape == (1, 2, 6, 10)
     assert down(torch.randn(1, 4, 6, 10)).shape == (1, 2, 3, 5)
     assert (up.conv.weight.shape, down.conv.weight.shape) == ((2, 4, 1, 1), (2, 4, 1, 1))
-    assert list(up.state_dict()) == ["change.weight"]
+    assert list(up.state_dict()) == ["conv.weight"]
 
 
 def test_a_block_starts_as_the_identity() -> None:
