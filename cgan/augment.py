@@ -147,7 +147,7 @@ AUGMENTATIONS = {
 DIGIT_NAMES = frozenset(
     ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 )
-PHOTO_AUGMENTATIONS = frozenset({"mirror", "hue", "translation"})
+PHOTO_AUGMENTATIONS = ("mirror", "hue", "translation")
 """The augmentations of colour photographs. Cutout and colour measure worse: docs/recipes.md."""
 
 
@@ -166,7 +166,7 @@ def choose_augmentations(
     """
     chosen = set(names)
     if "auto" in chosen and shows_photographs(classes, image_shape):
-        chosen |= PHOTO_AUGMENTATIONS
+        chosen.update(PHOTO_AUGMENTATIONS)
     return tuple(name for name in AUGMENTATIONS if name in chosen)
 
 

@@ -59,7 +59,8 @@ def describe_budget(config: Config, side: int, images_per_second: float, left: f
         amount = f"{left * images:,.0f} images take about {_minutes(minutes)}"
     else:
         images = 60 * config.minutes * images_per_second
-        amount = f"{_minutes(left * config.minutes)} are about {_two_digits(left * images)} images"
+        minutes = left * config.minutes
+        amount = f"{_minutes(minutes)} are about {_two_digits(left * images)} images"
     sentence = f"{images_per_second:,.0f} images/s: {amount}"
     if side > SMALL_SIDE and images < FEW_IMAGES:
         sentence += f", too few for {side}×{side}; --size {SMALL_SIDE} is faster"

@@ -13,7 +13,7 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cgan.augment import choose_augmentations
+from cgan.augment import PHOTO_AUGMENTATIONS, choose_augmentations
 from cgan.config import Config
 from cgan.config_io import load_config, to_yaml
 from cgan.errors import CganError, RunError
@@ -228,7 +228,7 @@ def _why_none(state: TrainState) -> str:
         return "none, because the images are grey"
     return (
         "none, because the classes are named like characters "
-        '(--set "augment=[mirror, hue, translation]" for photographs)'
+        f'(--set "augment=[{", ".join(PHOTO_AUGMENTATIONS)}]" for photographs)'
     )
 
 
