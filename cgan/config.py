@@ -173,6 +173,10 @@ class Config(Section):
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
 
+    warm_start: PathText | None = None
+    """Run folder, generator file or packaged generator whose weights training starts from, where
+    they fit; null is random weights."""
+
     loss: LossName = "nonsaturating"
     aux_weight: Weight = 1.0
     """Weight of the auxiliary classifier's loss in the generator's loss, if D has one. A higher

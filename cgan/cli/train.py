@@ -33,6 +33,14 @@ TrainDataOption = Annotated[
     str | None,
     typer.Option(help="digits, mnist, fashion-mnist, kmnist, cifar10, or a folder."),
 ]
+FromOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        help="Warm start: begin with the weights of a run, a generator file or 'mnist'.",
+        metavar="RUN",
+    ),
+]
 SizeOption = Annotated[int | None, typer.Option(help="Side of a folder's images in pixels.")]
 SkipBrokenOption = Annotated[
     bool | None,
@@ -75,6 +83,7 @@ def train(
     conditional: ConditionalOption = None,
     data: TrainDataOption = None,
     data_dir: DataDirOption = None,
+    warm_start: FromOption = None,
     size: SizeOption = None,
     skip_broken: SkipBrokenOption = None,
     model: ModelOption = None,
@@ -103,6 +112,7 @@ def train(
             "model.conditional": conditional,
             "data.source": data,
             "data.data_dir": data_dir,
+            "warm_start": warm_start,
             "data.size": size,
             "data.skip_broken": skip_broken,
             "model.backbone": model,
@@ -159,6 +169,10 @@ def _resolve(
     name = config or default_config_name(data, overrides.get("model.backbone"))
     if config is None:
         messages.print(f"config {name}")
+        if source := overrides.get("warm_start"):
+            from cgan.training.warm_start import model_overrides
+
+            overrides = model_overrides(source, data, overrides.get("data.size")) | overrides
     return load_config(name, overrides), None
 
 

@@ -167,6 +167,20 @@ class Head(nn.Module):
         return logits
 
 
+def per_class_tensors(network: nn.Module) -> set[str]:
+    """Names of the tensors with one row per class."""
+    found = set()
+    for name, module in network.named_modules():
+        prefix = f"{name}." if name else ""
+        if isinstance(module, nn.Embedding):
+            found.add(f"{prefix}weight")
+        elif isinstance(module, BatchNorm) and module.conditional:
+            found |= {f"{prefix}gain", f"{prefix}bias"}
+        elif isinstance(module, Head) and module.classifier is not None:
+            found |= {f"{prefix}classifier.weight", f"{prefix}classifier.bias"}
+    return found
+
+
 def classes_if(condition: bool, num_classes: int | None) -> int | None:
     """``num_classes`` if the label enters here, else None."""
     return num_classes if condition else None

@@ -170,8 +170,9 @@ class Discriminator(nn.Module):
         )
         self.down = nn.ModuleList(others)
         base_pixels = (image_shape[1] >> len(channels)) * (image_shape[2] >> len(channels))
-        self.hidden = nn.Linear(channels[-1] * base_pixels, 4 * width)
-        self.head = Head(4 * width, num_classes, label)
+        features = max(channels[-1], 4 * width)
+        self.hidden = nn.Linear(channels[-1] * base_pixels, features)
+        self.head = Head(features, num_classes, label)
         self.apply(init_weights)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:

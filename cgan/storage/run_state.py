@@ -56,11 +56,11 @@ def unpack_state(
         FileError: something is missing, does not fit or is not finite; nothing is changed.
     """
     check_finite(tensors, path)
-    weights = {name: _select(tensors, name) for name in networks}
+    weights = {name: select_tensors(tensors, name) for name in networks}
     for name, network in networks.items():
         match_names(network, layout_of(weights[name]), path)
     moments = {
-        name: _read_moments(optimizer, _select(tensors, name), path)
+        name: _read_moments(optimizer, select_tensors(tensors, name), path)
         for name, optimizer in optimizers.items()
     }
     random = _read_random_states(tensors, device, path)
@@ -110,7 +110,8 @@ def load_state(folder: Path) -> tuple[Path, dict[str, Tensor], dict[str, Any], l
     raise FileError(f"there is nothing to resume from: {reason}")
 
 
-def _select(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+def select_tensors(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors of one network or optimiser, without its name."""
     prefix = f"{name}."
     return {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
 

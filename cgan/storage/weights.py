@@ -57,7 +57,7 @@ def match_names(network: nn.Module, layout: Layout, path: Path) -> dict[str, str
         FileError: a tensor is missing or unknown, or has another shape or dtype.
     """
     wanted = layout_of(network.state_dict())
-    names = {name: name if name in wanted else _new_name(name) for name in layout}
+    names = {name: name if name in wanted else current_name(name) for name in layout}
     found = {names[name]: entry for name, entry in layout.items()}
     if fault := _find_difference(wanted, found):
         raise FileError(f"{path} does not fit the networks of its config: {fault}")
@@ -99,7 +99,7 @@ class _WithoutNormal(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
-def _new_name(name: str) -> str:
+def current_name(name: str) -> str:
     """The present name of a tensor of format version 1."""
     module, dot, rest = name.partition(".")
     return RENAMED_MODULES.get(module, module) + dot + rest

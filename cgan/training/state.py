@@ -160,6 +160,8 @@ class TrainState:
             source = f"{source}-folder" if source in DATA_NAMES else source
         config["model"] = self.model.model_dump(mode="json")
         config["data"] |= {"source": source, "data_dir": None}
+        if config["warm_start"] is not None:
+            config["warm_start"] = Path(config["warm_start"]).name
         return {
             **new_header(GENERATOR),
             "config": config,

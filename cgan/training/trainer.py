@@ -35,6 +35,7 @@ from cgan.training.run_dir import check_same_config, new_run, run_to_resume
 from cgan.training.setup import load_training_data, resolve_device
 from cgan.training.state import TrainState
 from cgan.training.step import TrainStep
+from cgan.training.warm_start import warm_start
 
 logger = logging.getLogger("cgan")
 
@@ -109,6 +110,8 @@ def train(
                 f"preparing the networks on {device}", "free memory, or lower --set model.width=…"
             ):
                 state = TrainState(config, dataset, device)
+                if config.warm_start is not None and folder is None and world.is_main:
+                    warm_start(state)
                 step = TrainStep(state, world)
                 check_batch_fits(state, world.size)
             check_same_data_across_ranks(state, world)

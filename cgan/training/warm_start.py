@@ -1,0 +1,192 @@
+"""Warm start: begin a run with the weights of another one (``warm_start`` in the config)."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cgan.config import DATA_NAMES, Config, ModelConfig
+from cgan.config_io import make_config
+from cgan.errors import ConfigError
+from cgan.models import resolve_width
+from cgan.models.conditioning import per_class_tensors
+from cgan.storage.checkpoint import GENERATOR, open_checkpoint, read_header
+from cgan.storage.paths import find_generator, has_state
+from cgan.storage.run_state import load_state, select_tensors
+from cgan.storage.weights import check_finite, current_name
+from cgan.training.state import TrainState
+
+logger = logging.getLogger("cgan")
+
+EQUAL_KEYS = ("backbone", "conditional", "generator_label", "latent_dim")
+"""Settings of the networks that must be equal."""
+MIN_SHARE = 0.5
+"""Least share of the generator's weights that must fit. Only the layers at high resolutions are new
+for images of twice the size, and these have few weights."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The weights of another run.
+
+    Attributes:
+        model: the config of its networks.
+        classes: its class names.
+        image_shape: (C, H, W).
+        networks: tensors by name, for ``G``, ``D`` and ``ema``; only ``G`` and ``ema`` if it is a
+            generator file.
+    """
+
+    model: ModelConfig
+    classes: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    networks: dict[str, dict[str, Tensor]]
+
+
+def read_source(path_or_run: str | Path) -> Source:
+    """Read a run folder (both networks), a generator file, or the name of a packaged generator.
+
+    Raises:
+        FileError: there is none, or it cannot be read.
+    """
+    path = find_generator(path_or_run)
+    with open_checkpoint(path, GENERATOR) as file:
+        header, tensors = file.header, file.tensors()
+    networks = {"G": tensors, "ema": tensors}
+    if Path(path_or_run).is_dir() and has_state(Path(path_or_run)):
+        path, state, _, _ = load_state(Path(path_or_run))
+        networks = {name: select_tensors(state, name) for name in ("G", "D", "ema")}
+    for tensors in networks.values():
+        check_finite(tensors, path)
+    shape = header["image_shape"]
+    return Source(_model_of(header), tuple(header["classes"]), tuple(shape), networks)
+
+
+def model_overrides(path_or_run: str | Path, data: str | None, size: int | None) -> dict[str, Any]:
+    """Overrides of a config, so that its networks fit the weights of another run.
+
+    Args:
+        path_or_run: as in ``read_source``.
+        data: the data source of the new run; the images of a folder get the source's size, unless
+            ``size`` is given.
+        size: side of the new images in pixels.
+
+    Raises:
+        FileError: there is none, or it cannot be read.
+    """
+    header = read_header(find_generator(path_or_run), GENERATOR)
+    model, (_, height, width) = _model_of(header), header["image_shape"]
+    overrides: dict[str, Any] = {
+        f"model.{key}": getattr(model, key)
+        for key in ("backbone", "generator_label", "last_layer", "latent_dim", "width")
+    }
+    if size is not None and model.width is not None and model.backbone == "dcgan":
+        # As many channels as the source has at the same resolution.
+        overrides["model.width"] = max(model.width * min(height, width) // size, 1)
+    if data not in (None, *DATA_NAMES) and size is None and height == width and height % 4 == 0:
+        overrides["data.size"] = height
+    return overrides
+
+
+def warm_start(state: TrainState) -> None:
+    """Replace the weights of a new run by those of ``config.warm_start``, where they fit.
+
+    Layers that are only in the new networks, or have another shape there, keep their initial
+    weights. Adam's moments and the counters start at zero. A class that the source has too keeps
+    its embedding; another one starts at the mean of the source's classes.
+
+    Raises:
+        FileError: the source cannot be read.
+        ConfigError: the networks differ in a key of ``EQUAL_KEYS``, or fewer than ``MIN_SHARE`` of
+            the generator's weights fit.
+    """
+    assert state.config.warm_start is not None
+    name, source = state.config.warm_start, read_source(state.config.warm_start)
+    rows = [source.classes.index(one) if one in source.classes else None for one in state.classes]
+    sizes = {key: tensor.numel() for key, tensor in state.generator.state_dict().items()}
+    plans = {key: match(state.networks[key], found) for key, found in source.networks.items()}
+    share = sum(sizes[key] for key in plans["G"]) / sum(sizes.values())
+    if (differing := find_differences(state, source, EQUAL_KEYS)) or share < MIN_SHARE:
+        differing = differing or find_differences(state, source, ("width",)) or "its layers differ"
+        raise ConfigError(f"the weights of {name} do not fit: {differing}: use the same values")
+    for key, plan in plans.items():
+        copy_weights(state.networks[key], plan, rows)
+    known = sum(row is not None for row in rows)
+    logger.info(
+        "warm start from %s: %.0f %% of the generator's weights%s; %d of %d classes are in both",
+        name,
+        100 * share,
+        "" if "D" in plans else ", a new discriminator",
+        known,
+        len(rows),
+    )
+
+
+def match(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors that fit a network, by their names in it.
+
+    The layers of a discriminator are counted from the last one, because those of the lowest
+    resolution are alike in networks for images of different sizes.
+    """
+    found = {_from_the_end(current_name(name), tensors): name for name in tensors}
+    own, per_class = network.state_dict(), per_class_tensors(network)
+    fitting = {}
+    for name, tensor in own.items():
+        other = tensors.get(found.get(_from_the_end(name, own), ""))
+        if other is not None and other.dtype == tensor.dtype:
+            skip = 1 if name in per_class else 0
+            if other.dim() == tensor.dim() and other.shape[skip:] == tensor.shape[skip:]:
+                fitting[name] = other
+    return fitting
+
+
+@torch.no_grad()
+def copy_weights(
+    network: nn.Module, tensors: Mapping[str, Tensor], rows: Sequence[int | None]
+) -> None:
+    """Copy the result of ``match`` into a network.
+
+    Args:
+        network: changed in place.
+        tensors: by their names in the network.
+        rows: the source's index of each class; None for a class that it does not have.
+    """
+    own, per_class = network.state_dict(), per_class_tensors(network)
+    for name, tensor in tensors.items():
+        if name in per_class:
+            mean = tensor.mean(0)
+            tensor = torch.stack([mean if row is None else tensor[row] for row in rows])
+        own[name].copy_(tensor)
+
+
+def _from_the_end(name: str, names: Mapping[str, Any]) -> str:
+    """``down.0.weight`` of two layers to ``down.-2.weight``; other names are unchanged."""
+    if not (found := re.match(r"down\.(\d+)\.", name)):
+        return name
+    count = len({one.split(".")[1] for one in map(current_name, names) if one.startswith("down.")})
+    return f"down.{int(found[1]) - count}.{name[found.end() :]}"
+
+
+def _model_of(header: Mapping[str, Any]) -> ModelConfig:
+    config: Config = make_config(header["config"], warn=False)
+    return resolve_width(config.model, tuple(header["image_shape"]))
+
+
+def find_differences(state: TrainState, source: Source, keys: Sequence[str]) -> str:
+    """What differs between the networks of a run and of its source, as text; empty if nothing."""
+    found = [
+        f"model.{key} is {getattr(source.model, key)} there and {getattr(state.model, key)} here"
+        for key in keys
+        if getattr(source.model, key) != getattr(state.model, key)
+    ]
+    size, other = (f"{shape[1]}×{shape[2]}" for shape in (state.image_shape, source.image_shape))
+    if size != other and "width" in keys:
+        found.append(f"images are {other} there and {size} here")
+    return "; ".join(found)
