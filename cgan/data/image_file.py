@@ -11,14 +11,14 @@ import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from io import BufferedReader
-from pathlib import Path
+from io import BufferedReader, BytesIO
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from cgan.data.archive import AnyPath
 from cgan.errors import DataError, one_line
 from cgan.runtime.cpu import count_cores, free_memory
 from cgan.runtime.rank import local_world_size
@@ -40,7 +40,7 @@ GREY_MODES = frozenset({"1", "L", "LA", "I;16", "I;16B", "I"})
 
 
 @contextmanager
-def open_image(path: Path) -> Iterator[tuple[Image.Image, BufferedReader]]:
+def open_image(path: AnyPath) -> Iterator[tuple[Image.Image, BufferedReader | BytesIO]]:
     """Decode a file's first image: upright, mode ``L`` if the file is grey, otherwise ``RGB``.
 
     Transparent pixels become white. Yields the image and the open file.
@@ -68,7 +68,7 @@ def open_image(path: Path) -> Iterator[tuple[Image.Image, BufferedReader]]:
         raise DataError(f"{path} cannot be read as an image ({_reason(error)})") from error
 
 
-def file_digest(path: Path) -> bytes:
+def file_digest(path: AnyPath) -> bytes:
     """SHA-256 of a file; of one that ``open_image`` would not read, that of nothing."""
     try:
         status = path.stat()
@@ -80,7 +80,7 @@ def file_digest(path: Path) -> bytes:
     return hashlib.sha256().digest()
 
 
-def read_image(path: Path, image_shape: tuple[int, int, int]) -> Tensor:
+def read_image(path: AnyPath, image_shape: tuple[int, int, int]) -> Tensor:
     """Read one file as uint8 of the given (C, H, W), cropped at the centre and resized.
 
     Raises:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+from cgan.data.archive import AnyPath
 from cgan.data.image_cache import MIN_IMAGES, ImageCache
 from cgan.data.image_file import file_digest, open_image, reading_threads
 from cgan.errors import DataError
@@ -28,7 +29,7 @@ class Probe(NamedTuple):
     """SHA-256 of the file."""
 
 
-def probe_files(root: Path, paths: list[Path]) -> list[Probe | str]:
+def probe_files(root: Path, paths: Sequence[AnyPath]) -> list[Probe | str]:
     """Decode every file of a folder: a probe, or a sentence if the file is broken.
 
     Of a large folder, files that an earlier scan has decoded are only hashed, and there is a
@@ -55,14 +56,14 @@ def probe_files(root: Path, paths: list[Path]) -> list[Probe | str]:
     return probes
 
 
-def _look_up(known: Mapping[bytes, tuple[bool, int]], path: Path) -> Probe | None:
+def _look_up(known: Mapping[bytes, tuple[bool, int]], path: AnyPath) -> Probe | None:
     """The probe of a file that was decoded before."""
     if known and (digest := file_digest(path)) in known:
         return Probe(*known[digest], digest)
     return None
 
 
-def _probe(path: Path) -> Probe | str:
+def _probe(path: AnyPath) -> Probe | str:
     """An exception would keep the decoded pixels in memory."""
     try:
         with open_image(path) as (image, file):

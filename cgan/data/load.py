@@ -10,12 +10,14 @@ from typing import Literal
 import torch
 
 from cgan.config import DATA_NAMES, DataConfig, check_path
+from cgan.data.archive import is_archive, open_root
 from cgan.data.dataset import ImageDataset
 from cgan.data.datasets import DATASETS, DIGITS_TEST_FRACTION
 from cgan.data.image_cache import MIN_IMAGES, ImageCache
 from cgan.data.image_file import reading_threads
 from cgan.data.image_folder import ImageFolder, scan_folder
-from cgan.data.splits import VALIDATION_FRACTION, Split, split_indices
+from cgan.data.layout import split_folders
+from cgan.data.splits import VALIDATION_FRACTION, Split, folder_split_indices
 from cgan.errors import ConfigError, DataError, UnknownNameError, quote
 from cgan.runtime.cpu import free_memory
 from cgan.runtime.device import torch_defaults
@@ -44,7 +46,8 @@ def load_pictures(
     """Load one split of a data set.
 
     Args:
-        source: a name of ``DATASETS``, or a folder with one subfolder of images per class.
+        source: a name of ``DATASETS``, or a folder, ZIP or TAR file of images (see
+            ``cgan.data.layout``).
         split: ``train``, ``validation`` or ``test`` (see ``cgan.data.splits``).
         data_dir: folder of the data sets; missing ones are downloaded. The default is
             ``$CGAN_DATA``, or the cache.
@@ -61,7 +64,9 @@ def load_pictures(
         return DATASETS[source].load(split, Path(data_dir or default_data_dir()))
     folder = _scan(source, size, skip_broken)
     chosen = folder.subset(
-        split_indices(folder.digests, folder.labels, split, test=FOLDER_TEST_FRACTION)
+        folder_split_indices(
+            folder.digests, folder.labels, folder.splits, split, test=FOLDER_TEST_FRACTION
+        )
     )
     if memory_bytes is None and (free := free_memory()) is not None:
         memory_bytes = free // (2 * local_world_size())
@@ -95,6 +100,8 @@ def describe_split(source: str, split: Literal["validation", "test"]) -> str:
     has_test_set = source in DATASETS and source != "digits"
     if has_test_set and split == "test":
         return TEST_SET
+    if source not in DATASETS and (folder := split_folders(open_root(Path(source))).get(split)):
+        return f"the folder {folder.name}"
     test = DIGITS_TEST_FRACTION if source in DATASETS else FOLDER_TEST_FRACTION
     percent = 100 * (test if split == "test" else VALIDATION_FRACTION)
     of = "the training set" if has_test_set else "all images"
@@ -103,7 +110,7 @@ def describe_split(source: str, split: Literal["validation", "test"]) -> str:
 
 def _scan(source: str, size: int | None, skip_broken: bool) -> ImageFolder:
     try:
-        is_folder = Path(source).is_dir()
+        is_folder = Path(source).is_dir() or is_archive(source)
     except OSError as error:  # a folder above it is not readable, or the name is too long
         raise DataError(f"{quote(source)} cannot be read: {error.strerror}") from error
     if is_folder:
@@ -134,7 +141,7 @@ def _read_all(folder: ImageFolder, root: Path, split: Split, cached: bool) -> Im
 
 
 def resolve_source(data: str) -> str:
-    """The name of a data set unchanged; a folder as an absolute path.
+    """The name of a data set unchanged; a folder or archive as an absolute path.
 
     Raises:
         ConfigError: the text cannot be a path.
@@ -144,7 +151,7 @@ def resolve_source(data: str) -> str:
     except ValueError as error:
         raise ConfigError(f"{error}, not {quote(data)}") from error
     # Not Path.is_dir: it raises OSError for a name that is too long.
-    if data in DATA_NAMES or not os.path.isdir(data):
+    if data in DATA_NAMES or not (os.path.isdir(data) or is_archive(data)):
         return data
     folder = Path(data).resolve()
     require_utf8(folder)

@@ -9,12 +9,15 @@ and copies of an image are always in the same split.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+
+logger = logging.getLogger("cgan")
 
 Split = Literal["train", "validation", "test"]
 
@@ -47,6 +50,60 @@ def split_indices(
     has_training_images = np.isin(classes, classes[parts == 0])
     parts[~has_training_images] = 0
     return torch.from_numpy((parts == SPLITS.index(split)).nonzero()[0])
+
+
+def folder_split_indices(
+    digests: Sequence[bytes],
+    labels: Tensor,
+    given: Sequence[Split | None],
+    split: Split,
+    *,
+    test: float,
+) -> Tensor:
+    """Indices of the images in one split of a folder that may have folders ``val`` and ``test``.
+
+    A split that the folder lacks is taken out of the other images, by a hash. An image that is also
+    in a held-out split is left out of the training images, and one that is in both held-out splits
+    is a test image.
+
+    Args:
+        digests, labels, split, test: see ``split_indices``.
+        given: the split of each image; None if it has none.
+    """
+    held_out: dict[Split, set[bytes]] = {"test": set(), "validation": set()}
+    for digest, one in zip(digests, given, strict=True):
+        if one in held_out:
+            held_out[one].add(digest)
+    above = {"test": set(), "validation": held_out["test"], "train": set.union(*held_out.values())}
+    of_split = {
+        name: torch.tensor(
+            [
+                index
+                for index, one in enumerate(given)
+                if (one or "train") == name and digests[index] not in above[name]
+            ],
+            dtype=torch.int64,
+        )
+        for name in SPLITS
+    }
+    if held_out.get(split):
+        return of_split[split]
+    rest = of_split["train"]
+    if split == "train" and (
+        leaked := sum((one or "train") == "train" for one in given) - len(rest)
+    ):
+        logger.warning(
+            "%s training images are also in a held-out split: they are left out of training",
+            f"{leaked:,}",
+        )
+    chosen = split_indices(
+        [digests[index] for index in rest.tolist()],
+        labels[rest],
+        split,
+        test=0 if held_out["test"] else test,
+        validation=0 if held_out["validation"] else VALIDATION_FRACTION,
+    )
+    return rest[chosen]
 
 
 def image_digests(images: Tensor) -> list[bytes]:

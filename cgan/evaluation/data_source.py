@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cgan.config import DATA_NAMES, Config, DataConfig
 from cgan.config_io import load_config
+from cgan.data.archive import is_archive
 from cgan.data.load import resolve_source
 from cgan.errors import ConfigError
 from cgan.sampling.sampler import Sampler
@@ -36,7 +37,8 @@ def data_config_of(
     if config.size is None:
         changes["size"] = sampler.image_shape[1]
     config = config.model_copy(update=changes)
-    if config.source not in DATA_NAMES and not os.path.isdir(config.source):
+    is_there = os.path.isdir(config.source) or is_archive(config.source)
+    if config.source not in DATA_NAMES and not is_there:
         raise ConfigError(
             f"the training data {config.source} was not found: give its location with --data"
         )

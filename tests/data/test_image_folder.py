@@ -90,8 +90,8 @@ def test_no_pictures_no_classes_too_deep(tmp_path: Path, pets: Path) -> None:
         load_pictures(str(empty))
     with pytest.raises(DataError, match="one folder per class"):
         load_pictures(str(pets / "cat"))
-    shutil.move(pets, tmp_path / "outer" / "train")
-    with pytest.raises(DataError, match="did you mean --data .*train"):
+    shutil.move(pets, tmp_path / "outer" / "animals")
+    with pytest.raises(DataError, match="did you mean --data .*animals"):
         load_pictures(str(tmp_path / "outer"))
     with pytest.raises(DataError, match="there is no folder"):
         load_pictures("./nowhere")

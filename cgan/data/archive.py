@@ -1,0 +1,209 @@
+"""ZIP and TAR archives, read without unpacking them.
+
+An ``ArchivePath`` has the methods of ``pathlib.Path`` that finding and reading images needs, so
+that the same code reads folders and archives. Archives may come from anyone: nothing is written to
+disk, and the size of a member is checked before it is read.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import tarfile
+import threading
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import total_ordering
+from pathlib import Path, PurePosixPath
+
+from cgan.errors import DataError, one_line, quote
+
+SUFFIXES = (".zip", ".tar")
+IGNORED = "__MACOSX"
+"""A folder that macOS adds to ZIP files."""
+ROOT = PurePosixPath()
+
+
+@dataclass(frozen=True)
+class Member:
+    """A regular file in an archive."""
+
+    name: str
+    size: int
+    offset: int = 0
+    """Where its content begins in a TAR file."""
+
+
+class Archive:
+    """The files of an archive.
+
+    Args:
+        path: a file that ends in one of ``SUFFIXES``.
+
+    Raises:
+        DataError: it is missing, damaged or compressed as a whole, or a name in it leaves it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock, self._process = threading.Lock(), -1
+        self._opened: zipfile.ZipFile | None = None
+        self.folders: dict[PurePosixPath, set[PurePosixPath]] = {ROOT: set()}
+        self.files: dict[PurePosixPath, Member] = {}
+        try:
+            members = (
+                _members_of_zip(path) if path.suffix.lower() == ".zip" else _members_of_tar(path)
+            )
+            for member in members:
+                self._add(member)
+        except tarfile.ReadError as error:
+            raise DataError(
+                f"{path} cannot be read as a TAR file without compression: unpack it, or make a "
+                "ZIP file of it"
+            ) from error
+        except (OSError, zipfile.BadZipFile, tarfile.TarError, ValueError, RuntimeError) as error:
+            raise DataError(f"{path} cannot be read as an archive ({one_line(error)})") from error
+
+    def __reduce__(self) -> tuple[type[Archive], tuple[Path]]:
+        return Archive, (self.path,)  # for worker processes: locks and open files stay here
+
+    def read(self, member: Member) -> bytes:
+        """The content of a file.
+
+        Raises:
+            OSError: it is damaged, encrypted or compressed in an unknown way.
+        """
+        if self.path.suffix.lower() != ".zip":
+            with self.path.open("rb") as file:
+                file.seek(member.offset)
+                return file.read(member.size)
+        try:
+            return self._zip().read(member.name)
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
+            raise OSError(one_line(error)) from error
+
+    def _zip(self) -> zipfile.ZipFile:
+        """The open file of this process: a forked one must not share its position."""
+        with self._lock:
+            if self._opened is None or self._process != os.getpid():
+                self._opened, self._process = zipfile.ZipFile(self.path), os.getpid()
+            return self._opened
+
+    def _add(self, member: Member) -> None:
+        path = PurePosixPath(member.name.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts:
+            raise DataError(
+                f"{self.path} contains {quote(member.name)}, a path that leaves the archive: "
+                "make it again from inside the folder"
+            )
+        if IGNORED in path.parts:
+            return
+        self.files[path] = member
+        while path != ROOT:
+            known = path.parent in self.folders
+            self.folders.setdefault(path.parent, set()).add(path)
+            path = ROOT if known else path.parent
+
+
+@total_ordering
+class ArchivePath:
+    """A file or folder in an archive. The root's name is that of the archive, without suffix."""
+
+    def __init__(self, archive: Archive, inner: PurePosixPath = ROOT) -> None:
+        self.archive, self.inner = archive, inner
+
+    @property
+    def name(self) -> str:
+        """The last part of the path."""
+        return self.inner.name or self.archive.path.stem
+
+    @property
+    def parent(self) -> ArchivePath:
+        """The folder that contains it."""
+        return ArchivePath(self.archive, self.inner.parent)
+
+    @property
+    def suffix(self) -> str:
+        """The suffix of its name, with the dot."""
+        return self.inner.suffix
+
+    def __truediv__(self, name: str) -> ArchivePath:
+        return ArchivePath(self.archive, self.inner / name)
+
+    def __str__(self) -> str:
+        return str(self.archive.path / self.inner)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ArchivePath) and self.inner == other.inner
+
+    def __lt__(self, other: ArchivePath) -> bool:
+        return self.inner < other.inner
+
+    def __hash__(self) -> int:
+        return hash(self.inner)
+
+    def iterdir(self) -> Iterator[ArchivePath]:
+        """What is directly in this folder."""
+        for path in self.archive.folders[self.inner]:
+            yield ArchivePath(self.archive, path)
+
+    def is_dir(self) -> bool:
+        """Whether it is a folder."""
+        return self.inner in self.archive.folders
+
+    def is_file(self) -> bool:
+        """Whether it is a file."""
+        return self.inner in self.archive.files
+
+    def stat(self) -> os.stat_result:
+        """The size of a file; raises ``FileNotFoundError``."""
+        member = self._member()
+        return os.stat_result((stat.S_IFREG | 0o444, 0, 0, 1, 0, 0, member.size, 0, 0, 0))
+
+    def open(self, mode: str = "rb") -> io.BytesIO:
+        """The content of a file, in memory; raises like ``Archive.read``."""
+        return io.BytesIO(self.archive.read(self._member()))
+
+    def _member(self) -> Member:
+        if (member := self.archive.files.get(self.inner)) is None:
+            raise FileNotFoundError(2, os.strerror(2), str(self))
+        return member
+
+
+AnyPath = Path | ArchivePath
+
+
+def is_archive(path: str | Path) -> bool:
+    """Whether a path is a file that ends like an archive."""
+    return str(path).lower().endswith(SUFFIXES) and os.path.isfile(path)
+
+
+def open_root(path: Path) -> AnyPath:
+    """A folder unchanged; of an archive its root, or the only folder in it."""
+    if not is_archive(path):
+        return path
+    root: ArchivePath = ArchivePath(Archive(path))
+    inside = list(root.iterdir())
+    while len(inside) == 1 and inside[0].is_dir():
+        deeper = list(inside[0].iterdir())
+        if not any(one.is_dir() or one.suffix in (".csv", ".jsonl") for one in deeper):
+            break  # the folder of a single class
+        root, inside = inside[0], deeper
+    return root
+
+
+def _members_of_zip(path: Path) -> list[Member]:
+    with zipfile.ZipFile(path) as file:
+        return [Member(one.filename, one.file_size) for one in file.infolist() if not one.is_dir()]
+
+
+def _members_of_tar(path: Path) -> list[Member]:
+    with tarfile.open(path, "r:") as file:
+        return [
+            Member(one.name, one.size, one.offset_data)
+            for one in file
+            if one.isreg() and not one.issparse()
+        ]

@@ -1,0 +1,114 @@
+"""Tables of labels beside images: ``labels.csv``, ``metadata.csv`` and ``metadata.jsonl``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Any
+
+from cgan.data.archive import AnyPath
+from cgan.errors import DataError, one_line, quote
+from cgan.storage.limits import MAX_CLASS_NAME
+
+TABLES = ("labels.csv", "metadata.csv", "metadata.jsonl")
+FILE_COLUMN, LABEL_COLUMN = "file_name", "label"
+"""The names of Hugging Face's ImageFolder."""
+MAX_BYTES = 2**30
+"""A larger table is not read."""
+
+
+def read_labels(table: AnyPath) -> dict[str, str]:
+    """The label of each file, by its path relative to the table.
+
+    Raises:
+        DataError: the table cannot be read, lacks a column, names a file twice or outside its
+            folder, or its labels are not classes.
+    """
+    labels: dict[str, str] = {}
+    for number, row in _read_rows(table):
+        where = f"{table}, line {number}"
+        name, label = _file_name(row, where), _label(row, where)
+        if name in labels:
+            raise DataError(f"{where} names {quote(name)} a second time: remove one of the lines")
+        labels[name] = label
+    if not labels:
+        raise DataError(f"{table} has no rows")
+    if len(labels) > 2 and len(set(labels.values())) == len(labels):
+        raise DataError(
+            f"{table} gives each of its {len(labels):,} files another label, so the column "
+            f"{LABEL_COLUMN!r} is not a class: put the class into it"
+        )
+    return labels
+
+
+def _read_rows(table: AnyPath) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The rows of a table, with the numbers of their lines."""
+    if (size := table.stat().st_size) > MAX_BYTES:
+        raise DataError(f"{table} has {size:,} bytes, and the limit is {MAX_BYTES:,}")
+    try:
+        with table.open("rb") as file:
+            text = file.read().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{table} is not UTF-8 text: save it as UTF-8") from error
+    if table.suffix == ".jsonl":
+        yield from _read_json_lines(table, text)
+        return
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        _check_columns(table, reader.fieldnames or [])
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise DataError(f"{table}, line {reader.line_num}: {one_line(error)}") from error
+
+
+def _read_json_lines(table: AnyPath, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{table}, line {number} is not JSON: {one_line(error)}") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{table}, line {number} is not a JSON object")
+        if number == 1:
+            _check_columns(table, list(row))
+        yield number, row
+
+
+def _check_columns(table: AnyPath, columns: Sequence[str]) -> None:
+    for wanted in (FILE_COLUMN, LABEL_COLUMN):
+        if wanted not in columns:
+            raise DataError(
+                f"{table} has no column {wanted!r}; its columns are "
+                f"{', '.join(quote(name) for name in columns[:10]) or 'none'}: rename one, or "
+                "remove the table if folders are the classes"
+            )
+
+
+def _file_name(row: Mapping[str, Any], where: str) -> str:
+    name = row.get(FILE_COLUMN)
+    if not isinstance(name, str) or not name:
+        raise DataError(f"{where} has no {FILE_COLUMN}")
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+        raise DataError(f"{where}: {quote(name)} is not a path inside the folder of the table")
+    return str(path)
+
+
+def _label(row: Mapping[str, Any], where: str) -> str:
+    label = row.get(LABEL_COLUMN)
+    if type(label) is int:
+        label = str(label)
+    if not isinstance(label, str) or not label.strip():
+        raise DataError(f"{where} has no {LABEL_COLUMN}: write a class name or a whole number")
+    if len(label) > MAX_CLASS_NAME:
+        raise DataError(
+            f"{where} has a {LABEL_COLUMN} of {len(label):,} characters, and the limit is "
+            f"{MAX_CLASS_NAME}"
+        )
+    return label.strip()

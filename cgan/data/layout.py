@@ -1,0 +1,179 @@
+"""Which images a folder or archive has, their classes, and their splits.
+
+Three layouts, each also inside ``train/``, ``val/`` and ``test/``:
+
+    cat/a.jpg  dog/b.jpg                  one folder per class
+    labels.csv       a.jpg  b.jpg         columns ``file_name`` and ``label``
+    metadata.csv     …                    the same: Hugging Face's ImageFolder
+    metadata.jsonl   …                    the same, one JSON object per line
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cgan.data.archive import AnyPath
+from cgan.data.image_file import SUFFIXES
+from cgan.data.label_table import TABLES, read_labels
+from cgan.data.splits import Split
+from cgan.errors import DataError
+from cgan.storage.paths import require_utf8
+
+SPLIT_FOLDERS: dict[str, Split] = {
+    "train": "train", "training": "train",
+    "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""Names of folders that hold one split."""
+
+logger = logging.getLogger("cgan")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The images of a folder.
+
+    Attributes:
+        classes: the class names, sorted.
+        paths: one file per image.
+        labels: the index of each image's class.
+        splits: the split of each image; None if a hash of its content decides.
+    """
+
+    classes: tuple[str, ...]
+    paths: tuple[AnyPath, ...]
+    labels: tuple[int, ...]
+    splits: tuple[Split | None, ...]
+
+
+def find_images(root: AnyPath) -> Layout:
+    """Find the images of a folder and their classes.
+
+    Raises:
+        DataError: there are none, or the layout is none of the three; the message says why.
+        FileError: a name is not UTF-8.
+    """
+    try:
+        parts = split_folders(root)
+        found = {split: _labelled(folder) for split, folder in (parts or {None: root}).items()}
+    except OSError as error:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
+    trained = {name for split in ("train", None) for name, _ in found.get(split, ())}
+    for split, pairs in found.items():
+        if unknown := sorted({name for name, _ in pairs} - trained):
+            raise DataError(
+                f"{first_few(unknown)} in {parts[split] if split else root} has no training "
+                "images: add some, or remove it"
+            )
+    for name in trained:
+        require_utf8(Path(name))
+    index = {name: label for label, name in enumerate(sorted(trained))}
+    images = [(path, index[name], split) for split in found for name, path in found[split]]
+    paths, labels, splits = zip(*images, strict=True)
+    return Layout(tuple(index), paths, labels, splits)
+
+
+def split_folders(root: AnyPath) -> dict[Split | None, AnyPath]:
+    """The folder of each split; empty if the layout has none.
+
+    A folder ``train`` is a class like any other if it holds images and no table of labels, or if
+    there are folders beside it that are not splits.
+    """
+    splits: dict[Split | None, AnyPath] = {}
+    for folder in [] if _table_of(root) else _folders_in(root):
+        split = SPLIT_FOLDERS.get(folder.name.lower())
+        if split is None or (_images_in(folder) and _table_of(folder) is None):
+            return {}
+        if split in splits:
+            raise DataError(f"{splits[split]} and {folder} are the same split: merge them")
+        splits[split] = folder
+    return splits if "train" in splits else {}
+
+
+def first_few(items: Sequence[object], few: int = 3) -> str:
+    """``a, b, c, 4 more``."""
+    more = [f"{len(items) - few:,} more"] if len(items) > few else []
+    return ", ".join([*map(str, items[:few]), *more])
+
+
+def _labelled(root: AnyPath) -> list[tuple[str, AnyPath]]:
+    """The class and the path of each image in one split."""
+    if (table := _table_of(root)) is not None:
+        labels = read_labels(table)
+        paths = {name: root / name for name in labels}
+        _check_files(table, paths)
+        return [(labels[name], path) for name, path in paths.items()]
+    found = {folder.name: _images_in(folder) for folder in _folders_in(root)}
+    _check_class_folders(root, found)
+    return [(name, path) for name, paths in found.items() for path in paths]
+
+
+def _table_of(root: AnyPath) -> AnyPath | None:
+    """The table of labels in a folder, or None."""
+    tables = [root / name for name in TABLES if (root / name).is_file()]
+    if len(tables) > 1:
+        raise DataError(f"{tables[0]} and {tables[1]} both hold labels: remove one")
+    return tables[0] if tables else None
+
+
+def _check_files(table: AnyPath, paths: dict[str, AnyPath]) -> None:
+    """Every label has a file, and every image beside a labelled one has a label."""
+    if missing := [name for name, path in paths.items() if not path.is_file()]:
+        raise DataError(
+            f"{table} has labels of {len(missing):,} files that do not exist: {first_few(missing)}"
+        )
+    folders = {str(path.parent): path.parent for path in paths.values()}
+    known = set(paths.values())
+    if without := [
+        str(path) for folder in folders.values() for path in _images_in(folder) if path not in known
+    ]:
+        raise DataError(
+            f"{table} has no label for {len(without):,} images: {first_few(without)}: add labels, "
+            "or move these images elsewhere"
+        )
+
+
+def _folders_in(root: AnyPath) -> list[AnyPath]:
+    return sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
+
+
+def _images_in(folder: AnyPath) -> list[AnyPath]:
+    """Everything that is named like an image; a link to nowhere is a broken image."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and path.name[0] != "." and not path.is_dir()
+    )
+
+
+def _check_class_folders(root: AnyPath, found: dict[str, list[AnyPath]]) -> None:
+    """Raise ``DataError`` if no class has images; log a warning about folders that are ignored."""
+    others = [root / name for name, paths in found.items() if not paths]
+    holds_nested = [any(map(_has_images, folder.iterdir())) for folder in others]
+    nested = [str(folder) for folder, holds in zip(others, holds_nested, strict=True) if holds]
+    empty = [str(folder) for folder, holds in zip(others, holds_nested, strict=True) if not holds]
+    if not any(found.values()):
+        if nested:
+            raise DataError(
+                f"the images in {root} are two folders deep: did you mean --data {nested[0]}?"
+            )
+        if _images_in(root):
+            raise DataError(
+                f"put the images in {root} into one folder per class, named after it, or add a "
+                "labels.csv with the columns file_name and label"
+            )
+        raise DataError(
+            f"no images in {root}: it must contain one folder of images per class "
+            f"({', '.join(sorted(SUFFIXES))})"
+        )
+    if nested:
+        logger.warning("ignored, because they hold folders of images: %s", first_few(nested))
+    if empty:
+        logger.warning("ignored, because they hold no images: %s", first_few(empty))
+
+
+def _has_images(path: AnyPath) -> bool:
+    return path.is_dir() and bool(_images_in(path))
