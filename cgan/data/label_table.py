@@ -62,7 +62,9 @@ def _read_rows(table: AnyPath) -> Iterator[tuple[int, Mapping[str, Any]]]:
         for row in reader:
             yield reader.line_num, row
     except csv.Error as error:
-        raise DataError(f"{table}, line {reader.line_num}: {one_line(error)}") from error
+        raise DataError(
+            f"{table} is not valid CSV after line {reader.line_num}: {one_line(error)}"
+        ) from error
 
 
 def _read_json_lines(table: AnyPath, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:

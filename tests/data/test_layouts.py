@@ -1,0 +1,327 @@
+"""The same images as class folders, tables of labels, split folders and archives."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import pickle
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import Result
+
+from cgan.data import SPLITS, Loader, describe_split, load_pictures
+from cgan.data.archive import Archive, ArchivePath
+from cgan.data.image_folder import ImageFolder, scan_folder
+from cgan.errors import DataError
+from tests.conftest import make_pets
+
+
+@pytest.fixture(autouse=True)
+def propagate() -> Iterator[None]:
+    logger = logging.getLogger("cgan")
+    logger.propagate = True
+    yield
+    logger.propagate = False
+
+
+def flatten_with_table(pets: Path, table: str, root: Path) -> Path:
+    """The images of a folder of class folders in one folder, and a table of their labels."""
+    root.mkdir()
+    rows = []
+    for path in sorted(pets.glob("*/*")):
+        name = f"{path.parent.name}-{path.name}"
+        shutil.copy(path, root / name)
+        rows.append({"file_name": name, "width": 18, "label": path.parent.name})
+    if table.endswith("jsonl"):
+        text = "\n".join(map(json.dumps, rows))
+    else:
+        text = "\n".join(["file_name,width,label", *(",".join(map(str, r.values())) for r in rows)])
+    (root / table).write_text(text + "\n")
+    return root
+
+
+def make_archive(folder: Path, path: Path, inside: str = "") -> Path:
+    """A ZIP or TAR file of a folder's content, below the path ``inside``."""
+    files = sorted(one for one in folder.rglob("*") if one.is_file())
+    names = [str(Path(inside) / one.relative_to(folder)) for one in files]
+    if path.suffix == ".zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, one in zip(names, files, strict=True):
+                archive.write(one, name)
+    else:
+        with tarfile.open(path, "w") as archive:
+            for name, one in zip(names, files, strict=True):
+                archive.add(one, name)
+    return path
+
+
+def contents(scanned: ImageFolder) -> set[tuple[str, bytes]]:
+    labels = [scanned.classes[label] for label in scanned.labels.tolist()]
+    return set(zip(labels, scanned.digests, strict=True))
+
+
+@pytest.mark.parametrize("table", ["labels.csv", "metadata.csv", "metadata.jsonl"])
+def test_a_table_of_labels_equals_class_folders(pets: Path, tmp_path: Path, table: str) -> None:
+    flat = flatten_with_table(pets, table, tmp_path / "flat")
+    assert contents(scan_folder(flat)) == contents(scan_folder(pets))
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.tar", "A.ZIP"])
+@pytest.mark.parametrize("inside", ["", "animals", "./animals/all"])
+def test_an_archive_equals_its_folder(pets: Path, tmp_path: Path, name: str, inside: str) -> None:
+    archive = make_archive(pets, tmp_path / name.lower(), inside).rename(tmp_path / name)
+    scanned = scan_folder(archive)
+    assert contents(scanned) == contents(scan_folder(pets))
+    assert scanned.name == name[:-4]
+    assert torch.equal(scanned.take(torch.arange(24)), scan_folder(pets).take(torch.arange(24)))
+
+
+def test_an_archive_with_a_table_in_split_folders(pets: Path, tmp_path: Path) -> None:
+    (tmp_path / "all").mkdir()
+    for split in ("train", "test"):
+        flatten_with_table(pets, "metadata.jsonl", tmp_path / "all" / split)
+    for path in (tmp_path / "all" / "test").glob("*.png"):
+        Image.open(path).transpose(Image.Transpose.ROTATE_180).save(path)
+    archive = make_archive(tmp_path / "all", tmp_path / "all.zip", "all")
+    counts = {split: len(load_pictures(str(archive), split)) for split in SPLITS}
+    assert counts["test"] == 24
+    assert counts["train"] + counts["validation"] == 24
+    assert describe_split(str(archive), "test") == "the folder test"
+
+
+def test_workers_read_an_archive(pets: Path, tmp_path: Path) -> None:
+    """Each process opens it itself: a shared position would mix up their reads."""
+    archive = make_archive(pets, tmp_path / "a.zip")
+    on_disk = load_pictures(str(archive), memory_bytes=0)
+    in_memory = load_pictures(str(archive))
+    assert isinstance(on_disk, ImageFolder)
+    for dataset in (on_disk, pickle.loads(pickle.dumps(on_disk))):
+        read = Loader(dataset, 4, workers=2).batches()
+        gathered = Loader(in_memory, 4).batches()
+        for _ in range(6):
+            (left, right), (images, labels) = next(read), next(gathered)
+            assert torch.equal(left, images)
+            assert torch.equal(right, labels)
+        read.close()
+
+
+def test_given_splits_are_kept_and_missing_ones_come_from_training(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    make_pets(root / "train", count=40)
+    make_pets(root / "val", side=20, count=5)
+    counts = {split: len(load_pictures(str(root), split)) for split in SPLITS}
+    assert counts["validation"] == 10
+    assert counts["train"] + counts["test"] == 80
+    assert 0 < counts["test"] < 20
+    assert describe_split(str(root), "validation") == "the folder val"
+    assert "hash" in describe_split(str(root), "test")
+
+
+def test_leaked_images_are_left_out_of_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are told by their content, whatever their names."""
+    root = tmp_path / "data"
+    make_pets(root / "train", count=20)
+    for split in ("val", "test"):
+        make_pets(root / split, side=20, count=4)
+    shutil.copy(root / "train" / "cat" / "00.png", root / "test" / "cat" / "leaked.png")
+    shutil.copy(root / "train" / "dog" / "01.png", root / "val" / "dog" / "leaked.png")
+    found = {split: load_pictures(str(root), split, memory_bytes=0) for split in SPLITS}
+    digests = {split: set(folder.digests) for split, folder in found.items()}  # type: ignore[union-attr]
+    assert len(found["train"]) == 38
+    assert not digests["train"] & (digests["test"] | digests["validation"])
+    assert not digests["validation"] & digests["test"]
+    # `val` and `test` hold the same eight images, and one leaked image each.
+    assert {split: len(found[split]) for split in ("validation", "test")} == {
+        "validation": 1, "test": 9,
+    }  # fmt: skip
+    assert "2 training images are also in a held-out split" in caplog.text
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    root = make_pets(tmp_path / "vehicles", classes={"train": 50, "bus": 200})
+    assert scan_folder(root).classes == ("bus", "train")
+    root = make_pets(tmp_path / "pair", classes={"train": 50, "test": 200})
+    assert scan_folder(root).classes == ("test", "train")
+
+
+def test_a_class_without_training_images(tmp_path: Path) -> None:
+    make_pets(tmp_path / "data" / "train")
+    make_pets(tmp_path / "data" / "test", side=20, classes={"cat": 10, "owl": 99})
+    with pytest.raises(DataError, match="owl in .*test has no training images"):
+        scan_folder(tmp_path / "data")
+
+
+def test_two_folders_of_one_split(tmp_path: Path) -> None:
+    for split in ("train", "val", "valid"):
+        make_pets(tmp_path / "data" / split)
+    with pytest.raises(DataError, match="val.* and .*valid are the same split: merge them"):
+        scan_folder(tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("file,label\na.png,cat\n", "has no column 'file_name'; its columns are 'file', 'label'"),
+        ("file_name,kind\na.png,cat\n", "has no column 'label'; its columns are"),
+        ("", "has no column 'file_name'; its columns are none"),
+        ("file_name,label\n", "has no rows"),
+        ("file_name,label\na.png,cat\nx.png,dog\n", "labels of 1 files that do not exist: x.png"),
+        ("file_name,label\na.png,cat\n", "no label for 1 images: .*b.png"),
+        ("file_name,label\na.png,cat\na.png,dog\n", "line 3 names 'a.png' a second time"),
+        ("file_name,label\n../a.png,cat\n", "line 2: '../a.png' is not a path inside"),
+        ("file_name,label\n/etc/a.png,cat\n", "line 2: '/etc/a.png' is not a path inside"),
+        ("file_name,label\na.png,\nb.png,x\n", "line 2 has no label"),
+        ("file_name,label\n,cat\n", "line 2 has no file_name"),
+        ("file_name,label\na,1.5\nb,2.5\nc,3.5\n", "another label, so the column 'label' is not a"),
+        (f"file_name,label\na.png,{'x' * 300}\n", "a label of 300 characters, and the limit is"),
+        ('file_name,label\n"a.png,cat\n', "not valid CSV after line 1: unexpected end"),
+    ],
+)  # fmt: skip
+def test_tables_that_cannot_be_used(tmp_path: Path, text: str, sentence: str) -> None:
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    (tmp_path / "labels.csv").write_text(text)
+    with pytest.raises(DataError, match=sentence):
+        scan_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (b"{", "line 1 is not JSON"),
+        (b"[1]\n", "line 1 is not a JSON object"),
+        (b'{"file_name": "a.png"}\n', "has no column 'label'"),
+        (b'{"file_name": "a.png", "label": 0.5}\n', "line 1 has no label: write a class name or"),
+        (b'{"file_name": "a.png", "label": true}\n', "line 1 has no label"),
+        (b'{"file_name": ["a.png"], "label": "x"}\n', "line 1 has no file_name"),
+        (b"\xff\xfe", "is not UTF-8 text"),
+        (b"[" * 100_000, "line 1 is not JSON"),
+    ],
+)
+def test_json_lines_that_cannot_be_used(tmp_path: Path, text: bytes, sentence: str) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "metadata.jsonl").write_bytes(text)
+    with pytest.raises(DataError, match=sentence):
+        scan_folder(tmp_path)
+
+
+def test_numbers_are_labels(tmp_path: Path) -> None:
+    rows = [{"file_name": f"{index}.png", "label": index % 2} for index in range(4)]
+    for index in range(4):
+        Image.new("RGB", (8, 8), (index, 0, 0)).save(tmp_path / f"{index}.png")
+    (tmp_path / "metadata.jsonl").write_text("\n\n".join(map(json.dumps, rows)))
+    assert scan_folder(tmp_path).classes == ("0", "1")
+
+
+def test_two_tables(pets: Path, tmp_path: Path) -> None:
+    flat = flatten_with_table(pets, "labels.csv", tmp_path / "flat")
+    shutil.copy(flat / "labels.csv", flat / "metadata.csv")
+    with pytest.raises(DataError, match="both hold labels: remove one"):
+        scan_folder(flat)
+
+
+@pytest.mark.parametrize("name", ["../a.png", "/a.png", "x/../../a.png", "..\\a.png"])
+def test_a_path_that_leaves_the_archive(tmp_path: Path, name: str) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr(name, b"x")
+    with pytest.raises(DataError, match="a path that leaves the archive"):
+        scan_folder(tmp_path / "a.zip")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.addfile(tarfile.TarInfo(name), io.BytesIO())
+    with pytest.raises(DataError, match="a path that leaves the archive"):
+        scan_folder(tmp_path / "a.tar")
+
+
+def test_a_zip_bomb_is_not_decompressed(pets: Path, tmp_path: Path) -> None:
+    path = make_archive(pets, tmp_path / "a.zip")
+    with (
+        zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("cat/bomb.png", "w") as member,
+    ):
+        for _ in range(400):
+            member.write(bytes(2**20))
+    assert path.stat().st_size < 2**20
+    with pytest.raises(DataError, match="bomb.png.* has 419,430,400 bytes, and the limit is"):
+        scan_folder(path)
+    assert len(scan_folder(path, skip_broken=True)) == 24
+
+
+def test_a_zip_that_lies_about_a_size(pets: Path, tmp_path: Path) -> None:
+    path = make_archive(pets, tmp_path / "a.zip")
+    with zipfile.ZipFile(path) as archive:
+        size = archive.getinfo("cat/00.png").file_size
+    content = path.read_bytes().replace(
+        size.to_bytes(4, "little"), (size // 2).to_bytes(4, "little")
+    )
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read as an image"):
+        scan_folder(path)
+
+
+def test_archives_that_cannot_be_read(pets: Path, tmp_path: Path) -> None:
+    (tmp_path / "a.zip").write_text("no archive")
+    with pytest.raises(DataError, match=r"a.zip cannot be read as an archive \(File is not a zip"):
+        scan_folder(tmp_path / "a.zip")
+    with tarfile.open(tmp_path / "a.tar", "w:gz") as tar:
+        tar.add(pets, "pets")
+    with pytest.raises(DataError, match="TAR file without compression: unpack it"):
+        scan_folder(tmp_path / "a.tar")
+    (tmp_path / "b.tar").write_bytes(b"")
+    with pytest.raises(DataError):
+        scan_folder(tmp_path / "b.tar")
+    with pytest.raises(DataError, match="there is no folder"):
+        load_pictures("./missing.zip")
+
+
+def test_links_in_a_tar_are_not_followed(pets: Path, tmp_path: Path) -> None:
+    path = make_archive(pets, tmp_path / "a.tar")
+    link = tarfile.TarInfo("cat/link.png")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+    with tarfile.open(path, "a") as tar:
+        tar.addfile(link)
+    assert len(scan_folder(path)) == 24
+
+
+def test_what_macos_adds_is_ignored(pets: Path, tmp_path: Path) -> None:
+    path = make_archive(pets, tmp_path / "a.zip", "pets")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("__MACOSX/pets/cat/._00.png", b"x")
+        archive.writestr("pets/.DS_Store", b"x")
+    assert len(scan_folder(path)) == 24
+
+
+def test_a_missing_file_in_an_archive(pets: Path, tmp_path: Path) -> None:
+    root = ArchivePath(Archive(make_archive(pets, tmp_path / "a.zip")))
+    with pytest.raises(FileNotFoundError):
+        (root / "cat" / "none.png").open()
+    assert os.path.basename(str(root / "cat" / "00.png")) == "00.png"
+
+
+def test_training_and_evaluating_on_an_archive(
+    shell: Callable[..., Result], tmp_path: Path
+) -> None:
+    make_pets(tmp_path / "data" / "train", count=20)
+    make_pets(tmp_path / "data" / "test", side=20, count=5)
+    make_archive(tmp_path / "data", tmp_path / "pets.zip")
+    done = shell("train", "--data", "pets.zip", "--images", "64", "--device", "cpu", "--size", "16",
+                 "--set", "control_per_class=0", "--out", "run")  # fmt: skip
+    assert done.exit_code == 0, done.output
+    done = shell("evaluate", "run", "--per-class", "8", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["test_images"] == 10
+    os.rename("pets.zip", "moved.zip")
+    done = shell("evaluate", "run", "--per-class", "8")
+    assert done.exit_code == 2
+    assert "pets.zip was not found: give its location with --data" in done.output
+    assert shell("evaluate", "run", "--per-class", "8", "--data", "moved.zip").exit_code == 0
