@@ -31,7 +31,9 @@ ConditionalOption = Annotated[
 ]
 TrainDataOption = Annotated[
     str | None,
-    typer.Option(help="digits, mnist, fashion-mnist, kmnist, cifar10, or a folder."),
+    typer.Option(
+        help="digits, mnist, fashion-mnist, kmnist, cifar10, or a folder, ZIP or TAR file."
+    ),
 ]
 FromOption = Annotated[
     str | None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("docs")
     for name in ("my-pictures", "my-images"):
         make_pets(root / name, classes={"cat": 200, "dog": 50, "lynx": 120})
+    make_pets(root / "split-pictures" / "train")
+    make_pets(root / "split-pictures" / "test", side=20)
+    shutil.make_archive(str(root / "my-pictures"), "zip", root / "my-pictures")
+    shutil.copytree(root / "my-pictures", root / "table" / "images")
+    rows = [f"{path.relative_to(root / 'table')},{path.parent.name}"
+            for path in (root / "table").rglob("*.png")]  # fmt: skip
+    (root / "table" / "labels.csv").write_text("\n".join(["file_name,label", *rows]))
     write_idx(root / "data", "MNIST")
     save_untrained_judge("mnist", root / "data", root / "cache")
     quiet = {"images": 640, "control_per_class": 0, "eval_every_images": 0, "device": "cpu"}
