@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cgan.data.load import load_pictures
     from cgan.errors import CganError
     from cgan.evaluation.api import compare, evaluate
+    from cgan.evaluation.augment_test import augment_test
     from cgan.models import build_pair
     from cgan.sampling.sampler import Sampler, load
     from cgan.training.trainer import Run, train
@@ -30,6 +31,7 @@ _HOMES = {
     "Config": "cgan.config",
     "Run": "cgan.training.trainer",
     "Sampler": "cgan.sampling.sampler",
+    "augment_test": "cgan.evaluation.augment_test",
     "build_pair": "cgan.models",
     "compare": "cgan.evaluation.api",
     "evaluate": "cgan.evaluation.api",
@@ -47,6 +49,7 @@ __all__ = [
     "Sampler",
     "__version__",
     "augment",
+    "augment_test",
     "build_pair",
     "compare",
     "evaluate",

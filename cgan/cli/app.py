@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cgan.cli import evaluate, export, generate, train
+from cgan.cli import augment_test, evaluate, export, generate, train
 from cgan.cli.options import messages
 from cgan.console import printable
 from cgan.errors import CganError
@@ -123,6 +123,10 @@ app.command(epilog="Examples:  cgan evaluate  |  cgan evaluate runs/pets --html 
 app.command(epilog="Examples:  cgan compare runs/conditional runs/plain --html compare.html")(
     evaluate.compare
 )
+app.command(
+    "augment-test",
+    epilog="Examples:  cgan augment-test  |  cgan augment-test runs/pets --minutes 60",
+)(augment_test.augment_test)
 app.command(epilog="Examples:  cgan info mnist  |  cgan info runs/mnist-dcgan --json")(export.info)
 app.command(epilog="Examples:  cgan export  |  cgan export runs/pets --onnx --out pets.onnx")(
     export.export

@@ -8,13 +8,13 @@ that neither was trained on.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
 from cgan.augment import Augment, shows_photographs
@@ -102,36 +102,18 @@ def train_judge(
         held_out: the images to measure its accuracy on.
         digest: identifies the data; stored in its header.
         device: the device to train on.
-        images: training images to show; None chooses 20,000 to 240,000 by the size of the data,
-            for photographs up to 500,000.
+        images: training images to show; None is ``default_images``.
         architecture: as in ``find_judge``.
     """
-    photographs = shows_photographs(dataset.classes, dataset.image_shape)
     architecture = architecture or default_architecture(dataset)
-    if images is None:
-        enough = min(max(100 * len(dataset), 20_000), 80_000)
-        epochs, most = (10, 500_000) if photographs else (4, 240_000)
-        images = min(max(epochs * len(dataset), enough), most)
-    steps = max(images // BATCH, 1)
+    steps = max((images or default_images(dataset)) // BATCH, 1)
     logger.info("training a judge on %s (%d images; only once)", dataset.name, steps * BATCH)
     device = torch.device(device)
-    if photographs:
-        augment: Callable[[Tensor], Tensor] = Augment(["mirror", "translation"])
-    else:
-        augment = partial(random_shift, reach=max(1, min(dataset.image_shape[1:]) // 14))
     with seeded(0, device):
         network = build_classifier(architecture, dataset.image_shape, len(dataset.classes))
         to_device(network, device)
-        decay = 0.05 if photographs else 0.01
-        optimizer = torch.optim.AdamW(network.parameters(), PEAK_LR, weight_decay=decay, fused=True)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=steps + 1)
         batches = Loader(dataset, BATCH, device, balanced=True).batches()
-        for _, (real, labels) in zip(range(steps), batches, strict=False):
-            loss = cross_entropy(network(augment(real)), labels, label_smoothing=0.05)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+        train_classifier(network, batches, steps, choose_augment(dataset), weight_decay(dataset))
     header = JudgeHeader(
         dataset.name, digest, dataset.classes, dataset.image_shape, None, len(held_out),
         architecture,
@@ -142,6 +124,52 @@ def train_judge(
         judge.header = replace(header, held_out_accuracy=accuracy)
         logger.info("the judge is right on %.2f %% of real test images", 100 * accuracy)
     return judge
+
+
+def default_images(dataset: ImageDataset | ImageFolder) -> int:
+    """Training images that a classifier is shown: 20,000 to 240,000, of photographs to 500,000."""
+    enough = min(max(100 * len(dataset), 20_000), 80_000)
+    photographs = shows_photographs(dataset.classes, dataset.image_shape)
+    epochs, most = (10, 500_000) if photographs else (4, 240_000)
+    return min(max(epochs * len(dataset), enough), most)
+
+
+def choose_augment(dataset: ImageDataset | ImageFolder) -> Callable[[Tensor], Tensor]:
+    """The augmentation for classifiers: photographs are mirrored and shifted, others shifted."""
+    if shows_photographs(dataset.classes, dataset.image_shape):
+        return Augment(["mirror", "translation"])
+    return partial(random_shift, reach=max(1, min(dataset.image_shape[1:]) // 14))
+
+
+def weight_decay(dataset: ImageDataset | ImageFolder) -> float:
+    """The weight decay for classifiers; photographs need more."""
+    return 0.05 if shows_photographs(dataset.classes, dataset.image_shape) else 0.01
+
+
+def train_classifier(
+    network: nn.Module,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    steps: int,
+    augment: Callable[[Tensor], Tensor],
+    decay: float,
+) -> None:
+    """Train a classifier with AdamW and a one-cycle learning rate (Smith and Topin 2018).
+
+    Args:
+        network: maps images (B, C, H, W) in [-1, 1] to logits; changed in place.
+        batches: images in [-1, 1] and labels (B,), at least ``steps`` of them.
+        steps: number of updates.
+        augment: applied to the images of each batch.
+        decay: weight decay.
+    """
+    optimizer = torch.optim.AdamW(network.parameters(), PEAK_LR, weight_decay=decay, fused=True)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=steps + 1)
+    for _, (images, labels) in zip(range(steps), batches, strict=False):
+        loss = cross_entropy(network(augment(images)), labels, label_smoothing=0.05)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
 
 
 def measure_accuracy(judge: Judge, dataset: ImageDataset | ImageFolder) -> float:
