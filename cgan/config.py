@@ -6,7 +6,6 @@ does not import torch. A test checks that they are equal.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -17,6 +16,8 @@ from pydantic import (
     Field,
     model_validator,
 )
+
+from cgan.config_values import check_name, check_path, parse_count, parse_names, parse_size
 
 Backbone = Literal["mlp", "dcgan", "resnet"]
 GeneratorLabel = Literal["concat", "cbn"]
@@ -46,67 +47,8 @@ MAX_WEIGHT = 1e6
 """Largest weight of a term of a loss; losses are float32."""
 MAX_INTERVAL = 10**6
 """Most steps between two penalties."""
-MAX_NAME_BYTES = 200
-"""File names have at most 255 bytes, and a run folder's number is added to the name."""
 MAX_PATH = 4096
 """Longest path in characters. Linux has the same limit, in bytes."""
-
-NOT_IN_PATHS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Control characters, and surrogates, which stand for bytes that are not UTF-8."""
-NAME = re.compile(r"\w([\w.-]*[\w-])?")
-RESERVED_NAME = re.compile(r"(con|prn|aux|nul|(com|lpt)[\d¹²³])(\..*)?", re.IGNORECASE)
-"""Names of devices on Windows. They are invalid everywhere, so that runs can be copied."""
-
-
-def parse_count(value: object) -> object:
-    """Convert ``"600k"`` and ``"2M"`` to whole numbers; leave anything else to pydantic."""
-    if isinstance(value, str):
-        match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([kM]?)", value.strip())
-        if match:
-            count = float(match[1]) * {"": 1, "k": 1_000, "M": 1_000_000}[match[2]]
-            return int(count) if count == int(count) else count
-    return value
-
-
-def parse_names(value: object) -> object:
-    """A sequence of names without repetition, sorted; ``"a,b"`` is one too, and null is empty.
-
-    Anything else is left to pydantic.
-    """
-    if value is None or value is False or value == "none":
-        return ()
-    if isinstance(value, str):
-        value = [name.strip() for name in value.split(",")]
-    if isinstance(value, list | tuple) and all(isinstance(name, str) for name in value):
-        return tuple(sorted(set(value)))
-    return value
-
-
-def check_name(name: str) -> str:
-    """Return a name that every file system accepts as a folder.
-
-    Raises:
-        ValueError: the message says why it is not one.
-    """
-    if not NAME.fullmatch(name):
-        raise ValueError("a name has letters, digits, _, - and, inside, dots")
-    if len(name.encode()) > MAX_NAME_BYTES:
-        raise ValueError(f"a name has at most {MAX_NAME_BYTES} bytes")
-    if RESERVED_NAME.fullmatch(name):
-        raise ValueError("a name must not be one that Windows reserves")
-    return name
-
-
-def check_path(path: str) -> str:
-    """Return a path that can be written into a config and a message.
-
-    Raises:
-        ValueError: it contains control characters, or is not UTF-8.
-    """
-    if NOT_IN_PATHS.search(path):
-        raise ValueError("a path is UTF-8 text without line breaks or other control characters")
-    return path
-
 
 Count = Annotated[int, BeforeValidator(parse_count), Field(le=MAX_COUNT)]
 Weight = Annotated[float, Field(ge=0, le=MAX_WEIGHT)]
@@ -126,8 +68,9 @@ class DataConfig(Section):
     """A named data set, or a folder with one subfolder of images per class."""
     data_dir: PathText | None = None
     """Folder of the data sets; missing ones are downloaded. Null: ``$CGAN_DATA``, or the cache."""
-    size: Annotated[int, Field(ge=8, le=512, multiple_of=4)] | None = None
-    """Side in pixels that a folder's images are resized to; null chooses one."""
+    size: Annotated[int | str | None, BeforeValidator(parse_size)] = None
+    """Side in pixels that a folder's images are resized to, or ``WIDTHxHEIGHT``; null chooses a
+    side."""
     balanced: bool = False
     """Draw every class equally often, even if some classes have few images."""
     skip_broken: bool = False

@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from cgan.config import RENAMED_KEYS, Config, check_path
+from cgan.config import RENAMED_KEYS, Config
+from cgan.config_values import check_path
 from cgan.config_yaml import parse_yaml, read_yaml
 from cgan.errors import ConfigError, UnknownNameError, quote, suggest
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cgan.config import DATA_NAMES, parse_count
+from cgan.config import DATA_NAMES
 from cgan.config_io import (
     config_folder,
     config_names,
@@ -16,6 +16,7 @@ from cgan.config_io import (
     parse_assignment,
     to_yaml,
 )
+from cgan.config_values import height_and_width, parse_count, size_of
 from cgan.data import DATASETS
 from cgan.errors import ConfigError
 
@@ -249,3 +250,30 @@ def test_keys_of_version_0_1_are_read_with_a_warning(
     caplog.clear()
     load_config(path, warn=False)
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("given", "size", "shape"),
+    [
+        (64, 64, (64, 64)),
+        ("64", 64, (64, 64)),
+        ("64x48", "64x48", (48, 64)),
+        ("64×48", "64x48", (48, 64)),
+        ("32x32", 32, (32, 32)),
+        ("512x8", "512x8", (8, 512)),
+    ],
+)
+def test_a_size_is_a_side_or_a_width_and_a_height(
+    given: object, size: object, shape: tuple[int, int]
+) -> None:
+    config = load_config("folder-dcgan", {"data.size": given})
+    assert config.data.size == size
+    assert make_config(config.model_dump(mode="json")).data.size == size
+    assert height_and_width(config.data.size or 0) == shape
+    assert size_of((3, *shape)) == size
+
+
+@pytest.mark.parametrize("size", [30, 4, 516, "64x", "x48", "64x48x3", "64x50", -8, 8.5, True, "a"])
+def test_sizes_that_are_none(size: object) -> None:
+    with pytest.raises(ConfigError, match="data.size: a size is a side, or two like 64x48"):
+        load_config("folder-dcgan", {"data.size": size})

@@ -14,7 +14,7 @@ PACKAGE = Path(cgan.__file__).parent
 # Lowest first. A file imports from its own folder and from lower levels.
 LEVELS = """
     console
-    errors config config_yaml config_io
+    errors config_values config config_yaml config_io
     storage runtime
     augment losses penalties models
     data
@@ -25,6 +25,8 @@ LEVELS = """
     cli
     __main__
 """
+
+CONFIG = {"errors", "config_values", "config", "config_yaml", "config_io"}
 
 
 def module_name(path: Path) -> str:
@@ -62,7 +64,7 @@ def test_levels() -> None:
         for other in imported(path) - {"cgan"}:
             here, there = folder(name), folder(other)
             same_folder = here == there and (PACKAGE / here).is_dir()
-            in_config = {here, there} <= {"errors", "config", "config_yaml", "config_io"}
+            in_config = {here, there} <= CONFIG
             lower = levels[there] < levels[here]
             assert same_folder or lower or in_config, f"{name} imports {other}"
 

@@ -247,4 +247,4 @@ def format_control(control: Control) -> str:
 def format_shape(image_shape: tuple[int, int, int]) -> str:
     """``28×28, grey``."""
     channels, height, width = image_shape
-    return f"{height}×{width}, {'grey' if channels == 1 else 'colour'}"
+    return f"{width}×{height}, {'grey' if channels == 1 else 'colour'}"

@@ -43,7 +43,10 @@ FromOption = Annotated[
         metavar="RUN",
     ),
 ]
-SizeOption = Annotated[int | None, typer.Option(help="Side of a folder's images in pixels.")]
+SizeOption = Annotated[
+    str | None,
+    typer.Option(help="Side of a folder's images in pixels, or WIDTHxHEIGHT.", metavar="SIZE"),
+]
 SkipBrokenOption = Annotated[
     bool | None,
     typer.Option("--skip-broken", help="Skip images that cannot be read."),

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from cgan.config_values import height_and_width
 from cgan.data.archive import AnyPath, is_archive, open_root
 from cgan.data.image_file import ignore_pillow_warnings, read_image
 from cgan.data.image_probe import probe_files
@@ -37,7 +38,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         paths: one file per image.
         labels: int64, (N,), indices into ``classes``.
         classes: the class names, sorted.
-        image_shape: (C, size, size) that every image is resized to.
+        image_shape: (C, H, W) that every image is resized to.
         digests: SHA-256 of each file.
         splits: the split of each image; None if a hash of its content decides.
     """
@@ -73,7 +74,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         )
 
     def read(self, index: int) -> Tensor:
-        """Read one image as uint8 (C, size, size), cropped to a square at the centre and resized.
+        """Read one image as uint8 (C, H, W), cropped at the centre to this shape and resized.
 
         Raises:
             DataError: the file is missing or broken since the scan.
@@ -87,7 +88,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
             ) from error
 
     def take(self, indices: Tensor) -> Tensor:
-        """The images at these indices: uint8, (len(indices), C, size, size); raises like ``read``.
+        """The images at these indices: uint8, (len(indices), C, H, W); raises like ``read``.
 
         Call it in the main thread of a process.
         """
@@ -104,7 +105,9 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         return hasher.hexdigest()
 
 
-def scan_folder(root: Path, *, size: int | None = None, skip_broken: bool = False) -> ImageFolder:
+def scan_folder(
+    root: Path, *, size: int | str | None = None, skip_broken: bool = False
+) -> ImageFolder:
     """Find the classes and images of a folder or archive, and log the chosen size and colour mode.
 
     Every image is decoded once, so that a broken one is found before training starts.
@@ -127,15 +130,16 @@ def scan_folder(root: Path, *, size: int | None = None, skip_broken: bool = Fals
     if size is None:
         middle = median_low(probe.side for probe in good)
         size = next((side for side in SIZES if side >= middle), SIZES[-1])
+    height, width = height_and_width(size)
     channels = 1 if all(probe.is_grey for probe in good) else 3
     name = root.resolve().stem if is_archive(root) else root.resolve().name
     logger.info(
         "%s: %d images of %d classes, resized to %d×%d in %s (change it with --size)",
-        name, len(good), len(layout.classes), size, size, "grey" if channels == 1 else "colour",
+        name, len(good), len(layout.classes), width, height, "grey" if channels == 1 else "colour",
     )  # fmt: skip
     return ImageFolder(
         name, tuple(layout.paths[index] for index in kept), torch.tensor(labels), layout.classes,
-        (channels, size, size), tuple(probe.digest for probe in good),
+        (channels, height, width), tuple(probe.digest for probe in good),
         tuple(layout.splits[index] for index in kept),
     )  # fmt: skip
 

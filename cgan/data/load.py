@@ -9,7 +9,8 @@ from typing import Literal
 
 import torch
 
-from cgan.config import DATA_NAMES, DataConfig, check_path
+from cgan.config import DATA_NAMES, DataConfig
+from cgan.config_values import check_path
 from cgan.data.archive import is_archive, open_root
 from cgan.data.dataset import ImageDataset
 from cgan.data.datasets import DATASETS, DIGITS_TEST_FRACTION
@@ -39,7 +40,7 @@ def load_pictures(
     split: Split = "train",
     *,
     data_dir: str | Path | None = None,
-    size: int | None = None,
+    size: int | str | None = None,
     skip_broken: bool = False,
     memory_bytes: int | None = None,
 ) -> ImageDataset | ImageFolder:
@@ -51,7 +52,8 @@ def load_pictures(
         split: ``train``, ``validation`` or ``test`` (see ``cgan.data.splits``).
         data_dir: folder of the data sets; missing ones are downloaded. The default is
             ``$CGAN_DATA``, or the cache.
-        size: side in pixels that a folder's images are resized to; None chooses one.
+        size: side in pixels that a folder's images are resized to, or ``"WIDTHxHEIGHT"``; None
+            chooses a side.
         skip_broken: skip images of a folder that cannot be read.
         memory_bytes: a folder that needs more memory than this is read from disk in batches; None
             means half of the memory available to each process of this machine, if it is known.
@@ -108,7 +110,7 @@ def describe_split(source: str, split: Literal["validation", "test"]) -> str:
     return f"about {percent:.0f} % of {of}, chosen by a hash of the content"
 
 
-def _scan(source: str, size: int | None, skip_broken: bool) -> ImageFolder:
+def _scan(source: str, size: int | str | None, skip_broken: bool) -> ImageFolder:
     try:
         is_folder = Path(source).is_dir() or is_archive(source)
     except OSError as error:  # a folder above it is not readable, or the name is too long

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cgan.config import DATA_NAMES, Config, DataConfig
 from cgan.config_io import load_config
+from cgan.config_values import size_of
 from cgan.data.archive import is_archive
 from cgan.data.load import resolve_source
 from cgan.errors import ConfigError
@@ -35,7 +36,7 @@ def data_config_of(
     if data_dir is not None:
         changes["data_dir"] = str(Path(data_dir).resolve())
     if config.size is None:
-        changes["size"] = sampler.image_shape[1]
+        changes["size"] = size_of(sampler.image_shape)
     config = config.model_copy(update=changes)
     is_there = os.path.isdir(config.source) or is_archive(config.source)
     if config.source not in DATA_NAMES and not is_there:

@@ -71,7 +71,7 @@ def build_pair(
             raise UnknownNameError(kind, name, known)
     if any(side % 4 or side < 8 for side in image_shape[1:]):
         height, width_ = image_shape[1:]
-        raise ConfigError(f"images of {height}×{width_}: both sides must be multiples of 4, ≥ 8")
+        raise ConfigError(f"images of {width_}×{height}: both sides must be multiples of 4, ≥ 8")
     family = BACKBONES[backbone]
     width = width or family.default_width(image_shape)
     options = {"last_layer": last_layer} if backbone == "dcgan" else {}

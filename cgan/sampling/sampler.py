@@ -133,7 +133,7 @@ class Sampler(GeneratorInfo):
     def _explain_out_of_memory(self) -> AbstractContextManager[None]:
         _, height, width = self.image_shape
         return explain_out_of_memory(
-            f"sampling a batch of {self.batch_size:,} images of {height}×{width} on {self.device}",
+            f"sampling a batch of {self.batch_size:,} images of {width}×{height} on {self.device}",
             "free memory, or use another --device",
         )
 

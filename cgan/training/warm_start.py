@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from cgan.config import DATA_NAMES, Config, ModelConfig
 from cgan.config_io import make_config
+from cgan.config_values import height_and_width, parse_size, size_of
 from cgan.errors import ConfigError
 from cgan.models import resolve_width
 from cgan.models.conditioning import per_class_tensors
@@ -69,14 +70,16 @@ def read_source(path_or_run: str | Path) -> Source:
     return Source(_model_of(header), tuple(header["classes"]), tuple(shape), networks)
 
 
-def model_overrides(path_or_run: str | Path, data: str | None, size: int | None) -> dict[str, Any]:
+def model_overrides(
+    path_or_run: str | Path, data: str | None, size: int | str | None
+) -> dict[str, Any]:
     """Overrides of a config, so that its networks fit the weights of another run.
 
     Args:
         path_or_run: as in ``read_source``.
         data: the data source of the new run; the images of a folder get the source's size, unless
             ``size`` is given.
-        size: side of the new images in pixels.
+        size: that of the new images, as in a config.
 
     Raises:
         FileError: there is none, or it cannot be read.
@@ -88,10 +91,11 @@ def model_overrides(path_or_run: str | Path, data: str | None, size: int | None)
         for key in ("backbone", "generator_label", "last_layer", "latent_dim", "width")
     }
     if size is not None and model.width is not None and model.backbone == "dcgan":
+        side = min(height_and_width(parse_size(size) or width))
         # As many channels as the source has at the same resolution.
-        overrides["model.width"] = max(model.width * min(height, width) // size, 1)
-    if data not in (None, *DATA_NAMES) and size is None and height == width and height % 4 == 0:
-        overrides["data.size"] = height
+        overrides["model.width"] = max(model.width * min(height, width) // side, 1)
+    if data not in (None, *DATA_NAMES) and size is None:
+        overrides["data.size"] = size_of((0, height, width))
     return overrides
 
 
@@ -186,7 +190,7 @@ def find_differences(state: TrainState, source: Source, keys: Sequence[str]) -> 
         for key in keys
         if getattr(source.model, key) != getattr(state.model, key)
     ]
-    size, other = (f"{shape[1]}×{shape[2]}" for shape in (state.image_shape, source.image_shape))
+    size, other = (f"{shape[2]}×{shape[1]}" for shape in (state.image_shape, source.image_shape))
     if size != other and "width" in keys:
         found.append(f"images are {other} there and {size} here")
     return "; ".join(found)

@@ -378,3 +378,17 @@ def test_for_real_in_a_pipe(tmp_path: Path, small_run: cgan.Run) -> None:
     assert wrong.returncode == 2
     assert wrong.stdout == ""
     assert len(wrong.stderr.splitlines()) == 1
+
+
+def test_rectangles_from_training_to_export(shell: Shell, pets: Path, tmp_path: Path) -> None:
+    quiet = ("--images", 64, "--device", "cpu", "--set", "control_per_class=0", "--out", "run")
+    done = shell("train", "--data", pets, "--size", "24x16", *quiet)
+    assert done.exit_code == 0, done.output
+    assert "resized to 24×16 in colour" in done.output
+    assert cgan.load(tmp_path / "run").sample("cat").shape == (1, 3, 16, 24)
+    assert "24×16, colour" in shell("info", "run").stdout
+    assert shell("evaluate", "run", "--per-class", 4).exit_code == 0
+    assert shell("export", "run").exit_code == 0
+    assert shell("generate", "run", "--class", "cat", "-n", 1, "--out", "cat.png").exit_code == 0
+    width, height = open_image(tmp_path / "cat.png").size
+    assert 2 * width == 3 * height

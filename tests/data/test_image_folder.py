@@ -165,3 +165,14 @@ def test_large_images_are_32_by_default(tmp_path: Path) -> None:
     make_pets(tmp_path / "pets", side=100, count=1)
     assert scan_folder(tmp_path / "pets").image_shape == (3, 32, 32)
     assert scan_folder(tmp_path / "pets", size=64).image_shape == (3, 64, 64)
+
+
+def test_rectangles_are_cropped_to_their_shape(tmp_path: Path) -> None:
+    """Of an image that is too high, rows above and below are lost."""
+    (tmp_path / "a").mkdir()
+    pixels = np.zeros((24, 16, 3), dtype=np.uint8)
+    pixels[8:16] = 255
+    Image.fromarray(pixels).save(tmp_path / "a" / "high.png")
+    scanned = scan_folder(tmp_path, size="16x8")
+    assert scanned.image_shape == (3, 8, 16)
+    assert (scanned.read(0) == 255).all()
