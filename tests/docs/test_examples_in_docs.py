@@ -16,7 +16,7 @@ import cgan
 from benchmarks.__main__ import app as benchmarks_app
 from cgan.cli import app
 from cgan.config_io import load_config
-from cgan.evaluation import judge_training, quality
+from cgan.evaluation import augment_test, judge_training, quality
 from cgan.training import trainer
 from tests.conftest import make_pets, save_untrained_judge, write_idx
 
@@ -91,6 +91,9 @@ def workplace(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     quick = partial(judge_training.train_judge, images=640)
     monkeypatch.setattr(judge_training, "train_judge", quick)
     monkeypatch.setattr(quality, "train_judge", quick)
+    monkeypatch.setattr(augment_test, "default_images", lambda _: 128)
+    monkeypatch.setattr(augment_test, "MIN_IMAGES", 1)
+    monkeypatch.setattr(augment_test, "TIMED_STEPS", 1)
     return folder
 
 
