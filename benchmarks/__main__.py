@@ -120,6 +120,20 @@ def photographs(
 
 
 @app.command()
+def warm_start(
+    cifar: Annotated[Path, typer.Argument(help="CIFAR-10 as folders: train/ and test/.")],
+    runs: Annotated[list[Path], typer.Argument(help="Runs of some of its classes, of any size.")],
+    judge: Annotated[Path, typer.Option(help="Trained if missing.")] = CIFAR10_JUDGE,
+) -> None:
+    """The tables of sizes and of warm starts in docs/recipes.md."""
+    from benchmarks.photographs import load_cifar_judge
+    from benchmarks.warm_start import print_table
+
+    print(f"{machine()}; 1,000 images per class\n")
+    print_table(runs, *load_cifar_judge(cifar, judge))
+
+
+@app.command()
 def evaluation(model: Annotated[str, typer.Argument()] = "mnist", per_class: int = 1_000) -> None:
     """Wall-clock time of `cgan evaluate` as a process, with a cached judge."""
     words = ("cgan", "evaluate", model, "--per-class", str(per_class), "--json")

@@ -201,8 +201,8 @@ def print_augment_test(result: AugmentTest) -> None:
         f"classifiers trained on {result.shown_images:,} images each",
         style="italic",
     )
-    table = Table()
-    table.add_column("trained on")
+    table = Table(title="right in %: mean (lowest–highest seed)")
+    table.add_column("trained on", no_wrap=True)
     for heading in ("validation", "test", *([result.rarest_class] if result.rarest_class else [])):
         table.add_column(heading, justify="right")
     for row in result.rows:
@@ -211,13 +211,13 @@ def print_augment_test(result: AugmentTest) -> None:
     results.print(table)
     for reason in result.left_out:
         results.print(f"left out: {reason}", style="dim")
-    print_rows({"verdict": result.reason})
+    results.print(f"verdict: {result.reason}")
 
 
 def format_range(shares: Sequence[float]) -> str:
-    """Mean and range of fractions: ``81.2 % (80.7 to 81.9)``."""
+    """Mean and range of fractions in %: ``81.2 (80.7–81.9)``."""
     mean = sum(shares) / len(shares)
-    return f"{100 * mean:.1f} % ({100 * min(shares):.1f} to {100 * max(shares):.1f})"
+    return f"{100 * mean:.1f} ({100 * min(shares):.1f}–{100 * max(shares):.1f})"
 
 
 def print_yaml(text: str) -> None:
