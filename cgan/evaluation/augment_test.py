@@ -134,6 +134,13 @@ class ClassifierTrainer:
             f"{images:,.0f}",
             classifiers * images / speed / 60,
         )
+        if (enough := default_images(self.dataset)) > images:
+            logger.warning(
+                "a judge of this data sees %s images: with --minutes %.0f the classifiers do too, "
+                "and the verdict may differ",
+                f"{enough:,}",
+                1 + classifiers * enough / speed / 60,
+            )
         return int(images) // BATCH
 
     def train(self, chosen: TrainingSet, steps: int, seed: int) -> JudgeNetwork:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -174,6 +175,22 @@ def test_too_little_time() -> None:
         ConfigError, match=r"0.0001 minutes are too few for 21 classifiers: .* raise"
     ):
         trainer.steps_for(1e-4, 21)
+
+
+def test_a_short_budget_is_not_enough_for_a_verdict(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("cgan").propagate = True
+    trainer = ClassifierTrainer(cgan.load_pictures("digits"), CPU)
+    monkeypatch.setattr(module, "MIN_IMAGES", 128)
+    monkeypatch.setattr(module, "TIMED_STEPS", 1)
+    monkeypatch.setattr(module, "default_images", lambda _: 10**9)
+    assert trainer.steps_for(1.0, 2) >= 1
+    assert "a judge of this data sees 1,000,000,000 images: with --minutes" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(module, "default_images", lambda _: 256)
+    assert trainer.steps_for(10.0, 2) == 2
+    assert "may differ" not in caplog.text
 
 
 @pytest.fixture
