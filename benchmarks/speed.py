@@ -28,7 +28,7 @@ import cgan
 from cgan.data import Loader, load_split
 from cgan.evaluation.judge_training import find_judge
 from cgan.models.conditioning import LABEL_DIM
-from cgan.models.dcgan import plan_channels
+from cgan.models.dcgan import MIN_FEATURES, plan_channels
 from cgan.runtime.device import configure_backends, find_device
 from cgan.storage.metrics import read_metrics
 from cgan.training.state import TrainState
@@ -101,8 +101,9 @@ def by_hand(config: cgan.Config, image_shape: tuple[int, int, int], classes: int
             before = count
         g = z * flat + sum(convolutions)
         first = convolutions[0]
-        head = 4 * width * (1 + classes)
-        d = sum(convolutions) + flat * 4 * width + head
+        features = max(4 * width, MIN_FEATURES)
+        head = features * (1 + classes)
+        d = sum(convolutions) + flat * features + head
     step = 3 * g + 5 * d + 2 * (d - first)
     penalty = (3 * d - head) / config.penalty.lazy_interval if config.penalty.r1 else 0
     return 2 * (step + penalty)

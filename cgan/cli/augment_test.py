@@ -17,7 +17,7 @@ from cgan.cli.options import (
 )
 
 MinutesOption = Annotated[
-    float, typer.Option(min=0, help="Training time of all classifiers together, at most.")
+    float, typer.Option(min=0, help="About the longest training time of all classifiers together.")
 ]
 SeedsOption = Annotated[int, typer.Option(min=2, help="Classifiers per row.")]
 
@@ -32,7 +32,7 @@ def augment_test(
     as_json: JsonOption = False,
 ) -> None:
     """Measure whether generated images help a classifier of the real ones."""
-    from cgan.cli.tables import print_augment_test
+    from cgan.cli.augment_table import print_augment_test
     from cgan.evaluation.augment_test import augment_test as run
 
     result = run(

@@ -14,7 +14,6 @@ from cgan.cli.options import results
 from cgan.config import Config
 from cgan.config_io import to_yaml
 from cgan.data import dataset_info
-from cgan.evaluation.augment_report import AugmentTest
 from cgan.evaluation.control import Control
 from cgan.evaluation.formatting import (
     figure_rows,
@@ -192,32 +191,6 @@ def print_figures(reports: Sequence[Report]) -> None:
     for row in figure_rows(reports):
         table.add_row(row.title, *row.values, row.real, row.chance)
     results.print(table)
-
-
-def print_augment_test(result: AugmentTest) -> None:
-    """Accuracies per training set, and the verdict."""
-    results.print(
-        f"{result.model}: {result.train_images:,} training and {result.test_images:,} test images, "
-        f"classifiers trained on {result.shown_images:,} images each",
-        style="italic",
-    )
-    table = Table(title="right in %: mean (lowest–highest seed)")
-    table.add_column("trained on", no_wrap=True)
-    for heading in ("validation", "test", *([result.rarest_class] if result.rarest_class else [])):
-        table.add_column(heading, justify="right")
-    for row in result.rows:
-        columns = [row.validation, row.test, *([row.rarest] if row.rarest else [])]
-        table.add_row(row.name, *map(format_range, columns))
-    results.print(table)
-    for reason in result.left_out:
-        results.print(f"left out: {reason}", style="dim")
-    results.print(f"verdict: {result.reason}")
-
-
-def format_range(shares: Sequence[float]) -> str:
-    """Mean and range of fractions in %: ``81.2 (80.7–81.9)``."""
-    mean = sum(shares) / len(shares)
-    return f"{100 * mean:.1f} ({100 * min(shares):.1f}–{100 * max(shares):.1f})"
 
 
 def print_yaml(text: str) -> None:

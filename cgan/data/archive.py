@@ -7,6 +7,7 @@ disk, and the size of a member is checked before it is read.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -25,6 +26,10 @@ SUFFIXES = (".zip", ".tar")
 IGNORED = "__MACOSX"
 """A folder that macOS adds to ZIP files."""
 ROOT = PurePosixPath()
+COMPRESSIONS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Python decompresses others without a limit."""
+MAX_DEPTH = 64
+"""Most folders above a file."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +86,14 @@ class Archive:
                 file.seek(member.offset)
                 return file.read(member.size)
         try:
-            return self._zip().read(member.name)
+            archive = self._zip()
+            if archive.getinfo(member.name).compress_type not in COMPRESSIONS:
+                raise ValueError("it is compressed in another way than ZIP's usual one")
+            with archive.open(member.name) as content:
+                return content.read(member.size)  # decompresses no more than that
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
-            raise OSError(one_line(error)) from error
+            where = str(self.path / member.name)
+            raise OSError(errno.EIO, one_line(error), where) from error
 
     def _zip(self) -> zipfile.ZipFile:
         """The open file of this process: a forked one must not share its position."""
@@ -99,6 +109,8 @@ class Archive:
                 f"{self.path} contains {quote(member.name)}, a path that leaves the archive: "
                 "make it again from inside the folder"
             )
+        if len(path.parts) > MAX_DEPTH:
+            raise DataError(f"{self.path} has folders that are more than {MAX_DEPTH} levels deep")
         if IGNORED in path.parts:
             return
         self.files[path] = member
@@ -182,16 +194,20 @@ def is_archive(path: str | Path) -> bool:
 
 
 def open_root(path: Path) -> AnyPath:
-    """A folder unchanged; of an archive its root, or the only folder in it."""
+    """A folder unchanged; of an archive its root, or the only folder in it.
+
+    Raises:
+        DataError: the archive cannot be read.
+    """
     if not is_archive(path):
         return path
-    root: ArchivePath = ArchivePath(Archive(path))
-    inside = list(root.iterdir())
-    while len(inside) == 1 and inside[0].is_dir():
-        deeper = list(inside[0].iterdir())
-        if not any(one.is_dir() or one.suffix in (".csv", ".jsonl") for one in deeper):
-            break  # the folder of a single class
-        root, inside = inside[0], deeper
+    root = ArchivePath(Archive(path))
+    while len(folders := [one for one in root.iterdir() if one.is_dir()]) == 1:
+        beside = [one for one in root.iterdir() if one.suffix.lower() in (".csv", ".jsonl")]
+        inside = list(folders[0].iterdir())
+        if beside or not any(one.is_dir() or one.suffix in (".csv", ".jsonl") for one in inside):
+            break  # it is the folder of a single class, or a table names the files in it
+        root = folders[0]
     return root
 
 
@@ -201,9 +217,15 @@ def _members_of_zip(path: Path) -> list[Member]:
 
 
 def _members_of_tar(path: Path) -> list[Member]:
+    found = []
     with tarfile.open(path, "r:") as file:
-        return [
-            Member(one.name, one.size, one.offset_data)
-            for one in file
-            if one.isreg() and not one.issparse()
-        ]
+        while (one := file.next()) is not None:
+            if one.size < 0:  # tarfile would go back and loop
+                raise ValueError("a size in it is negative")
+            if one.isreg() and not one.issparse():
+                found.append(Member(one.name, one.size, one.offset_data))
+        with path.open("rb") as raw:  # tarfile takes a damaged header for the end
+            raw.seek(file.offset)
+            if raw.read(tarfile.BLOCKSIZE).strip(b"\0"):
+                raise ValueError(f"it is damaged after {len(found):,} files")
+    return found

@@ -16,7 +16,7 @@ from cgan.storage.limits import MAX_CLASS_NAME
 TABLES = ("labels.csv", "metadata.csv", "metadata.jsonl")
 FILE_COLUMN, LABEL_COLUMN = "file_name", "label"
 """The names of Hugging Face's ImageFolder."""
-MAX_BYTES = 2**30
+MAX_BYTES = 2**26
 """A larger table is not read."""
 
 

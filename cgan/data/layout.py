@@ -13,9 +13,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from cgan.data.archive import AnyPath
+from cgan.data.archive import AnyPath, ArchivePath
 from cgan.data.image_file import SUFFIXES
 from cgan.data.label_table import TABLES, read_labels
 from cgan.data.splits import Split
@@ -79,18 +79,30 @@ def find_images(root: AnyPath) -> Layout:
 def split_folders(root: AnyPath) -> dict[Split | None, AnyPath]:
     """The folder of each split; empty if the layout has none.
 
-    A folder ``train`` is a class like any other if it holds images and no table of labels, or if
-    there are folders beside it that are not splits.
+    Folders ``train`` and ``test`` are classes like any other if both hold images and no table of
+    labels, or if there are folders beside them that are not splits.
+
+    Raises:
+        DataError: a split has images without a class, or two folders are the same split.
     """
+    folders = [] if _table_of(root) else _folders_in(root)
+    names = [SPLIT_FOLDERS.get(folder.name.lower()) for folder in folders]
+    if "train" not in names or None in names:
+        return {}
+    loose = [folder for folder in folders if _images_in(folder) and _table_of(folder) is None]
+    if len(loose) == len(folders):
+        return {}  # classes
+    if loose:
+        raise DataError(
+            f"the images in {loose[0]} have no class: put them into one folder per class, or move "
+            f"{loose[0].name} elsewhere"
+        )
     splits: dict[Split | None, AnyPath] = {}
-    for folder in [] if _table_of(root) else _folders_in(root):
-        split = SPLIT_FOLDERS.get(folder.name.lower())
-        if split is None or (_images_in(folder) and _table_of(folder) is None):
-            return {}
+    for split, folder in zip(names, folders, strict=True):
         if split in splits:
             raise DataError(f"{splits[split]} and {folder} are the same split: merge them")
         splits[split] = folder
-    return splits if "train" in splits else {}
+    return splits
 
 
 def first_few(items: Sequence[object], few: int = 3) -> str:
@@ -105,6 +117,12 @@ def _labelled(root: AnyPath) -> list[tuple[str, AnyPath]]:
         labels = read_labels(table)
         paths = {name: root / name for name in labels}
         _check_files(table, paths)
+        above = {PurePosixPath(name).parts[0].lower() for name in labels if "/" in name}
+        if len({SPLIT_FOLDERS[one] for one in above & SPLIT_FOLDERS.keys()}) > 1:
+            raise DataError(
+                f"{table} names images of several splits ({first_few(sorted(above))}): put a table "
+                "into each of these folders instead"
+            )
         return [(labels[name], path) for name, path in paths.items()]
     found = {folder.name: _images_in(folder) for folder in _folders_in(root)}
     _check_class_folders(root, found)
@@ -157,9 +175,10 @@ def _check_class_folders(root: AnyPath, found: dict[str, list[AnyPath]]) -> None
     empty = [str(folder) for folder, holds in zip(others, holds_nested, strict=True) if not holds]
     if not any(found.values()):
         if nested:
-            raise DataError(
-                f"the images in {root} are two folders deep: did you mean --data {nested[0]}?"
-            )
+            hint = f"did you mean --data {nested[0]}?"
+            if isinstance(root, ArchivePath):
+                hint = "put the class folders at the top of the archive"
+            raise DataError(f"the images in {root} are two folders deep: {hint}")
         if _images_in(root):
             raise DataError(
                 f"put the images in {root} into one folder per class, named after it, or add a "

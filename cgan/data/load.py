@@ -17,7 +17,7 @@ from cgan.data.datasets import DATASETS, DIGITS_TEST_FRACTION
 from cgan.data.image_cache import MIN_IMAGES, ImageCache
 from cgan.data.image_file import reading_threads
 from cgan.data.image_folder import ImageFolder, scan_folder
-from cgan.data.layout import split_folders
+from cgan.data.layout import first_few, split_folders
 from cgan.data.splits import VALIDATION_FRACTION, Split, folder_split_indices
 from cgan.errors import ConfigError, DataError, UnknownNameError, quote
 from cgan.runtime.cpu import free_memory
@@ -65,11 +65,12 @@ def load_pictures(
     if source in DATASETS:
         return DATASETS[source].load(split, Path(data_dir or default_data_dir()))
     folder = _scan(source, size, skip_broken)
-    chosen = folder.subset(
-        folder_split_indices(
-            folder.digests, folder.labels, folder.splits, split, test=FOLDER_TEST_FRACTION
-        )
+    indices = folder_split_indices(
+        folder.digests, folder.labels, folder.splits, split, test=FOLDER_TEST_FRACTION
     )
+    if split == "train":
+        _check_every_class(folder, indices)
+    chosen = folder.subset(indices)
     if memory_bytes is None and (free := free_memory()) is not None:
         memory_bytes = free // (2 * local_world_size())
     if memory_bytes is not None and chosen.nbytes > memory_bytes:
@@ -102,11 +103,12 @@ def describe_split(source: str, split: Literal["validation", "test"]) -> str:
     has_test_set = source in DATASETS and source != "digits"
     if has_test_set and split == "test":
         return TEST_SET
-    if source not in DATASETS and (folder := split_folders(open_root(Path(source))).get(split)):
-        return f"the folder {folder.name}"
+    folders = {} if source in DATASETS else split_folders(open_root(Path(source)))
+    if split in folders:
+        return f"the folder {folders[split].name}"
     test = DIGITS_TEST_FRACTION if source in DATASETS else FOLDER_TEST_FRACTION
     percent = 100 * (test if split == "test" else VALIDATION_FRACTION)
-    of = "the training set" if has_test_set else "all images"
+    of = "the training set" if has_test_set or folders else "all images"
     return f"about {percent:.0f} % of {of}, chosen by a hash of the content"
 
 
@@ -117,9 +119,24 @@ def _scan(source: str, size: int | str | None, skip_broken: bool) -> ImageFolder
         raise DataError(f"{quote(source)} cannot be read: {error.strerror}") from error
     if is_folder:
         return scan_folder(Path(source), size=size, skip_broken=skip_broken)
+    if os.path.isfile(source):
+        raise DataError(
+            f"{source} is neither a folder nor a ZIP file (.zip) or a TAR file without compression "
+            "(.tar): unpack it"
+        )
     if os.sep in source or source.startswith("."):
         raise DataError(f"there is no folder {source}")
     raise UnknownNameError("data set or folder", source, DATASETS)
+
+
+def _check_every_class(folder: ImageFolder, indices: torch.Tensor) -> None:
+    """Raise ``DataError`` if a class has no training images."""
+    counts = torch.bincount(folder.labels[indices], minlength=len(folder.classes))
+    if without := [folder.classes[label] for label in (counts == 0).nonzero().flatten().tolist()]:
+        raise DataError(
+            f"{folder.name} has no training image of {first_few(without)} that can be read and is "
+            "not also in a held-out split: add some"
+        )
 
 
 def _read_all(folder: ImageFolder, root: Path, split: Split, cached: bool) -> ImageDataset:

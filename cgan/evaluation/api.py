@@ -124,7 +124,7 @@ def compare(
                 sampler.to(home)
         warnings = [
             *report.warnings,
-            *_other_split(sampler, source, splits["train"]),
+            *other_split_warnings(sampler, source, splits["train"]),
             *_other_images(report, reports, key == next(iter(references))),
             *_judge_of_other_data(given, splits["train"]),
         ]
@@ -189,7 +189,7 @@ def find_judge_of(
     return find_judge(lambda split: load_split(config, split), sampler.device)
 
 
-def _other_split(
+def other_split_warnings(
     sampler: Sampler, source: DataConfig, train: ImageDataset | ImageFolder
 ) -> list[str]:
     """A warning if the generator may have been trained on some of the test images."""

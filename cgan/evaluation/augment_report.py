@@ -38,6 +38,7 @@ class AugmentTest:
         verdict: ``yes``, ``no`` or ``no difference``.
         reason: the verdict in one sentence.
         left_out: training sets that could not be made, and why.
+        warnings: reasons why the figures may be wrong.
         seconds: how long it took.
     """
 
@@ -50,6 +51,7 @@ class AugmentTest:
     verdict: str
     reason: str
     left_out: list[str]
+    warnings: list[str]
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from math import isfinite
 from pathlib import Path
 
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from cgan.data import ImageDataset, ImageFolder, load_split
 from cgan.errors import ConfigError, MeasureError, UnconditionalError
+from cgan.evaluation.api import other_split_warnings
 from cgan.evaluation.augment_report import AugmentTest, Row, decide
 from cgan.evaluation.classifiers import JudgeNetwork, build_classifier
 from cgan.evaluation.control import check_fit
@@ -28,8 +30,14 @@ from cgan.evaluation.judge_training import (
     train_classifier,
     weight_decay,
 )
-from cgan.evaluation.training_sets import TrainingSet, make_training_sets
-from cgan.runtime.device import find_device, seeded, to_device, torch_defaults
+from cgan.evaluation.training_sets import MAX_SETS, TrainingSet, make_training_sets
+from cgan.runtime.device import (
+    explain_out_of_memory,
+    find_device,
+    seeded,
+    to_device,
+    torch_defaults,
+)
 from cgan.runtime.progress import CountProgress
 from cgan.sampling.sampler import Sampler, load
 
@@ -57,16 +65,18 @@ def augment_test(
         model: a run folder, a generator file, ``"mnist"``, or a sampler.
         data: a data set or a folder to use instead of the data in the run's config.
         data_dir: where data sets are stored.
-        minutes: the training time of all classifiers together, at most.
-        seeds: classifiers per training set.
+        minutes: about the longest training time of all classifiers together.
+        seeds: classifiers per training set, at least 2.
         device: the device to use.
         progress: show progress on the terminal.
 
     Raises:
         UnconditionalError: the generator has no classes.
         MeasureError: there are no validation or no test images.
-        ConfigError: ``minutes`` are too few.
+        ConfigError: ``minutes`` or ``seeds`` are too few.
     """
+    if not isfinite(minutes) or minutes < 0 or seeds < 2:
+        raise ConfigError("augment_test needs a number of minutes, and at least two seeds")
     begun, torch_device = time.monotonic(), find_device(device)
     sampler = (model if isinstance(model, Sampler) else load(model)).to(torch_device)
     if not sampler.conditional:
@@ -77,9 +87,10 @@ def augment_test(
     for name, held_out in (("validation", validation), ("test", test)):
         if not len(held_out):
             raise MeasureError(f"{train.name} has no {name} images: add more images")
-    sets, left_out = make_training_sets(sampler, train, data, data_dir)
     trainer = ClassifierTrainer(train, torch_device)
-    steps = trainer.steps_for(minutes, seeds * len(sets))
+    steps = trainer.steps_for(minutes, seeds * MAX_SETS)
+    with explain_out_of_memory("generating images", "use a generator of smaller images"):
+        sets, left_out = make_training_sets(sampler, train, data, data_dir)
     rarest = rarest_class(train.labels, test.labels)
     rows = []
     with CountProgress(seeds * len(sets) * steps * BATCH, progress) as shown:
@@ -94,7 +105,8 @@ def augment_test(
     return AugmentTest(
         sampler.name, len(train), len(test), steps * BATCH,
         None if rarest is None else train.classes[rarest],
-        rows, verdict, reason, left_out, time.monotonic() - begun,
+        rows, verdict, reason, left_out,
+        other_split_warnings(sampler, source, train), time.monotonic() - begun,
     )  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import torch
@@ -18,8 +19,10 @@ from cgan.storage.images import to_pixels
 
 FACTORS = (1, 5)
 """Generated images per real image."""
-MAX_DRAWN = 100_000
-"""Generated images in memory, at most."""
+MAX_DRAWN, MAX_BYTES = 100_000, 2**30
+"""Generated images of one kind, and the bytes they take in memory, at most."""
+MAX_SETS = 3 + 2 * len(FACTORS)
+"""Training sets that ``make_training_sets`` makes, at most."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ def make_training_sets(
     """The training sets, and the reasons for those that cannot be made."""
     plain = draw_dataset(sampler, len(train))
     sets = [TrainingSet("real, not augmented", 1.0, augmented=False), TrainingSet("real", 1.0)]
-    sets += [_mixed(train, plain, factor, "generated") for factor in FACTORS]
+    sets += _mixed(train, plain, "generated")
     left_out = []
     try:
         verify = RejectionSampler(find_judge_of(sampler, data, data_dir))
@@ -73,19 +76,19 @@ def make_training_sets(
     except MeasureError as error:
         left_out.append(f"verified images: {error}")
     else:
-        sets += [_mixed(train, verified, factor, "verified") for factor in FACTORS]
+        sets += _mixed(train, verified, "verified")
     alone = f"{len(plain) / len(train):.2g}× generated alone"
     return [*sets, TrainingSet(alone, 0.0, plain)], left_out
 
 
-def _mixed(
-    train: ImageDataset | ImageFolder, drawn: ImageDataset, factor: int, what: str
-) -> TrainingSet:
-    """Real images and up to ``factor`` times as many generated ones."""
-    count = min(factor * len(train), len(drawn))
-    chosen = ImageDataset(drawn.name, drawn.images[:count], drawn.labels[:count], drawn.classes)
-    name = f"real + {count / len(train):.2g}× {what}"
-    return TrainingSet(name, len(train) / (len(train) + count), chosen)
+def _mixed(train: ImageDataset | ImageFolder, drawn: ImageDataset, what: str) -> list[TrainingSet]:
+    """Real images with ``FACTORS`` times as many generated ones, or with all of them."""
+    sets = []
+    for count in sorted({min(factor * len(train), len(drawn)) for factor in FACTORS}):
+        chosen = ImageDataset(drawn.name, drawn.images[:count], drawn.labels[:count], drawn.classes)
+        name = f"real + {count / len(train):.2g}× {what}"
+        sets.append(TrainingSet(name, len(train) / (len(train) + count), chosen))
+    return sets
 
 
 def draw_dataset(
@@ -93,10 +96,13 @@ def draw_dataset(
 ) -> ImageDataset:
     """As many images of each class, in all ``FACTORS[-1]`` times as many as there are real ones.
 
+    There are at most ``MAX_DRAWN``, and at most ``MAX_BYTES``.
+
     They are in the order of their seeds, so that the first ones have all classes.
     """
     classes = len(sampler.classes)
-    total = min(FACTORS[-1] * real_images, MAX_DRAWN)
+    limit = min(MAX_DRAWN, MAX_BYTES // prod(sampler.image_shape))
+    total = min(FACTORS[-1] * real_images, limit)
     request = sampler.request(None, -(-total // classes), 0)
     drawn = [to_pixels(images).cpu() for images, _ in sampler.batches(request, verify)]
     images = torch.cat(drawn).unflatten(0, (classes, -1)).transpose(0, 1).flatten(0, 1)

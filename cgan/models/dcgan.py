@@ -28,6 +28,9 @@ from cgan.models.conditioning import (
 )
 from cgan.models.dropout import Dropout
 
+MIN_FEATURES = 128
+"""Least width of D's hidden layer."""
+
 
 def default_width(image_shape: tuple[int, int, int]) -> int:
     """32 channels at 16×16 pixels: 32 for images up to 32×32, 16 for 64×64, and at least 8.
@@ -170,7 +173,7 @@ class Discriminator(nn.Module):
         )
         self.down = nn.ModuleList(others)
         base_pixels = (image_shape[1] >> len(channels)) * (image_shape[2] >> len(channels))
-        features = max(channels[-1], 4 * width)
+        features = max(4 * width, MIN_FEATURES)
         self.hidden = nn.Linear(channels[-1] * base_pixels, features)
         self.head = Head(features, num_classes, label)
         self.apply(init_weights)

@@ -87,6 +87,14 @@ def resolve_width(model: ModelConfig, image_shape: tuple[int, int, int]) -> Mode
     return model.model_copy(update={"width": width})
 
 
+def resolve_stored_width(model: ModelConfig, image_shape: tuple[int, int, int]) -> ModelConfig:
+    """Like ``resolve_width``, for a file: before version 0.4 the dcgan's width was 32 at any size
+    and was not stored."""
+    if model.width is None and model.backbone == "dcgan":
+        return model.model_copy(update={"width": 32})
+    return resolve_width(model, image_shape)
+
+
 def build_networks(model: ModelConfig, image_shape: tuple[int, int, int], classes: int) -> Pair:
     """Build G and D from a config, for a data set with this many classes."""
     return build_pair(

@@ -20,6 +20,7 @@ from cgan.config import Config
 from cgan.config_io import make_config
 from cgan.errors import ConfigError, FileError, one_line
 from cgan.models import build_networks
+from cgan.models.factory import resolve_stored_width
 from cgan.runtime.device import (
     explain_out_of_memory,
     find_device,
@@ -181,9 +182,7 @@ def load(path_or_run: str | Path, device: torch.device | str = "cpu") -> Sampler
         classes = len(file.header["classes"])
         try:
             config = make_config(file.header["config"], warn=False)
-            model = config.model
-            if model.width is None and model.backbone == "dcgan":  # before version 0.4
-                model = model.model_copy(update={"width": 32})
+            model = resolve_stored_width(config.model, (channels, height, width))
             generator = load_network(
                 file,
                 lambda: build_networks(model, (channels, height, width), classes).generator,

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from cgan.config import DATA_NAMES, Config, ModelConfig
 from cgan.config_io import make_config
 from cgan.config_values import height_and_width, parse_size, size_of
-from cgan.errors import ConfigError
-from cgan.models import resolve_width
+from cgan.errors import ConfigError, quote
 from cgan.models.conditioning import per_class_tensors
+from cgan.models.factory import resolve_stored_width
 from cgan.storage.checkpoint import GENERATOR, open_checkpoint, read_header
 from cgan.storage.paths import find_generator, has_state
 from cgan.storage.run_state import load_state, select_tensors
@@ -91,7 +91,10 @@ def model_overrides(
         for key in ("backbone", "generator_label", "last_layer", "latent_dim", "width")
     }
     if size is not None and model.width is not None and model.backbone == "dcgan":
-        side = min(height_and_width(parse_size(size) or width))
+        try:
+            side = min(height_and_width(parse_size(size) or width))
+        except ValueError as error:
+            raise ConfigError(f"data.size: {error}, not {quote(size)}") from error
         # As many channels as the source has at the same resolution.
         overrides["model.width"] = max(model.width * min(height, width) // side, 1)
     if data not in (None, *DATA_NAMES) and size is None:
@@ -180,7 +183,7 @@ def _from_the_end(name: str, names: Mapping[str, Any]) -> str:
 
 def _model_of(header: Mapping[str, Any]) -> ModelConfig:
     config: Config = make_config(header["config"], warn=False)
-    return resolve_width(config.model, tuple(header["image_shape"]))
+    return resolve_stored_width(config.model, tuple(header["image_shape"]))
 
 
 def find_differences(state: TrainState, source: Source, keys: Sequence[str]) -> str:

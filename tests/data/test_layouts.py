@@ -325,3 +325,94 @@ def test_training_and_evaluating_on_an_archive(
     assert done.exit_code == 2
     assert "pets.zip was not found: give its location with --data" in done.output
     assert shell("evaluate", "run", "--per-class", "8", "--data", "moved.zip").exit_code == 0
+
+
+def test_a_table_above_split_folders_is_not_split_by_a_hash(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        make_pets(tmp_path / split)
+    names = [str(path.relative_to(tmp_path)) for path in sorted(tmp_path.rglob("*.png"))]
+    rows = [f"{name},{Path(name).parent.name}" for name in names]
+    (tmp_path / "labels.csv").write_text("\n".join(["file_name,label", *rows]))
+    with pytest.raises(DataError, match=r"several splits \(test, train\): put a table into each"):
+        scan_folder(tmp_path)
+
+
+def test_test_images_without_a_class(tmp_path: Path) -> None:
+    """Kaggle's layout; the test images must not become a class."""
+    make_pets(tmp_path / "data" / "train")
+    make_pets(tmp_path / "data", classes={"test": 99})
+    with pytest.raises(DataError, match="the images in .*test have no class: put them into"):
+        scan_folder(tmp_path / "data")
+
+
+def test_a_class_that_is_all_leaked(tmp_path: Path) -> None:
+    make_pets(tmp_path / "data" / "train")
+    make_pets(tmp_path / "data" / "test", side=20)
+    shutil.rmtree(tmp_path / "data" / "test" / "dog")
+    shutil.copytree(tmp_path / "data" / "train" / "dog", tmp_path / "data" / "test" / "dog")
+    with pytest.raises(DataError, match="data has no training image of dog that can be read and"):
+        load_pictures(str(tmp_path / "data"))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_compressions_without_a_limit_are_not_read(pets: Path, tmp_path: Path, method: int) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as archive:
+        archive.write(pets / "cat" / "00.png", "cat/00.png")
+        archive.write(pets / "dog" / "00.png", "dog/00.png")
+    with pytest.raises(DataError, match="compressed in another way than ZIP's usual one"):
+        scan_folder(tmp_path / "a.zip")
+
+
+def test_a_table_that_cannot_be_read(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_BZIP2) as archive:
+        archive.writestr("labels.csv", "file_name,label\n")
+    with pytest.raises(DataError, match="a.zip/labels.csv cannot be read: it is compressed"):
+        scan_folder(tmp_path / "a.zip")
+
+
+def test_a_damaged_tar_is_not_taken_for_a_short_one(pets: Path, tmp_path: Path) -> None:
+    path = make_archive(pets, tmp_path / "a.tar")
+    with tarfile.open(path) as tar:
+        third = tar.getmembers()[2]
+    content = bytearray(path.read_bytes())
+    content[third.offset + 148 : third.offset + 156] = b"1234567\0"  # its checksum
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="it is damaged after 2 files"):
+        scan_folder(path)
+
+
+def test_a_negative_size_in_a_tar(tmp_path: Path) -> None:
+    """tarfile of Python 3.11.7 goes back by the size, and reads the same file forever."""
+    content = b""
+    for name, size in (("cat/a.png", 0), ("cat/b.png", -512)):
+        info = tarfile.TarInfo(name)
+        info.size = size
+        content += info.tobuf(tarfile.GNU_FORMAT)
+    (tmp_path / "a.tar").write_bytes(content + bytes(1024))
+    with pytest.raises(DataError, match="a.tar cannot be read as"):
+        scan_folder(tmp_path / "a.tar")
+
+
+def test_very_deep_names(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("a/" * 10_000 + "x.png", b"x")
+    with pytest.raises(DataError, match="more than 64 levels deep"):
+        scan_folder(tmp_path / "a.zip")
+
+
+def test_a_file_beside_the_only_folder(pets: Path, tmp_path: Path) -> None:
+    path = make_archive(pets, tmp_path / "a.zip", "pets")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("README.txt", b"x")
+    assert len(scan_folder(path)) == 24
+    nested = make_archive(tmp_path / "pets", tmp_path / "b.zip", "x")
+    with zipfile.ZipFile(nested, "a") as archive:
+        archive.writestr("z/other.txt", b"x")
+    with pytest.raises(DataError, match="two folders deep: put the class folders at the top"):
+        scan_folder(nested)
+
+
+def test_other_archives_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.tar.gz").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"neither a folder nor a ZIP file \(.zip\) or a TAR"):
+        load_pictures(str(tmp_path / "a.tar.gz"))

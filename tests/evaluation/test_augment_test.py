@@ -86,6 +86,9 @@ def test_training_sets_are_named_after_what_they_hold(
     names = [one.name for one in make_training_sets(sampler, few)[0]]
     assert names[3] == "real + 2.5× generated"
     assert names[-1] == "2.5× generated alone"
+    monkeypatch.setattr(training_sets, "MAX_BYTES", 20 * 64)  # 20 images of 8×8
+    names = [one.name for one in make_training_sets(sampler, few)[0]]
+    assert names[2:4] == ["real + 0.5× generated", "real + 0.5× verified"]
 
 
 def test_without_control_there_are_no_verified_images(
@@ -232,3 +235,24 @@ def test_what_cannot_be_tested(shell: Callable[..., Result], plain_run: cgan.Run
     done = shell("augment-test", plain_run.folder)
     assert done.exit_code == 2
     assert "a plain GAN draws no labelled images" in " ".join(done.output.split())
+
+
+@pytest.mark.parametrize(("minutes", "seeds"), [(float("nan"), 3), (-1.0, 3), (1.0, 1), (1.0, 0)])
+def test_arguments_that_make_no_sense(small_run: cgan.Run, minutes: float, seeds: int) -> None:
+    with pytest.raises(ConfigError, match="a number of minutes, and at least two seeds"):
+        cgan.augment_test(small_run.folder, minutes=minutes, seeds=seeds)
+
+
+@pytest.mark.usefixtures("quick")
+def test_other_data_than_the_generator_was_trained_on(
+    shell: Callable[..., Result], tmp_path: Path
+) -> None:
+    """Its training images may be among the test images now."""
+    quiet = ("--images", 32, "--size", 16, "--device", "cpu", "--set", "control_per_class=0")
+    pets = make_pets(tmp_path / "pets", count=40)
+    assert shell("train", "--data", pets, *quiet, "--out", "run").exit_code == 0
+    make_pets(tmp_path / "more", side=20, count=40)
+    done = shell("augment-test", "run", "--seeds", 2, "--data", tmp_path / "more", "--json")
+    assert done.exit_code == 0, done.output
+    (warning,) = json.loads(done.stdout)["warnings"]
+    assert warning.startswith("some test images may be among its training images")
