@@ -181,7 +181,7 @@ def test_large_pictures_are_the_same_in_every_company() -> None:
     sampler.generator.register_forward_hook(lambda _, inputs, __: sizes.append(len(inputs[0])))
     many = sampler.sample("dog", n=20, seed=5)
     assert sizes == [16, 16]
-    assert many.std() > 0.05
+    assert many.std() > 0.03
     for index in (0, 15, 16, 19):
         assert torch.equal(sampler.sample("dog", 1, 5 + index)[0], many[index])
 
