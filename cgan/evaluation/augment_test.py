@@ -20,7 +20,7 @@ from cgan.errors import ConfigError, MeasureError, UnconditionalError
 from cgan.evaluation.api import other_split_warnings
 from cgan.evaluation.augment_report import AugmentTest, Row, decide
 from cgan.evaluation.classifiers import JudgeNetwork, build_classifier
-from cgan.evaluation.control import check_fit
+from cgan.evaluation.control import check_fit, confusion_matrix
 from cgan.evaluation.data_source import data_config_of
 from cgan.evaluation.judge_training import (
     BATCH,
@@ -176,12 +176,12 @@ class ClassifierTrainer:
 def accuracy_by_class(network: JudgeNetwork, dataset: ImageDataset | ImageFolder) -> Tensor:
     """The accuracy of each class, (classes,); NaN for a class without images."""
     device = next(network.parameters()).device
-    right = torch.zeros(len(dataset.classes), dtype=torch.float64)
-    for indices in torch.arange(len(dataset)).split(500):
-        images, labels = dataset.take(indices).to(device) / 127.5 - 1, dataset.labels[indices]
-        correct = network(images).argmax(1).cpu() == labels
-        right += torch.bincount(labels[correct], minlength=len(right))
-    return right / torch.bincount(dataset.labels, minlength=len(right))
+    predicted = [
+        network(dataset.take(indices).to(device) / 127.5 - 1).argmax(1).cpu()
+        for indices in torch.arange(len(dataset)).split(500)
+    ]
+    cells = confusion_matrix(dataset.labels, torch.cat(predicted), len(dataset.classes))
+    return cells.diagonal().double() / cells.sum(1)
 
 
 def rarest_class(train: Tensor, test: Tensor) -> int | None:

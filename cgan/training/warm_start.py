@@ -118,7 +118,10 @@ def warm_start(state: TrainState) -> None:
     name, source = state.config.warm_start, read_source(state.config.warm_start)
     rows = [source.classes.index(one) if one in source.classes else None for one in state.classes]
     sizes = {key: tensor.numel() for key, tensor in state.generator.state_dict().items()}
-    plans = {key: match(state.networks[key], found) for key, found in source.networks.items()}
+    plans = {
+        key: match(state.networks[key], found, len(source.classes))
+        for key, found in source.networks.items()
+    }
     share = sum(sizes[key] for key in plans["G"]) / sum(sizes.values())
     if (differing := find_differences(state, source, EQUAL_KEYS)) or share < MIN_SHARE:
         differing = differing or find_differences(state, source, ("width",)) or "its layers differ"
@@ -136,8 +139,8 @@ def warm_start(state: TrainState) -> None:
     )
 
 
-def match(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors that fit a network, by their names in it.
+def match(network: nn.Module, tensors: Mapping[str, Tensor], classes: int) -> dict[str, Tensor]:
+    """The tensors of a network with this many classes that fit another, by their names in it.
 
     The layers of a discriminator are counted from the last one, because those of the lowest
     resolution are alike in networks for images of different sizes.
@@ -147,10 +150,9 @@ def match(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor
     fitting = {}
     for name, tensor in own.items():
         other = tensors.get(found.get(_from_the_end(name, own), ""))
-        if other is not None and other.dtype == tensor.dtype:
-            skip = 1 if name in per_class else 0
-            if other.dim() == tensor.dim() and other.shape[skip:] == tensor.shape[skip:]:
-                fitting[name] = other
+        shape = (classes, *tensor.shape[1:]) if name in per_class else tuple(tensor.shape)
+        if other is not None and (other.dtype, tuple(other.shape)) == (tensor.dtype, shape):
+            fitting[name] = other
     return fitting
 
 

@@ -136,8 +136,18 @@ def test_a_packaged_generator_of_an_old_format_fits(tmp_path: Path) -> None:
     found = read_source("mnist")
     config = make_config({**load_config("mnist").model_dump(), "warm_start": "mnist"})
     state = TrainState(config, noise(tuple("0123456789"), 28, 1), CPU)
-    fitting = match(state.generator, found.networks["G"])
+    fitting = match(state.generator, found.networks["G"], 10)
     assert fitting.keys() == state.generator.state_dict().keys()
+
+
+def test_an_embedding_with_another_number_of_rows_than_classes_does_not_fit(
+    source: tuple[Path, TrainState],
+) -> None:
+    state = new_state(noise(("ape", "cat")), 1)
+    tensors = dict(source[1].generator.state_dict())
+    tensors["embed.embedding.weight"] = tensors["embed.embedding.weight"][:1]
+    fitting = match(state.generator, tensors, 2)
+    assert state.generator.state_dict().keys() - fitting.keys() == {"embed.embedding.weight"}
 
 
 @pytest.mark.parametrize(
