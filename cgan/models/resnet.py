@@ -17,7 +17,7 @@ from itertools import pairwise
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, conv_transpose2d, leaky_relu, pad
+from torch.nn.functional import avg_pool2d, interpolate, leaky_relu, pad
 
 from cgan.models.conditioning import (
     BatchNorm,
@@ -111,22 +111,15 @@ class Resample(nn.Module):
         return h
 
 
-def smoothing_kernel(x: Tensor) -> Tensor:
-    """The outer product of [½, 1, ½] with itself for each channel of x: (C, 1, 3, 3)."""
-    # Computed on the device: copying it there would break the capture of a CUDA graph.
-    row = 1 - (torch.arange(3, dtype=x.dtype, device=x.device) - 1).abs() / 2
-    return torch.outer(row, row).expand(x.shape[1], 1, 3, 3)
-
-
 def upsample(x: Tensor) -> Tensor:
     """Linear interpolation of (B, C, H, W) to twice the size; pixels beyond the edge are 0."""
-    kernel = smoothing_kernel(x)
-    return conv_transpose2d(x, kernel, stride=2, padding=1, output_padding=1, groups=x.shape[1])
+    # Not a grouped convolution: torch's second derivative of one is a loop over its groups.
+    return avg_pool2d(pad(interpolate(x, scale_factor=2.0), (0, 1, 0, 1)), 2, stride=1)
 
 
 def downsample(x: Tensor) -> Tensor:
     """Every second pixel after smoothing: a quarter of the transposed operation of ``upsample``."""
-    return conv2d(pad(x, (1, 0, 1, 0)), smoothing_kernel(x) / 4, stride=2, groups=x.shape[1])
+    return avg_pool2d(avg_pool2d(pad(x, (1, 0, 1, 0)), 2, stride=1), 2)
 
 
 class Generator(nn.Module):
@@ -196,9 +189,7 @@ class Discriminator(nn.Module):
             Resample(inputs, outputs, up=False) for inputs, outputs in pairwise(channels)
         )
         # The sum over the base of each channel, with a learned weight per position.
-        self.pool = scaled_(
-            nn.Conv2d(channels[-1], channels[-1], base, groups=channels[-1], bias=False)
-        )
+        self.pool = nn.Parameter(torch.randn(channels[-1], *base) / math.sqrt(math.prod(base)))
         self.project = scaled_(nn.Linear(channels[-1], channels[-1], bias=False))
         self.head = Head(channels[-1], num_classes, label)
 
@@ -208,5 +199,5 @@ class Discriminator(nn.Module):
         h = self.blocks[0](self.from_image(to_channels_last(self.embed(images, labels))))
         for down, block in zip(self.down, self.blocks[1:], strict=True):
             h = block(self.dropout(down(h)))
-        logits: Tensor = self.head(self.project(self.pool(h).flatten(1)), labels)
+        logits: Tensor = self.head(self.project((h * self.pool).sum((2, 3))), labels)
         return logits

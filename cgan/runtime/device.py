@@ -186,7 +186,8 @@ def seeded(seed: int, device: torch.device) -> Iterator[None]:
     (``torch.manual_seed`` would seed all devices, and ``fork_rng`` restores the given ones only.)
     """
     others = [] if device.type == "cpu" else [device]
-    with torch.random.fork_rng(others, device_type=device.type if others else None):
+    # Without other devices the type does not matter, but torch 2.11 requires one.
+    with torch.random.fork_rng(others, device_type=device.type if others else "cuda"):
         torch.default_generator.manual_seed(seed)
         for other in others:
             state = torch.Generator(other).manual_seed(seed).get_state()

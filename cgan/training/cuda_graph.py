@@ -34,8 +34,14 @@ logger = logging.getLogger("cgan")
 def capture_cuda_graph(work: Callable[[], Losses]) -> Callable[[], Losses]:
     """Capture as a CUDA graph."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        losses = work()
+    try:
+        with torch.cuda.graph(graph):
+            losses = work()
+    except RuntimeError:
+        # torch leaves its generator in the state of a capture, in which it refuses to draw.
+        generator = torch.cuda.default_generators[torch.cuda.current_device()]
+        generator.graphsafe_set_state(generator.clone_state())
+        raise
 
     def replay() -> Losses:
         graph.replay()

@@ -67,7 +67,9 @@ def bytes_per_image(state: TrainState) -> int:
     def record(tensor: Tensor) -> Tensor:
         if tensor.data_ptr() not in weights:
             saved[tensor.data_ptr()] = tensor.nbytes
-        return tensor
+        # Saving an output itself makes a cycle: the graph would never be freed, and its nodes on
+        # this stream would break the capture of a CUDA graph.
+        return tensor.detach()
 
     generator, discriminator = state.generator.eval(), state.discriminator.eval()
     z = torch.zeros(PROBE_BATCH, state.config.model.latent_dim, device=state.device)

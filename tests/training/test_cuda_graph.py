@@ -18,7 +18,7 @@ from cgan.training.cuda_graph import WARMUP_STEPS, GraphedStep
 from cgan.training.ema import update_ema
 from cgan.training.state import TrainState
 from cgan.training.step import TrainStep
-from cgan.updates import Losses, PenaltyWeights
+from cgan.updates import NO_PENALTY, Losses, PenaltyWeights
 
 CPU = torch.device("cpu")
 
@@ -236,3 +236,16 @@ def test_a_cuda_graph_equals_the_plain_step() -> None:
         ends.append([weight.detach().clone() for weight in ema.parameters()])
     for one, other in zip(*ends, strict=True):
         torch.testing.assert_close(one, other, atol=2e-2, rtol=0)
+
+
+@pytest.mark.cuda
+def test_a_step_that_cannot_be_captured_still_draws() -> None:
+    def reads_back(real: Tensor, labels: Tensor, weights: PenaltyWeights) -> Losses:
+        total = torch.randn(2, device=real.device).sum()
+        return {"loss": total + total.item()}
+
+    step = GraphedStep(reads_back)
+    one = torch.zeros(2, device="cuda")
+    drawn = {step(one, one, NO_PENALTY)["loss"].item() for _ in range(WARMUP_STEPS + 3)}
+    assert not step.enabled
+    assert len(drawn) == WARMUP_STEPS + 3

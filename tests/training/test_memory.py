@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -99,3 +100,17 @@ def test_looking_changes_nothing() -> None:
     assert training.generator.training
     assert training.discriminator.training
     assert all(torch.equal(v, before[k]) for k, v in training.generator.state_dict().items())
+
+
+def test_looking_frees_its_graph() -> None:
+    """A node that survives, made on the default stream, breaks the capture of a CUDA graph."""
+    training = state_of()
+    weight = next(training.generator.parameters())
+
+    def node() -> Any:
+        (accumulate, _), *_ = weight.expand_as(weight).grad_fn.next_functions
+        return accumulate
+
+    training.generator.register_forward_hook(lambda *_: node().metadata.update(old=True))
+    memory.bytes_per_image(training)
+    assert "old" not in node().metadata

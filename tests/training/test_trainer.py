@@ -530,13 +530,16 @@ def same_keys(left: Path, right: Path) -> bool:
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("backbone", ["mlp", "dcgan"])
+@pytest.mark.parametrize("backbone", ["mlp", "dcgan", "resnet"])
 @pytest.mark.parametrize("bf16", [False, True])
-def test_cuda_trains_and_goes_on(bf16: bool, backbone: str, tmp_path: Path) -> None:
+def test_cuda_trains_and_goes_on(
+    bf16: bool, backbone: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     changes = {"device": "cuda", "bf16": bf16, "model.backbone": backbone, "model.width": 8}
     run = cgan.train(quick(**changes), tmp_path / "run")
     longer = cgan.train(quick(**changes, images=6_400), run.folder, resume=True)
     assert longer.images_seen == 6_400
+    assert "cannot be captured" not in caplog.text
     assert cgan.load(run.folder, "cuda").sample("7").isfinite().all()
 
 
