@@ -43,9 +43,10 @@ FromOption = Annotated[
         metavar="RUN",
     ),
 ]
+# Its metavar is not SIZE, because Typer 0.27.0 drops an option with its own name as metavar.
 SizeOption = Annotated[
     str | None,
-    typer.Option(help="Side of a folder's images in pixels, or WIDTHxHEIGHT.", metavar="SIZE"),
+    typer.Option(help="Side of a folder's images in pixels, or WIDTHxHEIGHT.", metavar="PIXELS"),
 ]
 SkipBrokenOption = Annotated[
     bool | None,
