@@ -23,6 +23,8 @@ from pathlib import Path, PurePosixPath
 from cgan.errors import DataError, one_line, quote
 
 SUFFIXES = (".zip", ".tar")
+HUB_PREFIX = "hf-datasets:"
+"""Begins the name of a data set of the Hugging Face Hub: see ``cgan.data.hub``."""
 IGNORED = "__MACOSX"
 """A folder that macOS adds to ZIP files."""
 ROOT = PurePosixPath()
@@ -189,26 +191,10 @@ AnyPath = Path | ArchivePath
 
 
 def is_archive(path: str | Path) -> bool:
-    """Whether a path is a file that ends like an archive."""
+    """Whether a path is a file that ends like an archive, or names a data set of the Hub."""
+    if str(path).startswith(HUB_PREFIX):
+        return True
     return str(path).lower().endswith(SUFFIXES) and os.path.isfile(path)
-
-
-def open_root(path: Path) -> AnyPath:
-    """A folder unchanged; of an archive its root, or the only folder in it.
-
-    Raises:
-        DataError: the archive cannot be read.
-    """
-    if not is_archive(path):
-        return path
-    root = ArchivePath(Archive(path))
-    while len(folders := [one for one in root.iterdir() if one.is_dir()]) == 1:
-        beside = [one for one in root.iterdir() if one.suffix.lower() in (".csv", ".jsonl")]
-        inside = list(folders[0].iterdir())
-        if beside or not any(one.is_dir() or one.suffix in (".csv", ".jsonl") for one in inside):
-            break  # it is the folder of a single class, or a table names the files in it
-        root = folders[0]
-    return root
 
 
 def _members_of_zip(path: Path) -> list[Member]:

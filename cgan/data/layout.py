@@ -15,7 +15,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from cgan.data.archive import AnyPath, ArchivePath
+from cgan.data.archive import HUB_PREFIX, AnyPath, Archive, ArchivePath, is_archive
+from cgan.data.hub import HubDataset
 from cgan.data.image_file import SUFFIXES
 from cgan.data.label_table import TABLES, read_labels
 from cgan.data.splits import Split
@@ -47,6 +48,26 @@ class Layout:
     paths: tuple[AnyPath, ...]
     labels: tuple[int, ...]
     splits: tuple[Split | None, ...]
+
+
+def open_root(path: Path) -> AnyPath:
+    """A folder unchanged; of an archive its root, or the only folder in it; a data set of the Hub.
+
+    Raises:
+        DataError: the archive cannot be read, or the data set cannot be loaded.
+    """
+    if not is_archive(path):
+        return path
+    if str(path).startswith(HUB_PREFIX):
+        return ArchivePath(HubDataset(path))
+    root = ArchivePath(Archive(path))
+    while len(folders := [one for one in root.iterdir() if one.is_dir()]) == 1:
+        beside = [one for one in root.iterdir() if one.suffix.lower() in (".csv", ".jsonl")]
+        inside = list(folders[0].iterdir())
+        if beside or not any(one.is_dir() or one.suffix in (".csv", ".jsonl") for one in inside):
+            break  # it is the folder of a single class, or a table names the files in it
+        root = folders[0]
+    return root
 
 
 def find_images(root: AnyPath) -> Layout:

@@ -11,13 +11,13 @@ import torch
 
 from cgan.config import DATA_NAMES, DataConfig
 from cgan.config_values import check_path
-from cgan.data.archive import is_archive, open_root
+from cgan.data.archive import HUB_PREFIX, is_archive
 from cgan.data.dataset import ImageDataset
 from cgan.data.datasets import DATASETS, DIGITS_TEST_FRACTION
 from cgan.data.image_cache import MIN_IMAGES, ImageCache
 from cgan.data.image_file import reading_threads
 from cgan.data.image_folder import ImageFolder, scan_folder
-from cgan.data.layout import first_few, split_folders
+from cgan.data.layout import first_few, open_root, split_folders
 from cgan.data.splits import VALIDATION_FRACTION, Split, folder_split_indices
 from cgan.errors import ConfigError, DataError, UnknownNameError, quote
 from cgan.runtime.cpu import free_memory
@@ -47,8 +47,8 @@ def load_pictures(
     """Load one split of a data set.
 
     Args:
-        source: a name of ``DATASETS``, or a folder, ZIP or TAR file of images (see
-            ``cgan.data.layout``).
+        source: a name of ``DATASETS``, a folder, ZIP or TAR file of images (see
+            ``cgan.data.layout``), or ``hf-datasets:NAME`` (see ``cgan.data.hub``).
         split: ``train``, ``validation`` or ``test`` (see ``cgan.data.splits``).
         data_dir: folder of the data sets; missing ones are downloaded. The default is
             ``$CGAN_DATA``, or the cache.
@@ -160,7 +160,7 @@ def _read_all(folder: ImageFolder, root: Path, split: Split, cached: bool) -> Im
 
 
 def resolve_source(data: str) -> str:
-    """The name of a data set unchanged; a folder or archive as an absolute path.
+    """The name of a data set, also of the Hub, unchanged; a folder or archive as an absolute path.
 
     Raises:
         ConfigError: the text cannot be a path.
@@ -169,8 +169,10 @@ def resolve_source(data: str) -> str:
         check_path(data)
     except ValueError as error:
         raise ConfigError(f"{error}, not {quote(data)}") from error
+    if data in DATA_NAMES or data.startswith(HUB_PREFIX):
+        return data
     # Not Path.is_dir: it raises OSError for a name that is too long.
-    if data in DATA_NAMES or not (os.path.isdir(data) or is_archive(data)):
+    if not (os.path.isdir(data) or is_archive(data)):
         return data
     folder = Path(data).resolve()
     require_utf8(folder)

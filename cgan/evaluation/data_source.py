@@ -8,7 +8,7 @@ from pathlib import Path
 from cgan.config import DATA_NAMES, Config, DataConfig
 from cgan.config_io import load_config
 from cgan.config_values import size_of
-from cgan.data.archive import is_archive
+from cgan.data.archive import HUB_PREFIX, is_archive
 from cgan.data.load import resolve_source
 from cgan.errors import ConfigError
 from cgan.sampling.sampler import Sampler
@@ -39,6 +39,8 @@ def data_config_of(
         changes["size"] = size_of(sampler.image_shape)
     config = config.model_copy(update=changes)
     is_there = os.path.isdir(config.source) or is_archive(config.source)
+    if run is None and data is None and config.source.startswith(HUB_PREFIX):
+        is_there = False  # a header does not decide what is downloaded
     if config.source not in DATA_NAMES and not is_there:
         raise ConfigError(
             f"the training data {config.source} was not found: give its location with --data"

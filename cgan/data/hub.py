@@ -1,0 +1,113 @@
+"""Data sets of the Hugging Face Hub, named ``hf-datasets:NAME``, with the library ``datasets``.
+
+The images appear as a tree of splits and classes, so that the code for archives reads them. A data
+set that is not in the local cache of ``datasets`` is downloaded; ``HF_HUB_OFFLINE=1`` forbids that.
+No code of a data set runs.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from cgan.data.archive import HUB_PREFIX, ROOT, Archive, Member
+from cgan.errors import DataError, one_line
+
+SPLITS = ("train", "validation", "test")
+LABEL_COLUMNS = ("label", "labels", "class", "fine_label")
+"""Preferred names of the column of labels, if there are several."""
+
+logger = logging.getLogger("cgan")
+
+
+class HubDataset(Archive):
+    """A data set as a tree ``SPLIT/CLASS/ROW.png``; rows without a class are left out.
+
+    Args:
+        path: ``hf-datasets:NAME``, where NAME may also be a local folder of Parquet files.
+
+    Raises:
+        DataError: the library is missing, the data set cannot be loaded, or it has no column of
+            images or of labels.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.folders: dict[PurePosixPath, set[PurePosixPath]] = {ROOT: set()}
+        self.files: dict[PurePosixPath, Member] = {}
+        self.tables = _load(str(path).removeprefix(HUB_PREFIX))
+        for split, table in self.tables.items():
+            if split not in SPLITS:
+                logger.warning("%s: the split %s is left out", path, split)
+                continue
+            names, labels = _read_labels(path, table)
+            for row, label in enumerate(labels):
+                if label is not None and label != -1:
+                    name = str(label if names is None else names[label]).replace("/", "-")
+                    self._add(Member(f"{split}/{name}/{row:09}.png", 0, row))
+
+    def __reduce__(self) -> tuple[type[Archive], tuple[Path]]:
+        return HubDataset, (self.path,)
+
+    def read(self, member: Member) -> bytes:
+        """The encoded image of a row.
+
+        Raises:
+            OSError: the row has no image, or its file is missing.
+        """
+        table = self.tables[PurePosixPath(member.name).parts[0]]
+        cell = table[member.offset][_image_column(self.path, table)]
+        if cell is None:
+            raise OSError(errno.EIO, "it is empty", str(self.path / member.name))
+        content: bytes | None = cell["bytes"]
+        return Path(cell["path"]).read_bytes() if content is None else content
+
+
+def _load(name: str) -> dict[str, Any]:
+    """The table of each split, not decoded: ``open_image`` limits what it decodes."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise DataError(
+            f"{HUB_PREFIX}{name} needs the library datasets: pip install 'cgan[hf]'"
+        ) from error
+    try:
+        tables = datasets.load_dataset(name)
+        encoded = datasets.Image(decode=False)
+        for split, table in tables.items():
+            for column, feature in table.features.items():
+                if isinstance(feature, datasets.Image):
+                    tables[split] = tables[split].cast_column(column, encoded)
+    except Exception as error:  # exceptions of the network, of files and of its own
+        raise DataError(f"{HUB_PREFIX}{name} cannot be loaded ({one_line(error)})") from error
+    return dict(tables)
+
+
+def _image_column(path: Path, table: Any) -> str:
+    """The first column of images."""
+    import datasets
+
+    for column, feature in table.features.items():
+        if isinstance(feature, datasets.Image):
+            return str(column)
+    raise DataError(f"{path} has no column of images: it has {', '.join(table.column_names)}")
+
+
+def _read_labels(path: Path, table: Any) -> tuple[list[str] | None, list[Any]]:
+    """The class names (None if the labels are names) and the label of each row."""
+    import datasets
+
+    _image_column(path, table)
+    columns = [
+        column
+        for column, feature in table.features.items()
+        if isinstance(feature, datasets.ClassLabel)
+        or (column in LABEL_COLUMNS and getattr(feature, "dtype", None) == "string")
+    ]
+    columns.sort(key=lambda column: LABEL_COLUMNS.index(column) if column in LABEL_COLUMNS else 99)
+    if not columns:
+        raise DataError(f"{path} has no column of labels: it has {', '.join(table.column_names)}")
+    names = getattr(table.features[columns[0]], "names", None)
+    return names, list(table[columns[0]])
