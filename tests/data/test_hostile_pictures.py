@@ -346,7 +346,7 @@ def test_bombs_in_texts_and_profiles_of_a_png(tmp_path: Path) -> None:
         chunk(b"iCCP", b"key\0\0" + zeros),
     ):
         (tmp_path / "x.png").write_bytes(png(8, 8, 8, 2, rows, before))
-        with pytest.raises(DataError, match="too large"):
+        with pytest.raises(DataError, match="(?i)too large"):
             read_image(tmp_path / "x.png", SHAPE)
 
 
