@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 # One thread per pytest-xdist worker, also in subprocesses. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -44,6 +46,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     os.environ["CGAN_CACHE"] = str(folder)
     os.environ["WANDB_MODE"] = "offline"
+    os.environ["HF_HOME"], os.environ["HF_HUB_OFFLINE"] = str(folder / "hf"), "1"
     return folder
 
 
@@ -52,6 +55,13 @@ def quick_judges(monkeypatch: pytest.MonkeyPatch) -> None:
     """Judges that tests train on the way see fewer images than by default."""
     quick = partial(judge_training.train_judge, images=1_920)
     monkeypatch.setattr(judge_training, "train_judge", quick)
+
+
+@pytest.fixture(autouse=True)
+def own_logger() -> Iterator[None]:
+    """The shell stops propagation to the root logger, which would hide messages from caplog."""
+    yield
+    logging.getLogger("cgan").propagate = True
 
 
 @pytest.fixture(scope="session")
@@ -110,6 +120,33 @@ def make_pets(
             pixels = (level + noise).clip(0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(root / name / f"{index:02}.png")
     return root
+
+
+def write_parquet(root: Path, columns: dict[str, Any], split: str = "train") -> str:
+    """One split of a data set; the name by which it is loaded."""
+    import datasets
+
+    root.mkdir(exist_ok=True)
+    features = {name: feature for name, (feature, _) in columns.items()}
+    rows = {name: values for name, (_, values) in columns.items()}
+    table = datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+    table.to_parquet(str(root / f"{split}-00000-of-00001.parquet"))
+    return f"hf-datasets:{root}"
+
+
+def columns_of(folder: Path, **others: Any) -> dict[str, Any]:
+    """The images and labels of a folder of class folders, last image first."""
+    import datasets
+
+    paths = sorted(folder.glob("*/*"), reverse=True)
+    names = sorted({path.parent.name for path in paths})
+    images = [{"bytes": path.read_bytes(), "path": None} for path in paths]
+    labels = [names.index(path.parent.name) for path in paths]
+    return {
+        "img": (datasets.Image(), images),
+        "label": (datasets.ClassLabel(names=names), labels),
+        **others,
+    }
 
 
 def write_idx(root: Path, kind: str, count: int = 256) -> Path:

@@ -32,7 +32,8 @@ ConditionalOption = Annotated[
 TrainDataOption = Annotated[
     str | None,
     typer.Option(
-        help="digits, mnist, fashion-mnist, kmnist, cifar10, or a folder, ZIP or TAR file."
+        help="digits, mnist, fashion-mnist, kmnist, cifar10, a folder, a ZIP or TAR file, or "
+        "hf-datasets:NAME."
     ),
 ]
 FromOption = Annotated[

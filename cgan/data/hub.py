@@ -55,14 +55,27 @@ class HubDataset(Archive):
         """The encoded image of a row.
 
         Raises:
-            OSError: the row has no image, or its file is missing.
+            OSError: the row has no image, or its file is missing or belongs to something else.
         """
         table = self.tables[PurePosixPath(member.name).parts[0]]
-        cell = table[member.offset][_image_column(self.path, table)]
-        if cell is None:
+        cell = table[member.offset][_image_column(self.path, table)] or {}
+        content: bytes | None = cell.get("bytes")
+        if content is not None:
+            return content
+        if cell.get("path") is None:
             raise OSError(errno.EIO, "it is empty", str(self.path / member.name))
-        content: bytes | None = cell["bytes"]
-        return Path(cell["path"]).read_bytes() if content is None else content
+        return self._read_file(Path(cell["path"]))
+
+    def _read_file(self, path: Path) -> bytes:
+        """A file that a row names. It can name any, so those of others are refused."""
+        import datasets
+        from huggingface_hub import constants
+
+        folder = str(self.path).removeprefix(HUB_PREFIX)
+        own = (folder, datasets.config.HF_DATASETS_CACHE, constants.HF_HUB_CACHE)
+        if not any(path.resolve().is_relative_to(Path(root).resolve()) for root in own):
+            raise OSError(errno.EACCES, "it is a file outside of the data set", str(path))
+        return path.read_bytes()
 
 
 def _load(name: str) -> dict[str, Any]:

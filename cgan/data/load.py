@@ -169,7 +169,10 @@ def resolve_source(data: str) -> str:
         check_path(data)
     except ValueError as error:
         raise ConfigError(f"{error}, not {quote(data)}") from error
-    if data in DATA_NAMES or data.startswith(HUB_PREFIX):
+    if data.startswith(HUB_PREFIX):
+        name = data.removeprefix(HUB_PREFIX)
+        return HUB_PREFIX + str(Path(name).resolve()) if os.path.isdir(name) else data
+    if data in DATA_NAMES:
         return data
     # Not Path.is_dir: it raises OSError for a name that is too long.
     if not (os.path.isdir(data) or is_archive(data)):

@@ -1,6 +1,5 @@
 """Named data sets, splits and warnings."""
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -83,7 +82,6 @@ def test_digest_tells_pictures_and_labels_apart() -> None:
 
 
 def warnings(counts: list[int], caplog: pytest.LogCaptureFixture, balanced: bool = False) -> str:
-    logging.getLogger("cgan").propagate = True
     caplog.clear()
     labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     images = torch.zeros(len(labels), 1, 8, 8, dtype=torch.uint8)

@@ -415,7 +415,6 @@ def test_odd_file_names(pets: Path) -> None:
 def test_broken_files_are_counted_in_one_sentence(
     pets: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    logging.getLogger("cgan").propagate = True
     for index in range(20):
         (pets / "cat" / f"b{index:02}.png").write_bytes(b"")
     with pytest.raises(DataError) as caught:
@@ -440,7 +439,6 @@ def test_classes_without_a_readable_image_are_named(tmp_path: Path) -> None:
 
 
 def test_thousands_of_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    logging.getLogger("cgan").propagate = True
     data = encoded(NOISE, "PNG")
     for index in range(2_000):
         (tmp_path / f"{index:04}").mkdir()

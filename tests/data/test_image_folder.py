@@ -39,7 +39,6 @@ def test_size_is_taken_as_it_is_where_nothing_is_resized(tmp_path: Path) -> None
 
 def test_size_is_said_and_can_be_chosen(pets: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "cgan")
-    logging.getLogger("cgan").propagate = True
     assert load_pictures(str(pets), size=16).image_shape == (3, 16, 16)
     assert "resized to 16×16 in colour" in caplog.text
 
@@ -100,7 +99,6 @@ def test_no_pictures_no_classes_too_deep(tmp_path: Path, pets: Path) -> None:
 def test_nested_folders_beside_classes_are_told(
     pets: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    logging.getLogger("cgan").propagate = True
     shutil.copytree(pets / "cat", pets / "birds" / "small")
     (pets / "void").mkdir()
     assert load_pictures(str(pets)).classes == ("cat", "dog")

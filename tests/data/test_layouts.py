@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import io
 import json
-import logging
 import os
 import pickle
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -23,14 +22,6 @@ from cgan.data.archive import Archive, ArchivePath
 from cgan.data.image_folder import ImageFolder, scan_folder
 from cgan.errors import DataError
 from tests.conftest import make_pets
-
-
-@pytest.fixture(autouse=True)
-def propagate() -> Iterator[None]:
-    logger = logging.getLogger("cgan")
-    logger.propagate = True
-    yield
-    logger.propagate = False
 
 
 def flatten_with_table(pets: Path, table: str, root: Path) -> Path:

@@ -18,7 +18,13 @@ from cgan.cli import app
 from cgan.config_io import load_config
 from cgan.evaluation import augment_test, judge_training, quality
 from cgan.training import trainer
-from tests.conftest import make_pets, save_untrained_judge, write_idx
+from tests.conftest import (
+    columns_of,
+    make_pets,
+    save_untrained_judge,
+    write_idx,
+    write_parquet,
+)
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -70,6 +76,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [f"{path.relative_to(root / 'table')},{path.parent.name}"
             for path in (root / "table").rglob("*.png")]  # fmt: skip
     (root / "table" / "labels.csv").write_text("\n".join(["file_name,label", *rows]))
+    write_parquet(root / "parquet", columns_of(root / "my-pictures"))
     write_idx(root / "data", "MNIST")
     save_untrained_judge("mnist", root / "data", root / "cache")
     quiet = {"images": 640, "control_per_class": 0, "eval_every_images": 0, "device": "cpu"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -183,7 +182,6 @@ def test_too_little_time() -> None:
 def test_a_short_budget_is_not_enough_for_a_verdict(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    logging.getLogger("cgan").propagate = True
     trainer = ClassifierTrainer(cgan.load_pictures("digits"), CPU)
     monkeypatch.setattr(module, "MIN_IMAGES", 128)
     monkeypatch.setattr(module, "TIMED_STEPS", 1)

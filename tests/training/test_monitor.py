@@ -83,7 +83,6 @@ def test_faults_are_told_once(
     fresh: Monitor, now: EvalResult, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.WARNING, "cgan")
-    logging.getLogger("cgan").propagate = True
     fresh.is_best(result())
     fresh.warn(result(), Path("run"), 0.9)
     assert caplog.text == ""
@@ -208,7 +207,6 @@ def test_the_best_is_kept_when_later_ones_are_worse(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "cgan")
-    logging.getLogger("cgan").propagate = True
     fids = iter([2.0, 1.0, 5.0, 5.0])
     confusion = 10 * torch.eye(10, dtype=torch.int64)
 

@@ -198,9 +198,7 @@ def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path) -> None:
 
 
 def test_torn_state_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    import logging
 
-    logging.getLogger("cgan").propagate = True
     run = cgan.train(quick(), tmp_path / "run")
     wanted = load_file(run.generator)
     last = run.folder / STATE_FILES[0]
@@ -334,9 +332,7 @@ def test_a_logger_that_cannot_start_leaves_no_run(
 
 
 def test_large_batches_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    import logging
 
-    logging.getLogger("cgan").propagate = True
     cgan.train(quick(batch_size=1_000), tmp_path / "run")
     assert "a budget of 3,200 images in batches of 1,000 is only 4 updates" in caplog.text
 

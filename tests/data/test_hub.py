@@ -1,0 +1,138 @@
+"""Data sets of the Hugging Face Hub, from local Parquet files: nothing is downloaded."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import Result
+
+import cgan
+from cgan.data import ImageDataset, load_pictures
+from cgan.data.image_folder import scan_folder
+from cgan.data.load import resolve_source
+from cgan.errors import CganError, DataError
+from tests.conftest import columns_of, make_pets, write_parquet
+
+datasets = pytest.importorskip("datasets")
+
+
+def content(data: Any) -> list[tuple[str, bytes]]:
+    labels = [data.classes[label] for label in data.labels.tolist()]
+    return sorted(zip(labels, (image.numpy().tobytes() for image in data.images), strict=True))
+
+
+def test_the_same_as_a_folder(tmp_path: Path) -> None:
+    for split, side in (("train", 18), ("test", 24)):
+        make_pets(tmp_path / "pets" / split, side=side)
+        write_parquet(tmp_path / "hub", columns_of(tmp_path / "pets" / split), split)
+    for split in ("train", "validation", "test"):
+        hub = load_pictures(f"hf-datasets:{tmp_path / 'hub'}", split)
+        folder = load_pictures(str(tmp_path / "pets"), split)
+        assert isinstance(hub, ImageDataset)
+        assert isinstance(folder, ImageDataset)
+        assert hub.classes == folder.classes == ("cat", "dog")
+        assert content(hub) == content(folder)
+    assert hub.name == "hub"
+
+
+def test_names_as_labels_and_rows_without_a_class(pets: Path, tmp_path: Path) -> None:
+    columns = columns_of(pets)
+    images = columns["img"]
+    names: list[str | None] = ["a/b"] * 12 + ["c"] * 12
+    names[0] = None
+    source = write_parquet(
+        tmp_path / "hub", {"image": images, "label": (datasets.Value("string"), names)}
+    )
+    found = scan_folder(Path(source))
+    assert found.classes == ("a-b", "c")
+    assert torch.bincount(found.labels).tolist() == [11, 12]
+
+
+def test_worker_processes_read_it(pets: Path, tmp_path: Path) -> None:
+    folder = scan_folder(Path(write_parquet(tmp_path / "hub", columns_of(pets))))
+    other = pickle.loads(pickle.dumps(folder))
+    assert torch.equal(other.take(torch.arange(3)), folder.take(torch.arange(3)))
+
+
+def test_the_shell(shell: Callable[..., Result], pets: Path, tmp_path: Path) -> None:
+    write_parquet(tmp_path / "hub", columns_of(pets))
+    words = ("--images", 64, "--size", 16, "--device", "cpu", "--set", "control_per_class=0")
+    assert shell("train", "--data", "hf-datasets:hub", *words, "--out", "run").exit_code == 0
+    assert cgan.load("run").config.data.source == f"hf-datasets:{tmp_path / 'hub'}"
+    # The file of a generator names no data set that could be downloaded.
+    (tmp_path / "run" / "generator.safetensors").rename(tmp_path / "alone.safetensors")
+    found = shell("evaluate", "alone.safetensors")
+    assert found.exit_code == 2
+    assert "give its location with --data" in found.output
+
+
+def test_a_header_does_not_download(
+    pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = cgan.load_config(
+        "folder-dcgan", {"images": 64, "data.source": str(pets), "control_per_class": 0}
+    )
+    run = cgan.train(config, tmp_path / "run")
+    sampler = cgan.load(run.folder / "generator.safetensors")
+    sampler.path = tmp_path / "alone.safetensors"
+    sampler.config.data.__dict__["source"] = "hf-datasets:evil"
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: pytest.fail("downloads"))
+    with pytest.raises(CganError, match="was not found"):
+        cgan.evaluate(sampler)
+
+
+@pytest.mark.parametrize(
+    ("left_out", "answer"), [("img", "no column of images"), ("label", "no column of labels")]
+)
+def test_a_missing_column(left_out: str, answer: str, pets: Path, tmp_path: Path) -> None:
+    columns = columns_of(pets, text=(datasets.Value("string"), ["x"] * 24))
+    del columns[left_out]
+    with pytest.raises(DataError, match=f"{answer}: it has .*text"):
+        load_pictures(write_parquet(tmp_path / "hub", columns))
+
+
+def test_a_broken_and_an_empty_image(pets: Path, tmp_path: Path) -> None:
+    columns = columns_of(pets)
+    columns["img"][1][0] = {"bytes": b"no image", "path": None}
+    columns["img"][1][1] = None
+    source = write_parquet(tmp_path / "hub", columns)
+    with pytest.raises(DataError, match="1 more cannot be read either"):
+        load_pictures(source)
+    assert len(scan_folder(Path(source), skip_broken=True)) == 22
+
+
+def test_files_of_others_are_not_read(pets: Path, tmp_path: Path) -> None:
+    columns = columns_of(pets)
+    columns["img"][1][0] = {"bytes": None, "path": str(pets / "cat" / "00.png")}
+    source = write_parquet(tmp_path / "hub", columns)
+    with pytest.raises(DataError, match="outside of the data set"):
+        load_pictures(source)
+
+
+def test_a_folder_of_images(pets: Path) -> None:
+    """``datasets`` stores the path of each image, and names the classes by the folders."""
+    found = load_pictures(f"hf-datasets:{pets}")
+    assert content(found) == content(load_pictures(str(pets)))
+
+
+def test_what_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"hf-datasets:.*nothing cannot be loaded \("):
+        load_pictures(f"hf-datasets:{tmp_path / 'nothing'}")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(DataError, match=r"pip install 'cgan\[hf\]'"):
+        load_pictures("hf-datasets:user/name")
+
+
+def test_a_local_folder_becomes_an_absolute_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "hub").mkdir()
+    assert resolve_source("hf-datasets:hub") == f"hf-datasets:{tmp_path / 'hub'}"
+    assert resolve_source("hf-datasets:user/name") == "hf-datasets:user/name"
