@@ -64,7 +64,7 @@ def test_the_shell(shell: Callable[..., Result], pets: Path, tmp_path: Path) -> 
     write_parquet(tmp_path / "hub", columns_of(pets))
     words = ("--images", 64, "--size", 16, "--device", "cpu", "--set", "control_per_class=0")
     assert shell("train", "--data", "hf-datasets:hub", *words, "--out", "run").exit_code == 0
-    assert cgan.load("run").config.data.source == f"hf-datasets:{tmp_path / 'hub'}"
+    assert cgan.load_config("run/config.yaml").data.source == f"hf-datasets:{tmp_path / 'hub'}"
     # The file of a generator names no data set that could be downloaded.
     (tmp_path / "run" / "generator.safetensors").rename(tmp_path / "alone.safetensors")
     found = shell("evaluate", "alone.safetensors")
