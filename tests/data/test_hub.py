@@ -61,15 +61,16 @@ def test_worker_processes_read_it(pets: Path, tmp_path: Path) -> None:
 
 
 def test_the_shell(shell: Callable[..., Result], pets: Path, tmp_path: Path) -> None:
-    write_parquet(tmp_path / "hub", columns_of(pets))
+    (tmp_path / "data").mkdir()
+    write_parquet(tmp_path / "data" / "hub", columns_of(pets))
     words = ("--images", 64, "--size", 16, "--device", "cpu", "--set", "control_per_class=0")
-    assert shell("train", "--data", "hf-datasets:hub", *words, "--out", "run").exit_code == 0
-    assert cgan.load_config("run/config.yaml").data.source == f"hf-datasets:{tmp_path / 'hub'}"
-    # The file of a generator names no data set that could be downloaded.
+    assert shell("train", "--data", "hf-datasets:data/hub", *words, "--out", "run").exit_code == 0
+    assert cgan.load_config("run/config.yaml").data.source == f"hf-datasets:{tmp_path}/data/hub"
+    # The file of a generator only names its data set.
     (tmp_path / "run" / "generator.safetensors").rename(tmp_path / "alone.safetensors")
     found = shell("evaluate", "alone.safetensors")
     assert found.exit_code == 2
-    assert "give its location with --data" in found.output
+    assert "the training data hub was not found: give its location with --data" in found.output
 
 
 def test_a_header_does_not_download(
