@@ -80,6 +80,8 @@ class HubDataset(Archive):
 
 def _load(name: str) -> dict[str, Any]:
     """The table of each split, not decoded: ``open_image`` limits what it decodes."""
+    if not name:
+        raise DataError(f"{HUB_PREFIX} needs a name after it, like {HUB_PREFIX}ylecun/mnist")
     try:
         import datasets
     except ImportError as error:

@@ -35,6 +35,7 @@ from cgan.runtime.device import (
     explain_out_of_memory,
     find_device,
     seeded,
+    synchronize,
     to_device,
     torch_defaults,
 )
@@ -130,8 +131,10 @@ class ClassifierTrainer:
         """
         real = TrainingSet("real", 1.0)
         self.train(real, 1, 0)  # the first step is slower
+        synchronize(self.device)
         begun = time.monotonic()
         self.train(real, TIMED_STEPS, 0)
+        synchronize(self.device)
         speed = TIMED_STEPS * BATCH / (time.monotonic() - begun)
         images = min(60 * minutes * speed / classifiers, default_images(self.dataset))
         if images < MIN_IMAGES:

@@ -102,6 +102,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(words in str(error) for words in ("out of memory", "DefaultCPUAllocator"))
 
 
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done its work, so that a clock can be read; a CPU always has."""
+    if device.type != "cpu":
+        torch.get_device_module(device).synchronize()
+
+
 def to_device(network: nn.Module, device: torch.device) -> nn.Module:
     """Move a network to a device, with its filters in that device's memory format."""
     return set_memory_format(network.to(device))

@@ -125,6 +125,8 @@ def test_a_folder_of_images(pets: Path) -> None:
 def test_what_cannot_be_loaded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"hf-datasets:.*nothing cannot be loaded \("):
         load_pictures(f"hf-datasets:{tmp_path / 'nothing'}")
+    with pytest.raises(DataError, match="needs a name after it"):
+        load_pictures("hf-datasets:")
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match=r"pip install 'cgan\[hf\]'"):
         load_pictures("hf-datasets:user/name")
