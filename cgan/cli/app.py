@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import TextIOWrapper
 from typing import Annotated, Any
 
@@ -137,4 +137,14 @@ def main() -> None:
     """The entry point of the console script."""
     if isinstance(sys.stdout, TextIOWrapper):  # stderr escapes what it cannot encode by default
         sys.stdout.reconfigure(errors="backslashreplace")
-    app(prog_name="cgan")
+    try:
+        app(prog_name="cgan")
+    except SystemExit as ended:
+        if os.environ.get("WORLD_SIZE", "1") != "1" and isinstance(ended.code, int):
+            # A thread of torch.distributed that is still at work while Python shuts down aborts the
+            # process, rarely: torchrun would take a run that has finished for a failed one.
+            with suppress(OSError):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(ended.code)
+        raise
