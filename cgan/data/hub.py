@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cgan.data.archive import HUB_PREFIX, ROOT, Archive, Member
+from cgan.data.splits import SPLITS
 from cgan.errors import DataError, one_line
 
-SPLITS = ("train", "validation", "test")
 LABEL_COLUMNS = ("label", "labels", "class", "fine_label")
 """Preferred names of the column of labels, if there are several."""
 
@@ -38,10 +38,12 @@ class HubDataset(Archive):
         self.folders: dict[PurePosixPath, set[PurePosixPath]] = {ROOT: set()}
         self.files: dict[PurePosixPath, Member] = {}
         self.tables = _load(str(path).removeprefix(HUB_PREFIX))
+        self.image_columns: dict[str, str] = {}
         for split, table in self.tables.items():
             if split not in SPLITS:
                 logger.warning("%s: the split %s is left out", path, split)
                 continue
+            self.image_columns[split] = _image_column(path, table)
             names, labels = _read_labels(path, table)
             for row, label in enumerate(labels):
                 if label is not None and label != -1:
@@ -57,8 +59,8 @@ class HubDataset(Archive):
         Raises:
             OSError: the row has no image, or its file is missing or belongs to something else.
         """
-        table = self.tables[PurePosixPath(member.name).parts[0]]
-        cell = table[member.offset][_image_column(self.path, table)] or {}
+        split = PurePosixPath(member.name).parts[0]
+        cell = self.tables[split][member.offset][self.image_columns[split]] or {}
         content: bytes | None = cell.get("bytes")
         if content is not None:
             return content
@@ -114,7 +116,6 @@ def _read_labels(path: Path, table: Any) -> tuple[list[str] | None, list[Any]]:
     """The class names (None if the labels are names) and the label of each row."""
     import datasets
 
-    _image_column(path, table)
     columns = [
         column
         for column, feature in table.features.items()
