@@ -196,6 +196,10 @@ class Augment(nn.Module):
         names: keys of ``AUGMENTATIONS``; they are applied in its order.
         rank, world_size: which shard of the global batch the images are.
 
+    Attributes:
+        probability: each augmentation is applied to an image with this probability, independently
+            of the others (Karras et al. 2020, ADA, section 2.3); None always applies them.
+
     Raises:
         UnknownNameError: there is no such augmentation.
     """
@@ -208,16 +212,23 @@ class Augment(nn.Module):
                 raise UnknownNameError("augmentation", name, AUGMENTATIONS)
         self.augmentations = [AUGMENTATIONS[name] for name in AUGMENTATIONS if name in names]
         self.rank, self.world_size = rank, world_size
+        self.probability: Tensor | float | None = None
 
     def forward(self, images: Tensor) -> Tensor:
         """Augment images (B, C, H, W) in [-1, 1]."""
         if not self.augmentations:
             return images
-        widths = [augmentation.num_random for augmentation in self.augmentations]
+        # One more number per image decides whether an augmentation is applied.
+        gate = int(self.probability is not None)
+        widths = [entry.num_random + gate for entry in self.augmentations]
         shape = (self.world_size * len(images), sum(widths))
         u = torch.rand(shape, device=images.device).chunk(self.world_size)[self.rank]
-        for augmentation, columns in zip(self.augmentations, u.split(widths, dim=1), strict=True):
-            images = augmentation.function(images, columns)
+        for entry, columns in zip(self.augmentations, u.split(widths, dim=1), strict=True):
+            augmented = entry.function(images, columns[:, : entry.num_random])
+            if self.probability is not None:
+                applied = columns[:, -1].view(-1, 1, 1, 1) < self.probability
+                augmented = torch.where(applied, augmented, images)
+            images = augmented
         # MPS: see ``cgan.runtime.device.to_device``.
         return images.contiguous() if images.device.type == "mps" else images
 

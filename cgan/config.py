@@ -52,6 +52,7 @@ MAX_PATH = 4096
 
 Count = Annotated[int, BeforeValidator(parse_count), Field(le=MAX_COUNT)]
 Weight = Annotated[float, Field(ge=0, le=MAX_WEIGHT)]
+Probability = Annotated[float, Field(ge=0, le=1)]
 PathText = Annotated[str, Field(max_length=MAX_PATH), AfterValidator(check_path)]
 
 
@@ -130,6 +131,10 @@ class Config(Section):
     """Augmentations of the images that D sees; ``mirror`` applies to the real images only.
     ``auto`` is mirror, hue and translation for colour images, unless the classes are digits or
     letters."""
+    augment_probability: Probability = 1.0
+    """Probability of each augmentation but ``mirror``, for every image that D sees."""
+    augment_probability_final: Probability | None = None
+    """The same at the end of the budget (cosine); null keeps it constant."""
 
     images: Annotated[Count, Field(ge=1)] | None = None
     """Budget in real images shown to the discriminator. Give either this or ``minutes``."""
@@ -143,8 +148,13 @@ class Config(Section):
         Annotated[float, Field(ge=0, lt=1)],
         Annotated[float, Field(ge=0, lt=1)],
     ] = (0.0, 0.99)
+    """Adam's β₁ and β₂."""
+    beta2_final: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """β₂ at the end of the budget (cosine); null keeps it constant."""
     ema_half_life_images: Annotated[Count, Field(ge=0)] = 9_000
     """Half-life of the generator's moving average, in images; 0 turns it off."""
+    ema_half_life_final_images: Annotated[Count, Field(ge=0)] | None = None
+    """The same at the end of the budget (cosine); null keeps it constant."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")] = "auto"
@@ -182,4 +192,4 @@ RESUMABLE_CHANGES = frozenset(
     | {"log_every_images", "sample_every_images", "eval_every_images"}
     | {"save_every_seconds", "compile"}
 )
-"""Keys that may change when a run is resumed. A new budget changes the schedules of lr and γ."""
+"""Keys that may change when a run is resumed. A new budget changes the schedules."""

@@ -1,10 +1,17 @@
-"""Quantities that change over the budget, along a cosine: the learning rate and γ."""
+"""Quantities that change over the budget, along a cosine.
+
+R3GAN (Huang et al. 2024, appendix D) schedules all of these.
+"""
 
 from __future__ import annotations
 
 import math
 
 from cgan.config import Config
+
+
+BETA2_STAGES = 16
+"""β₂ changes in this many stages, because a captured CUDA graph holds it as a constant."""
 
 
 def cosine(start: float, end: float, progress: float) -> float:
@@ -19,5 +26,26 @@ def learning_rate(config: Config, progress: float) -> float:
 
 
 def penalty_scale(config: Config, progress: float) -> float:
-    """Factor of all γ, from 1 to ``penalty.final_fraction``: Huang et al. 2024 (R3GAN)."""
+    """Factor of all γ, from 1 to ``penalty.final_fraction``."""
     return cosine(1.0, config.penalty.final_fraction, progress)
+
+
+def beta2(config: Config, progress: float) -> float:
+    """Adam's β₂, from ``betas[1]`` to ``beta2_final``, constant within each stage."""
+    stage = min(int(progress * BETA2_STAGES), BETA2_STAGES - 1)
+    return between(config.betas[1], config.beta2_final, stage / (BETA2_STAGES - 1))
+
+
+def augment_probability(config: Config, progress: float) -> float:
+    """Probability of each augmentation."""
+    return between(config.augment_probability, config.augment_probability_final, progress)
+
+
+def ema_half_life(config: Config, progress: float) -> float:
+    """Half-life of the generator's moving average, in images."""
+    return between(config.ema_half_life_images, config.ema_half_life_final_images, progress)
+
+
+def between(start: float, end: float | None, progress: float) -> float:
+    """The cosine from start to end; the start if there is no end."""
+    return start if end is None else cosine(start, end, progress)

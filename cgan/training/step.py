@@ -17,7 +17,7 @@ from cgan.models.dropout import shard_dropout
 from cgan.runtime.distributed import SINGLE_PROCESS, World
 from cgan.training.cuda_graph import Capture, GraphedStep, Step, capture_cuda_graph
 from cgan.training.ema import ema_decay, update_ema
-from cgan.training.schedules import learning_rate, penalty_scale
+from cgan.training import schedules
 from cgan.training.state import TrainState
 from cgan.updates import NO_PENALTY, Losses, PenaltyWeights, Players, get_update
 
@@ -60,6 +60,10 @@ class TrainStep:
         self.lr: Tensor | float = torch.tensor(config.lr, device=device) if capture else config.lr
         self.decay: Tensor | float = torch.zeros((), device=device) if capture else 0.0
         self.scale: Tensor | float = torch.ones((), device=device) if capture else 1.0
+        self.betas = config.betas
+        if (config.augment_probability, config.augment_probability_final) != (1, None):
+            probability = torch.ones((), device=device) if capture else 1.0
+            self.discriminator.augment.probability = probability
         self.weights = PenaltyWeights(
             r1=interval * config.penalty.r1,
             r2=interval * config.penalty.r2,
@@ -87,15 +91,30 @@ class TrainStep:
         config, counters = self.config, self.state.counters
         penalise = counters.steps % config.penalty.lazy_interval == 0
         progress = counters.progress(config)
-        lr, scale = learning_rate(config, progress), penalty_scale(config, progress)
         counters.steps += 1
         counters.images_seen += config.batch_size
-        decay = ema_decay(config.batch_size, config.ema_half_life_images, counters.images_seen)
-        self.lr, self.decay = fill(self.lr, lr), fill(self.decay, decay)
-        weights = replace(self.weights, scale=fill(self.scale, scale)) if penalise else NO_PENALTY
-        for optimizer in self.state.optimizers.values():
-            optimizer.param_groups[0]["lr"] = self.lr  # restoring a state replaces it by a copy
+        self.set_schedules(progress)
+        weights = replace(self.weights, scale=self.scale) if penalise else NO_PENALTY
         return self.run(real, labels, weights)
+
+    def set_schedules(self, progress: float) -> None:
+        """Set everything that changes over the budget to its value at this progress."""
+        config, augment = self.config, self.discriminator.augment
+        half_life = schedules.ema_half_life(config, progress)
+        decay = ema_decay(config.batch_size, half_life, self.state.counters.images_seen)
+        self.lr = fill(self.lr, schedules.learning_rate(config, progress))
+        self.scale = fill(self.scale, schedules.penalty_scale(config, progress))
+        self.decay = fill(self.decay, decay)
+        if augment.probability is not None:
+            probability = schedules.augment_probability(config, progress)
+            augment.probability = fill(augment.probability, probability)
+        betas = config.betas[0], schedules.beta2(config, progress)
+        if betas != self.betas and isinstance(self.run, GraphedStep):
+            self.run.replays.clear()  # they hold the old one as a constant
+        self.betas = betas
+        for optimizer in self.state.optimizers.values():
+            # Restoring a state replaces the group by a copy.
+            optimizer.param_groups[0].update(lr=self.lr, betas=betas)
 
     def update(self, real: Tensor, labels: Tensor, weights: PenaltyWeights) -> Losses:
         """Update both networks and the EMA. Nothing here reads a result back from the device."""
