@@ -271,6 +271,22 @@ def test_mirrored_data() -> None:
     assert 0 < sum(kept) < 16
 
 
+def test_the_probability_of_an_augmentation() -> None:
+    """0 changes nothing, 1 is always, and ½ applies each of two to half of the images."""
+    images = torch.rand(4000, 3, 4, 4) / 2 + 0.25  # after cutout some pixels are 0
+    for probability, cut, coloured in ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.5, 0.5, 0.5)):
+        augment = Augment(["colour", "cutout"])
+        augment.probability = torch.tensor(probability)
+        torch.manual_seed(0)
+        out = augment(images)
+        was_cut = (out == 0).flatten(1).any(1)
+        was_coloured = ((out != images) & (out != 0)).flatten(1).any(1)
+        assert was_cut.float().mean() == pytest.approx(cut, abs=0.03)
+        assert was_coloured.float().mean() == pytest.approx(coloured, abs=0.03)
+        both = (was_cut & was_coloured).float().mean()
+        assert both == pytest.approx(cut * coloured, abs=0.03)
+
+
 def test_each_augmentation_has_its_own_random_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = {}
     for name, augmentation in AUGMENTATIONS.items():

@@ -27,6 +27,7 @@ from cgan.models.conditioning import (
     check_labels,
     classes_if,
 )
+from cgan.models.conv2d_gradfix import Conv2d
 from cgan.models.dcgan import count_halvings, to_channels_last
 from cgan.models.dropout import Dropout
 
@@ -74,11 +75,10 @@ class ResidualBlock(nn.Module):
         super().__init__()
         inner = 2 * channels
         self.norm = None if num_classes is None else BatchNorm(channels, num_classes)
-        self.expand = nn.Conv2d(channels, inner, 1)
-        self.grouped = nn.Conv2d(
-            inner, inner, 3, padding=1, groups=math.gcd(inner, max(inner // GROUP, 1))
-        )
-        self.reduce = nn.Conv2d(inner, channels, 1, bias=False)
+        self.expand = Conv2d(channels, inner, 1)
+        groups = math.gcd(inner, max(inner // GROUP, 1))
+        self.grouped = Conv2d(inner, inner, 3, padding=1, groups=groups)
+        self.reduce = Conv2d(inner, channels, 1, bias=False)
         for layer in (self.expand, self.grouped):
             scaled_(layer, GAIN * blocks**-0.25)
         nn.init.zeros_(self.reduce.weight)
@@ -101,7 +101,7 @@ class Resample(nn.Module):
     def __init__(self, inputs: int, outputs: int, up: bool) -> None:
         super().__init__()
         self.up = up
-        self.conv = scaled_(nn.Conv2d(inputs, outputs, 1, bias=False))
+        self.conv = scaled_(Conv2d(inputs, outputs, 1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) to (B, outputs, 2H, 2W), or to (B, outputs, H/2, W/2)."""
@@ -151,7 +151,7 @@ class Generator(nn.Module):
         self.up = nn.ModuleList(
             Resample(inputs, outputs, up=True) for inputs, outputs in pairwise(channels)
         )
-        self.to_image = scaled_(nn.Conv2d(channels[-1], image_shape[0], 1, bias=False))
+        self.to_image = scaled_(Conv2d(channels[-1], image_shape[0], 1, bias=False))
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Generate one image per row of z."""
@@ -183,7 +183,7 @@ class Discriminator(nn.Module):
         channels = plan_channels(image_shape, width)
         halvings = len(channels) - 1
         base = (image_shape[1] >> halvings, image_shape[2] >> halvings)
-        self.from_image = scaled_(nn.Conv2d(self.embed.channels, channels[0], 1, bias=False))
+        self.from_image = scaled_(Conv2d(self.embed.channels, channels[0], 1, bias=False))
         self.blocks = nn.ModuleList(ResidualBlock(count, len(channels)) for count in channels)
         self.down = nn.ModuleList(
             Resample(inputs, outputs, up=False) for inputs, outputs in pairwise(channels)

@@ -9,7 +9,6 @@ import math
 
 from cgan.config import Config
 
-
 BETA2_STAGES = 16
 """β₂ changes in this many stages, because a captured CUDA graph holds it as a constant."""
 

@@ -15,9 +15,9 @@ from cgan.losses import get_loss
 from cgan.models.conditioning import sync_batch_norm
 from cgan.models.dropout import shard_dropout
 from cgan.runtime.distributed import SINGLE_PROCESS, World
+from cgan.training import schedules
 from cgan.training.cuda_graph import Capture, GraphedStep, Step, capture_cuda_graph
 from cgan.training.ema import ema_decay, update_ema
-from cgan.training import schedules
 from cgan.training.state import TrainState
 from cgan.updates import NO_PENALTY, Losses, PenaltyWeights, Players, get_update
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import pytest
@@ -14,7 +15,8 @@ from cgan.config_io import load_config
 from cgan.data import Loader
 from cgan.losses import get_loss
 from cgan.runtime.distributed import World
-from cgan.training.schedules import learning_rate, penalty_scale
+from cgan.training.ema import ema_decay
+from cgan.training.schedules import beta2, learning_rate, penalty_scale
 from cgan.training.state import TrainState
 from cgan.training.step import Autocast, TrainStep
 from cgan.updates import NO_PENALTY, UPDATES, Losses, PenaltyWeights, Players
@@ -74,6 +76,70 @@ def test_penalties_fall_to_a_fraction_along_a_cosine(monkeypatch: pytest.MonkeyP
         [1.0, 0.2 + 0.4 * (1 + half), 0.6, 0.2 + 0.4 * (1 - half)]
     )
     assert penalty_scale(config, 1.0) == pytest.approx(0.2)
+
+
+def test_beta2_changes_in_sixteen_stages() -> None:
+    config = load_config("digits-mlp", {"betas": [0.0, 0.9], "beta2_final": 0.99})
+    assert beta2(config, 0.0) == beta2(config, 0.0624) == 0.9
+    assert beta2(config, 0.0625) == pytest.approx(0.99 - 0.045 * (1 + math.cos(math.pi / 15)))
+    assert beta2(config, 0.9375) == beta2(config, 1.0) == pytest.approx(0.99)
+    assert len({beta2(config, step / 1000) for step in range(1001)}) == 16
+    constant = load_config("digits-mlp", {"betas": [0.0, 0.9]})
+    assert beta2(constant, 0.7) == 0.9
+
+
+SCHEDULED = {
+    "betas": [0.5, 0.9], "beta2_final": 0.99, "images": 6_400, "device": "cpu",
+    "augment": "translation", "augment_probability": 0.0, "augment_probability_final": 0.6,
+    "ema_half_life_images": 0, "ema_half_life_final_images": 200,
+}  # fmt: skip
+
+
+def test_the_schedules_reach_optimizers_augmentation_and_average() -> None:
+    digits = cgan.load_pictures("digits")
+    state = TrainState(load_config("digits-mlp", SCHEDULED), digits, torch.device("cpu"))
+    step = TrainStep(state)
+    one = next(Loader(digits, 64).batches())
+    for steps, β2, probability, half_life in ((0, 0.9, 0.0, 0.0), (50, 0.9497, 0.3, 100.0)):
+        state.counters.steps, state.counters.images_seen = steps, 64 * steps
+        step(*one)
+        for optimizer in state.optimizers.values():
+            found = optimizer.param_groups[0]["betas"]
+            assert found == pytest.approx((0.5, β2), abs=1e-4)
+        assert step.discriminator.augment.probability == pytest.approx(probability)
+        assert step.decay == pytest.approx(ema_decay(64, half_life, 64 * (steps + 1)))
+
+
+def test_a_captured_step_is_captured_again_when_beta2_changes() -> None:
+    """Every replay finds the β₂ that it was captured with."""
+    digits = cgan.load_pictures("digits")
+    state = TrainState(load_config("digits-mlp", SCHEDULED), digits, torch.device("cpu"))
+    captured: list[float] = []
+
+    def beta2_now() -> float:
+        found: float = state.generator_optimizer.param_groups[0]["betas"][1]
+        return found
+
+    def capture(work: Callable[[], Losses]) -> Callable[[], Losses]:
+        held = beta2_now()
+        captured.append(held)
+
+        def replay() -> Losses:
+            assert beta2_now() == held
+            return work()
+
+        return replay
+
+    step = TrainStep(state, capture=capture)
+    batches = Loader(digits, 64).batches()
+    probability = step.discriminator.augment.probability
+    for _ in range(100):
+        step(*next(batches))
+    assert len(set(captured)) == 16
+    assert len(captured) < 32  # once per stage, with the penalty and without
+    assert step.discriminator.augment.probability is probability  # a replay reads this tensor
+    assert isinstance(probability, Tensor)
+    assert probability.item() == pytest.approx(0.6, abs=1e-3)
 
 
 def test_the_auxiliary_weight_reaches_the_loss() -> None:
