@@ -26,14 +26,14 @@ class Conv2d(nn.Conv2d):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.kernel_size == (1, 1) and self.groups == 1 and input.device.type != "mps":
-            h: Tensor = linear(input.permute(0, 2, 3, 1), weight.flatten(1), bias).permute(
-                0, 3, 1, 2
-            )
-            return h
-        if not input.requires_grad or torch.is_autocast_enabled(input.device.type):
-            return super()._conv_forward(input, weight, bias)  # nothing is differentiated twice
-        out: Tensor = _Convolution.apply(input, weight, None, self.padding, self.groups)
-        return out if bias is None else out + bias.view(-1, 1, 1)
+            pixels = input.permute(0, 2, 3, 1)
+            out: Tensor = linear(pixels, weight.flatten(1), bias).permute(0, 3, 1, 2)
+        elif not input.requires_grad or torch.is_autocast_enabled(input.device.type):
+            out = super()._conv_forward(input, weight, bias)  # nothing is differentiated twice
+        else:
+            out = _Convolution.apply(input, weight, None, self.padding, self.groups)
+            out = out if bias is None else out + bias.view(-1, 1, 1)
+        return out
 
 
 class _Convolution(torch.autograd.Function):
