@@ -74,6 +74,7 @@ class Update(Protocol):
         loss: Loss,
         weights: PenaltyWeights = NO_PENALTY,
         draw_mix: DrawMix = uniform_mix,
+        fake_labels: Tensor | None = None,
     ) -> Losses:
         """Update both networks with one batch."""
         ...
@@ -87,23 +88,28 @@ def alternating(
     loss: Loss,
     weights: PenaltyWeights = NO_PENALTY,
     draw_mix: DrawMix = uniform_mix,
+    fake_labels: Tensor | None = None,
 ) -> Losses:
     """Update G, then update D on new fakes of the updated G (two forward passes of G).
 
     Args:
         players: both networks and their optimisers, changed in place.
         real: (B, C, H, W) in [-1, 1].
-        labels: (B,) int64, used for the real images and for the fakes; None if unconditional.
+        labels: (B,) int64; None if unconditional. D judges the real image and the fake of a row
+            with the same label, so that both are judged without a label where it is -1.
         draw_z: returns new z, (B, latent_dim), at each call.
         loss: generator and discriminator loss.
         weights: gradient penalties added to D's loss in this step.
         draw_mix: returns new weights for the mix of the gradient penalty, (B,).
+        fake_labels: the classes that G draws, (B,), where some ``labels`` are -1; None draws
+            ``labels``.
     """
+    classes = labels if fake_labels is None else fake_labels
     G, D = players.generator, players.discriminator
 
     with frozen(D):
         real_logits = discriminate(D, real, labels)[0] if loss.needs_real_logits else None
-        fake_logits, aux_loss = discriminate(D, G(draw_z(), labels), labels)
+        fake_logits, aux_loss = discriminate(D, G(draw_z(), classes), labels, classes)
         loss_G = loss.generator(real=real_logits, fake=fake_logits).mean()
         backward_into(G, loss_G + loss.aux_weight * aux_loss)
         players.generator_optimizer.step()
@@ -111,7 +117,7 @@ def alternating(
     with frozen(G):
         D_ = unwrap(D) if weights else D
         real = real.detach().requires_grad_(weights.r1 > 0)
-        fake = G(draw_z(), labels).requires_grad_(weights.r2 > 0)
+        fake = G(draw_z(), classes).requires_grad_(weights.r2 > 0)
         real_logits, aux_loss = discriminate(D_, real, labels)
         fake_logits, _ = discriminate(D_, fake, labels)
         loss_D = loss.discriminator(real=real_logits, fake=fake_logits).mean()
@@ -132,6 +138,7 @@ def shared(
     loss: Loss,
     weights: PenaltyWeights = NO_PENALTY,
     draw_mix: DrawMix = uniform_mix,
+    fake_labels: Tensor | None = None,
 ) -> Losses:
     """Update G and D together from the same fakes and the same logits (one forward pass of G).
 
@@ -139,13 +146,14 @@ def shared(
     one network's parameters, so no gradient of D's loss reaches G. (Otherwise it would cancel
     G's own gradient.) Arguments as for ``alternating``.
     """
+    classes = labels if fake_labels is None else fake_labels
     G, D = players.generator, players.discriminator
 
     D_ = unwrap(D) if weights else D
     real = real.detach().requires_grad_(weights.r1 > 0)
-    fake = G(draw_z(), labels)
+    fake = G(draw_z(), classes)
     real_logits, real_aux_loss = discriminate(D_, real, labels)
-    fake_logits, fake_aux_loss = discriminate(D_, fake, labels)
+    fake_logits, fake_aux_loss = discriminate(D_, fake, labels, classes)
     loss_G = loss.generator(real=real_logits, fake=fake_logits).mean()
     loss_D = loss.discriminator(real=real_logits, fake=fake_logits).mean()
     penalty = compute_penalties(D_, real, fake, real_logits, fake_logits, labels, weights, draw_mix)
@@ -157,17 +165,26 @@ def shared(
     return {"loss_G": loss_G.detach(), "loss_D": loss_D.detach(), "penalty": penalty.detach()}
 
 
-def discriminate(D: nn.Module, images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+def discriminate(
+    D: nn.Module, images: Tensor, labels: Tensor | None, classes: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """D's logits (B,) and the loss of its auxiliary classifier (a scalar, 0 without one).
 
     The auxiliary loss is the mean of −log p(y|x): Odena et al. 2017 (AC-GAN), equation 3. D
     minimises it on real images only, because poor fakes would teach it wrong classes (Hou et al.
     2022). G minimises it on its fakes.
+
+    Args:
+        D: the discriminator.
+        images: (B, C, H, W) in [-1, 1].
+        labels: those that D judges by; images with the label -1 do not count in the auxiliary loss.
+        classes: the classes of the images for the auxiliary loss; None is ``labels``.
     """
     output = D(images, labels)
     if output.dim() == 1 or labels is None:
         return output, output.new_zeros(())
-    return output[:, 0], cross_entropy(output[:, 1:], labels)
+    classes = labels if classes is None else classes
+    return output[:, 0], cross_entropy(output[:, 1:], classes, ignore_index=-1)
 
 
 def compute_penalties(

@@ -332,3 +332,37 @@ def test_the_scale_multiplies_all_penalties() -> None:
 
     assert penalty(1.0) > 0
     assert torch.equal(penalty(0.25), 0.25 * penalty(1.0))  # exact: 0.25 is a power of two
+
+
+def test_the_auxiliary_loss_leaves_unlabelled_images_out() -> None:
+    """D learns the classes of labelled images only; G the classes of all its fakes."""
+    label = "projection+auxiliary"
+    _, D = build_pair(
+        "mlp", image_shape=(1, 8, 8), num_classes=3, discriminator_label=label, width=8
+    )
+    images, labels = torch.randn(4, 1, 8, 8), torch.tensor([0, -1, 2, -1])
+    classes = torch.tensor([0, 1, 2, 0])
+    log_p = D(images, labels)[:, 1:].log_softmax(1)
+    of_real = discriminate(D, images, labels)[1]
+    of_fakes = discriminate(D, images, labels, classes)[1]
+    torch.testing.assert_close(of_real, -(log_p[0, 0] + log_p[2, 2]) / 2)
+    torch.testing.assert_close(of_fakes, -log_p[range(4), classes].mean())
+
+
+@pytest.mark.parametrize("scheme", UPDATES)
+def test_unlabelled_rows_are_judged_without_a_label_and_drawn_with_a_class(scheme: str) -> None:
+    """As if D were the plain discriminator in these rows, and G drew the given classes."""
+    labels, classes = torch.tensor([-1, 1, -1, 2]), torch.tensor([0, 1, 2, 2])
+    shown: dict[str, list[Tensor]] = {"G": [], "D": []}
+    players, real, latents = make()
+    for name, network in (("G", players.generator), ("D", players.discriminator)):
+        network.register_forward_pre_hook(
+            lambda _, inputs, name=name: shown[name].append(inputs[1])
+        )
+    get_update(scheme)(
+        players, real, labels, iter(latents).__next__, get_loss("relativistic"),
+        PenaltyWeights(r1=1.0), fake_labels=classes,
+    )  # fmt: skip
+    assert shown["G"]
+    assert all(torch.equal(given, classes) for given in shown["G"])
+    assert all(torch.equal(given, labels) for given in shown["D"])

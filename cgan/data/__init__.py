@@ -3,7 +3,14 @@
 from cgan.data.dataset import ImageDataset, warn_about_classes
 from cgan.data.datasets import DATASETS
 from cgan.data.image_folder import ImageFolder
-from cgan.data.load import TEST_SET, dataset_info, describe_split, load_pictures, load_split
+from cgan.data.load import (
+    TEST_SET,
+    dataset_info,
+    describe_split,
+    load_pictures,
+    load_split,
+    load_unlabelled,
+)
 from cgan.data.loader import Loader, epoch_order
 from cgan.data.splits import SPLITS, Split
 
@@ -20,5 +27,6 @@ __all__ = [
     "epoch_order",
     "load_pictures",
     "load_split",
+    "load_unlabelled",
     "warn_about_classes",
 ]

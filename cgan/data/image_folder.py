@@ -17,7 +17,7 @@ from cgan.config_values import height_and_width
 from cgan.data.archive import AnyPath, is_archive
 from cgan.data.image_file import ignore_pillow_warnings, read_image
 from cgan.data.image_probe import probe_files
-from cgan.data.layout import find_images, first_few, open_root
+from cgan.data.layout import NO_LABEL, find_images, first_few, open_root
 from cgan.data.splits import Split
 from cgan.errors import DataError
 from cgan.storage.paths import require_utf8
@@ -36,7 +36,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
     Attributes:
         name: the folder's name.
         paths: one file per image.
-        labels: int64, (N,), indices into ``classes``.
+        labels: int64, (N,), indices into ``classes``, or -1 for an unlabelled image.
         classes: the class names, sorted.
         image_shape: (C, H, W) that every image is resized to.
         digests: SHA-256 of each file.
@@ -133,9 +133,12 @@ def scan_folder(
     height, width = height_and_width(size)
     channels = 1 if all(probe.is_grey for probe in good) else 3
     name = root.resolve().stem if is_archive(root) else root.resolve().name
+    unlabelled = labels.count(NO_LABEL)
     logger.info(
-        "%s: %d images of %d classes, resized to %d×%d in %s (change it with --size)",
-        name, len(good), len(layout.classes), width, height, "grey" if channels == 1 else "colour",
+        "%s: %d images of %d classes%s, resized to %d×%d in %s (change it with --size)",
+        name, len(good) - unlabelled, len(layout.classes),
+        f" and {unlabelled} unlabelled ones" if unlabelled else "",
+        width, height, "grey" if channels == 1 else "colour",
     )  # fmt: skip
     return ImageFolder(
         name, tuple(layout.paths[index] for index in kept), torch.tensor(labels), layout.classes,

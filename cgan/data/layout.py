@@ -6,6 +6,8 @@ Three layouts, each also inside ``train/``, ``val/`` and ``test/``:
     labels.csv       a.jpg  b.jpg         columns ``file_name`` and ``label``
     metadata.csv     …                    the same: Hugging Face's ImageFolder
     metadata.jsonl   …                    the same, one JSON object per line
+
+A folder ``_unlabelled`` beside the training images holds images without a class.
 """
 
 from __future__ import annotations
@@ -30,6 +32,10 @@ SPLIT_FOLDERS: dict[str, Split] = {
 }  # fmt: skip
 """Names of folders that hold one split."""
 
+UNLABELLED_FOLDERS = ("_unlabelled", "_unlabeled")
+NO_LABEL = -1
+"""The label of an image without a class."""
+
 logger = logging.getLogger("cgan")
 
 
@@ -40,7 +46,7 @@ class Layout:
     Attributes:
         classes: the class names, sorted.
         paths: one file per image.
-        labels: the index of each image's class.
+        labels: the index of each image's class; -1 for an unlabelled image.
         splits: the split of each image; None if a hash of its content decides.
     """
 
@@ -93,6 +99,7 @@ def find_images(root: AnyPath) -> Layout:
         require_utf8(Path(name))
     index = {name: label for label, name in enumerate(sorted(trained))}
     images = [(path, index[name], split) for split in found for name, path in found[split]]
+    images += _unlabelled({None: root, **parts})
     paths, labels, splits = zip(*images, strict=True)
     return Layout(tuple(index), paths, labels, splits)
 
@@ -175,8 +182,30 @@ def _check_files(table: AnyPath, paths: dict[str, AnyPath]) -> None:
         )
 
 
+def _unlabelled(parts: dict[Split | None, AnyPath]) -> list[tuple[AnyPath, int, Split | None]]:
+    """The unlabelled images, which are for training only."""
+    found: list[tuple[AnyPath, int, Split | None]] = []
+    for split, root in parts.items():
+        for folder in (root / name for name in UNLABELLED_FOLDERS):
+            if not folder.is_dir():
+                continue
+            if split in ("validation", "test"):
+                logger.warning("ignored, because only training uses unlabelled images: %s", folder)
+                continue
+            images = _images_in(folder)
+            if not images:
+                logger.warning("ignored, because it holds no images: %s", folder)
+            found += [(path, NO_LABEL, split) for path in images]
+    return found
+
+
 def _folders_in(root: AnyPath) -> list[AnyPath]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
+    """All folders but hidden ones and those of unlabelled images."""
+    return sorted(
+        path
+        for path in root.iterdir()
+        if path.is_dir() and path.name[0] != "." and path.name not in UNLABELLED_FOLDERS
+    )
 
 
 def _images_in(folder: AnyPath) -> list[AnyPath]:

@@ -17,7 +17,7 @@ from cgan.data.datasets import DATASETS, DIGITS_TEST_FRACTION
 from cgan.data.image_cache import MIN_IMAGES, ImageCache
 from cgan.data.image_file import reading_threads
 from cgan.data.image_folder import ImageFolder, scan_folder
-from cgan.data.layout import first_few, open_root, split_folders
+from cgan.data.layout import NO_LABEL, find_images, first_few, open_root, split_folders
 from cgan.data.splits import VALIDATION_FRACTION, Split, folder_split_indices
 from cgan.errors import ConfigError, DataError, UnknownNameError, quote
 from cgan.runtime.cpu import free_memory
@@ -65,18 +65,11 @@ def load_pictures(
     if source in DATASETS:
         return DATASETS[source].load(split, Path(data_dir or default_data_dir()))
     folder = _scan(source, size, skip_broken)
-    indices = folder_split_indices(
-        folder.digests, folder.labels, folder.splits, split, test=FOLDER_TEST_FRACTION
-    )
+    indices = _split_indices(folder, split)
+    indices = indices[folder.labels[indices] != NO_LABEL]
     if split == "train":
         _check_every_class(folder, indices)
-    chosen = folder.subset(indices)
-    if memory_bytes is None and (free := free_memory()) is not None:
-        memory_bytes = free // (2 * local_world_size())
-    if memory_bytes is not None and chosen.nbytes > memory_bytes:
-        logger.info("%s is too large for memory: reading batches from disk", source)
-        return chosen
-    return _read_all(chosen, Path(source), split, cached=len(folder) >= MIN_IMAGES)
+    return _read(folder, indices, source, split, memory_bytes)
 
 
 def load_split(data: DataConfig, split: Split) -> ImageDataset | ImageFolder:
@@ -88,6 +81,44 @@ def load_split(data: DataConfig, split: Split) -> ImageDataset | ImageFolder:
         size=data.size,
         skip_broken=data.skip_broken,
     )
+
+
+@torch_defaults()
+def load_unlabelled(data: DataConfig) -> ImageDataset | ImageFolder | None:
+    """The images without a class of a folder, with the labels -1; None if there are none.
+
+    About a fifth of them is left out: those that would be held out if they had a class. So a copy
+    of a held-out image is never among them. Raises like ``load_pictures``.
+    """
+    if data.source in DATASETS or NO_LABEL not in find_images(open_root(Path(data.source))).labels:
+        return None
+    folder = _scan(data.source, data.size, data.skip_broken)
+    indices = _split_indices(folder, "train")
+    indices = indices[folder.labels[indices] == NO_LABEL]
+    return _read(folder, indices, data.source, "unlabelled") if len(indices) else None
+
+
+def _split_indices(folder: ImageFolder, split: Split) -> torch.Tensor:
+    return folder_split_indices(
+        folder.digests, folder.labels, folder.splits, split, test=FOLDER_TEST_FRACTION
+    )
+
+
+def _read(
+    folder: ImageFolder,
+    indices: torch.Tensor,
+    source: str,
+    name: str,
+    memory_bytes: int | None = None,
+) -> ImageDataset | ImageFolder:
+    """These images in memory, or on disk if they do not fit; ``name`` is that of their cache."""
+    chosen = folder.subset(indices)
+    if memory_bytes is None and (free := free_memory()) is not None:
+        memory_bytes = free // (2 * local_world_size())
+    if memory_bytes is not None and chosen.nbytes > memory_bytes:
+        logger.info("%s is too large for memory: reading batches from disk", source)
+        return chosen
+    return _read_all(chosen, Path(source), name, cached=len(folder) >= MIN_IMAGES)
 
 
 def dataset_info(data: DataConfig) -> tuple[tuple[int, int, int], tuple[str, ...]]:
@@ -139,11 +170,11 @@ def _check_every_class(folder: ImageFolder, indices: torch.Tensor) -> None:
         )
 
 
-def _read_all(folder: ImageFolder, root: Path, split: Split, cached: bool) -> ImageDataset:
-    """Read all images of a split into memory, or take them from the cache."""
+def _read_all(folder: ImageFolder, root: Path, name: str, cached: bool) -> ImageDataset:
+    """Read all images into memory, or take them from the cache."""
     shape, digest = (len(folder), *folder.image_shape), folder.digest()
     cache = ImageCache(root)
-    pixels = cache.read_pixels(split, digest, shape) if cached else None
+    pixels = cache.read_pixels(name, digest, shape) if cached else None
     if pixels is not None:
         images = torch.from_numpy(pixels)
     else:
@@ -155,7 +186,7 @@ def _read_all(folder: ImageFolder, root: Path, split: Split, cached: bool) -> Im
         with reading_threads() as pool:
             list(pool.map(read, range(len(folder))))
         if cached:
-            cache.write_pixels(split, digest, images.numpy())
+            cache.write_pixels(name, digest, images.numpy())
     return ImageDataset(folder.name, images, folder.labels, folder.classes, digest)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -42,6 +43,53 @@ def epoch_order(labels: Tensor, seed: int, epoch: int, balanced: bool = False) -
     return everything[torch.randperm(len(everything), generator=generator)]
 
 
+def alternate(first: int, second: int) -> Tensor:
+    """The order in which ``first`` items and then ``second`` items are spread evenly: an index.
+
+    Every two neighbours have one of the first kind if these are at least half, so every shard of a
+    batch has labelled images.
+    """
+    total = first + second
+    position = torch.arange(total)
+    is_second = (position + 1) * second // total > position * second // total
+    return torch.where(is_second, first + is_second.cumsum(0) - 1, (~is_second).cumsum(0) - 1)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Two data sets one after the other, of which at least one is read from disk."""
+
+    first: ImageDataset | ImageFolder
+    second: ImageDataset | ImageFolder
+
+    @property
+    def labels(self) -> Tensor:
+        """int64, (N,)."""
+        return torch.cat([self.first.labels, self.second.labels])
+
+    def take(self, indices: Tensor) -> Tensor:
+        """The images at these indices: uint8, (len(indices), C, H, W)."""
+        is_first = indices < len(self.first)
+        images = torch.empty(len(indices), *self.first.image_shape, dtype=torch.uint8)
+        images[is_first] = self.first.take(indices[is_first])
+        images[~is_first] = self.second.take(indices[~is_first] - len(self.first))
+        return images
+
+
+Readable = ImageFolder | Joined
+
+
+def join(
+    first: ImageDataset | ImageFolder, second: ImageDataset | ImageFolder
+) -> ImageDataset | Joined:
+    """Two data sets one after the other; in memory if both are."""
+    if isinstance(first, ImageDataset) and isinstance(second, ImageDataset):
+        images = torch.cat([first.images, second.images])
+        labels = torch.cat([first.labels, second.labels])
+        return ImageDataset(first.name, images, labels, first.classes)
+    return Joined(first, second)
+
+
 class Loader:
     """Endless batches of images in [-1, 1], float32 (B, C, H, W), and labels, int64 (B,).
 
@@ -49,6 +97,9 @@ class Loader:
     An ``ImageDataset`` is kept on the device as uint8 if it fits; a batch is then
     gathered and scaled there. An ``ImageFolder`` is read by worker processes. Each of several
     training processes gets its shard of the same batches.
+
+    Unlabelled images have the label -1. They are half of each batch, or as many as their share of
+    all images if that is less, and alternate with the labelled ones.
 
     The loader has no state: the seed and ``images_seen`` determine all following batches, so a
     resumed run needs nothing else.
@@ -63,10 +114,16 @@ class Loader:
         balanced: bool = False,
         workers: int = 2,
         world: World = SINGLE_PROCESS,
+        unlabelled: ImageDataset | ImageFolder | None = None,
     ) -> None:
-        self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
+        self.batch_size, self.seed = batch_size, seed
+        self.dataset: ImageDataset | Readable = dataset
         self.device, self.balanced, self.world = torch.device(device), balanced, world
         self.workers = min(workers, count_cores())  # torch warns if there are more
+        self.num_labelled, self.num_unlabelled = len(dataset), 0
+        if unlabelled is not None:
+            self.num_unlabelled = len(unlabelled)
+            self.dataset = join(dataset, unlabelled)
 
     def batches(self, images_seen: int = 0) -> Batches:
         """The batches that follow after this many images."""
@@ -75,22 +132,48 @@ class Loader:
         return self._read(self.dataset, images_seen)
 
     def _indices(self, images_seen: int, home: torch.device | str = "cpu") -> Iterator[Tensor]:
-        """Indices of this process's shard of each batch; a batch may span two epochs.
+        """Indices of this process's shard of each batch, on the device ``home``."""
+        labels, batch = self.dataset.labels, self.batch_size
+        if not self.num_unlabelled:
+            for indices in self._stream(labels, batch, images_seen, home, self.balanced):
+                yield self.world.shard(indices)
+            return
+        share = self.num_unlabelled / (self.num_labelled + self.num_unlabelled)
+        others = min(max(round(share * batch), 1), batch // 2)
+        place = alternate(batch - others, others).to(home)
+        before, rest = images_seen // batch, labels[self.num_labelled :]
+        labelled = labels[: self.num_labelled]
+        for ours, theirs in zip(
+            self._stream(labelled, batch - others, before * (batch - others), home, self.balanced),
+            self._stream(rest, others, before * others, home),
+            strict=True,
+        ):
+            yield self.world.shard(torch.cat([ours, theirs + self.num_labelled])[place])
 
-        They are on the device ``home``: an epoch's order is copied there once, not per batch.
+    def _stream(
+        self,
+        labels: Tensor,
+        count: int,
+        seen: int,
+        home: torch.device | str,
+        balanced: bool = False,
+    ) -> Iterator[Tensor]:
+        """``count`` indices at a time, after ``seen`` of them; they may span two epochs.
+
+        An epoch's order is copied to ``home`` once, not per batch.
         """
 
         def order(epoch: int) -> Tensor:
-            return epoch_order(self.dataset.labels, self.seed, epoch, self.balanced).to(home)
+            return epoch_order(labels, self.seed, epoch, balanced).to(home)
 
-        epoch, offset = divmod(images_seen, len(order(0)))
+        epoch, offset = divmod(seen, len(order(0)))
         rest = order(epoch)[offset:]
         while True:
-            while len(rest) < self.batch_size:
+            while len(rest) < count:
                 epoch += 1
                 rest = torch.cat([rest, order(epoch)])
-            yield self.world.shard(rest[: self.batch_size])
-            rest = rest[self.batch_size :]
+            yield rest[:count]
+            rest = rest[count:]
 
     def _gather(self, dataset: ImageDataset, images_seen: int) -> Batches:
         home = self.device if fits(dataset.images, self.device) else torch.device("cpu")
@@ -98,9 +181,9 @@ class Loader:
         for indices in self._indices(images_seen, home):
             yield to_signed(self._send(images[indices])), self._send(labels[indices])
 
-    def _read(self, folder: ImageFolder, images_seen: int) -> Batches:
+    def _read(self, dataset: Readable, images_seen: int) -> Batches:
         reader = DataLoader(
-            _BatchReader(folder),
+            _BatchReader(dataset),
             sampler=(indices.tolist() for indices in self._indices(images_seen)),
             batch_size=None,  # the reader returns whole batches
             num_workers=self.workers,
@@ -120,19 +203,19 @@ class Loader:
 
 
 class _BatchReader(Dataset[tuple[Tensor, Tensor] | str]):
-    """Reads one batch of a folder: images, uint8 (B, C, H, W), and labels, int64 (B,).
+    """Reads one batch from disk: images, uint8 (B, C, H, W), and labels, int64 (B,).
 
     If an image is broken, it returns the error's message: the loader would put the traceback of
     an exception into the message.
     """
 
-    def __init__(self, folder: ImageFolder) -> None:
-        self.folder = folder
+    def __init__(self, dataset: Readable) -> None:
+        self.dataset = dataset
 
     def __getitem__(self, indices: list[int]) -> tuple[Tensor, Tensor] | str:
         chosen = torch.tensor(indices)
         try:
-            return self.folder.take(chosen), self.folder.labels[chosen]
+            return self.dataset.take(chosen), self.dataset.labels[chosen]
         except DataError as error:
             return str(error)
 

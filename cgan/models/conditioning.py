@@ -7,7 +7,8 @@
                    auxiliary    w·h(x) + b, and log p(y|x)            Odena et al. 2017 (AC-GAN)
 
 Labels are int64 of shape (B,), from 0 to num_classes − 1. ``num_classes=None`` means unconditional:
-the module ignores the label.
+the module ignores the label. A discriminator with projection or auxiliary also takes the label −1:
+it then judges the image without a label.
 """
 
 from __future__ import annotations
@@ -142,6 +143,8 @@ class Head(nn.Module):
     projection   w·h + b + e(y)·h: Miyato and Koyama 2018, equation 3.
     auxiliary    w·h + b, and a classifier of h: Odena et al. 2017, section 3.
 
+    With the label −1 the logit is w·h + b, that an image is real, whatever its class.
+
     Shapes: h (B, features), y (B,) to (B,). With an auxiliary classifier the output is
     (B, 1 + num_classes): the logit first, then the class logits.
     """
@@ -158,10 +161,12 @@ class Head(nn.Module):
             self.classifier = nn.Linear(features, num_classes)
 
     def forward(self, h: Tensor, labels: Tensor | None) -> Tensor:
-        """The logit that the image is real and matches its label."""
+        """The logit that the image is real and matches its label, if it has one."""
         logits: Tensor = self.linear(h).squeeze(1)
         if self.embedding is not None:
-            logits = logits + (self.embedding(labels) * h).sum(1)
+            assert labels is not None
+            matches = (self.embedding(labels.clamp_min(0)) * h).sum(1)
+            logits = logits + matches * (labels >= 0)
         if self.classifier is not None:
             logits = torch.cat([logits.unsqueeze(1), self.classifier(h)], dim=1)
         return logits

@@ -44,7 +44,9 @@ class TrainLoop:
         dataset: ImageDataset | ImageFolder,
         folder: Path,
         loggers: Loggers | None,
+        unlabelled: ImageDataset | ImageFolder | None = None,
     ) -> None:
+        self.unlabelled = unlabelled
         self.step, self.state, self.world = step, step.state, step.world
         self.config, self.counters = step.config, step.state.counters
         self.dataset, self.folder, self.loggers = dataset, folder, loggers
@@ -63,7 +65,7 @@ class TrainLoop:
         evaluates = self.prepare_evaluation()
         loader = Loader(
             self.dataset, config.batch_size, self.state.device, config.seed, config.data.balanced,
-            world=self.world,
+            world=self.world, unlabelled=self.unlabelled,
         )  # fmt: skip
         batches = loader.batches(counters.images_seen)
         timer = BudgetTimer(self.state)

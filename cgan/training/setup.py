@@ -7,7 +7,13 @@ import logging
 import torch
 
 from cgan.config import MIN_UPDATES, Config
-from cgan.data import ImageDataset, ImageFolder, load_split, warn_about_classes
+from cgan.data import (
+    ImageDataset,
+    ImageFolder,
+    load_split,
+    load_unlabelled,
+    warn_about_classes,
+)
 from cgan.errors import ConfigError, DataError, DeviceError
 from cgan.runtime.device import find_device
 from cgan.runtime.distributed import World
@@ -52,17 +58,30 @@ def check_batch_splits(config: Config, world: World) -> None:
         )
 
 
-def load_training_data(config: Config, world: World) -> ImageDataset | ImageFolder:
-    """The training images. Rank 0 loads first, so that only one process downloads.
+def load_training_data(
+    config: Config, world: World
+) -> tuple[ImageDataset | ImageFolder, ImageDataset | ImageFolder | None]:
+    """The training images, and the unlabelled ones. Rank 0 loads first, so that only one process
+    downloads.
 
     Raises:
+        ConfigError: there are unlabelled images, but D cannot judge them.
         DataError: there are no images, or a conditional GAN has a single class.
     """
     if not world.is_main:
         world.barrier()
-    dataset = load_split(config.data, "train")
+    dataset, unlabelled = load_split(config.data, "train"), load_unlabelled(config.data)
     if world.is_main:
         world.barrier()
+    if (
+        unlabelled is not None
+        and config.model.conditional
+        and config.model.discriminator_label == "concat"
+    ):
+        raise ConfigError(
+            "the discriminator `concat` cannot judge unlabelled images: use --set "
+            "model.discriminator_label=projection+auxiliary, or remove the folder _unlabelled"
+        )
     if not len(dataset):
         raise DataError(f"there are no images in {config.data.source}")
     if len(dataset.classes) > MAX_CLASSES:
@@ -84,4 +103,4 @@ def load_training_data(config: Config, world: World) -> ImageDataset | ImageFold
             f"{config.batch_size:,}",
             -(-config.images // config.batch_size),
         )
-    return dataset
+    return dataset, unlabelled

@@ -31,12 +31,18 @@ class TrainStep:
         state: changed in place.
         world: the processes that share each batch; gradients and batch norm are synchronised.
         capture: captures the step for replay; None captures a CUDA graph if possible.
+        unlabelled: whether labels may be -1.
     """
 
     def __init__(
-        self, state: TrainState, world: World = SINGLE_PROCESS, capture: Capture | None = None
+        self,
+        state: TrainState,
+        world: World = SINGLE_PROCESS,
+        capture: Capture | None = None,
+        unlabelled: bool = False,
     ) -> None:
         self.state, self.config, self.world = state, state.config, world
+        self.unlabelled = unlabelled
         config, device = state.config, state.device
         if capture is None and device.type == "cuda" and world.size == 1 and not config.compile:
             capture = capture_cuda_graph
@@ -83,7 +89,7 @@ class TrainStep:
             self.run = self.update_compiled
 
     def __call__(self, real: Tensor, labels: Tensor) -> Losses:
-        """Train on one batch: images (B, C, H, W) in [-1, 1] and labels (B,).
+        """Train on one batch: images (B, C, H, W) in [-1, 1] and labels (B,), -1 for none.
 
         Each of several processes passes its shard of the batch. Read the losses before the next
         step, which may overwrite them.
@@ -127,6 +133,7 @@ class TrainStep:
             self.loss,
             weights,
             self.draw_mix,
+            self.draw_fake_labels(labels) if conditional and self.unlabelled else None,
         )
         update_ema(self.state.generator_ema, self.state.generator, self.decay)
         return losses
@@ -152,6 +159,12 @@ class TrainStep:
         """New z ~ N(0, 1) for this process's shard of the batch."""
         shape = (self.config.batch_size, self.config.model.latent_dim)
         return self.world.shard(torch.randn(shape, device=self.state.device))
+
+    def draw_fake_labels(self, labels: Tensor) -> Tensor:
+        """The labels, with a random class in place of -1."""
+        classes, batch = len(self.state.classes), self.config.batch_size
+        drawn = self.world.shard(torch.randint(classes, (batch,), device=self.state.device))
+        return torch.where(labels < 0, drawn, labels)
 
     def draw_mix(self, real: Tensor) -> Tensor:
         """New weights of the gradient penalty's mix for this process's shard of the batch."""

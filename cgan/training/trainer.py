@@ -104,7 +104,7 @@ def train(
     with process_group() as world:
         device = resolve_device(config, world)
         folder = find_existing_run(config, out, resume) if world.is_main else None
-        dataset = load_training_data(config, world)
+        dataset, unlabelled = load_training_data(config, world)
         with configure_backends(device), seeded(config.seed, device):
             with explain_out_of_memory(
                 f"preparing the networks on {device}", "free memory, or lower --set model.width=…"
@@ -112,11 +112,11 @@ def train(
                 state = TrainState(config, dataset, device)
                 if config.warm_start is not None and folder is None and world.is_main:
                     warm_start(state)
-                step = TrainStep(state, world)
+                step = TrainStep(state, world, unlabelled=unlabelled is not None)
                 check_batch_fits(state, world.size)
             check_same_data_across_ranks(state, world)
             with open_run(state, world, folder, out, progress, data_changed) as (folder, loggers):
-                loop = TrainLoop(step, dataset, folder, loggers)
+                loop = TrainLoop(step, dataset, folder, loggers, unlabelled)
                 stopped_by = run_loop(loop)
                 control = None
                 if stopped_by is None and config.control_per_class and len(dataset.classes) > 1:

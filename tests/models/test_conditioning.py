@@ -88,3 +88,20 @@ def test_label_is_one_more_channel_of_the_picture() -> None:
     assert torch.equal(joined[:, :3], x)
     assert torch.equal(joined[:, 3].flatten(1), entrance.embedding.weight[[4, 1]])
     assert torch.equal(LabelChannel((3, 4, 4), None)(x, None), x)
+
+
+@pytest.mark.parametrize("label", ["projection", "auxiliary", "projection+auxiliary"])
+def test_without_a_label_the_logit_is_that_of_a_plain_discriminator(label: str) -> None:
+    """And no embedding gets a gradient from it."""
+    torch.manual_seed(0)
+    head, h = Head(4, 3, label), torch.randn(3, 4)
+    with_labels = head(h, torch.tensor([1, 2, 0]))
+    mixed = head(h, torch.tensor([-1, 2, -1]))
+    logits = mixed if label == "projection" else mixed[:, 0]
+    plain = head.linear(h).squeeze(1)
+    assert torch.equal(logits[[0, 2]], plain[[0, 2]])
+    assert torch.equal(mixed[1], with_labels[1])
+    logits[[0, 2]].sum().backward()
+    if head.embedding is not None:
+        assert head.embedding.weight.grad is not None
+        assert not head.embedding.weight.grad.any()

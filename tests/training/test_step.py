@@ -150,6 +150,25 @@ def test_the_auxiliary_weight_reaches_the_loss() -> None:
     assert step.draw_z().shape == (64, config.model.latent_dim)
 
 
+def test_a_random_class_in_place_of_no_label() -> None:
+    """Each of two processes uses its shard of the same classes."""
+    config = load_config("digits-mlp", {"device": "cpu", "batch_size": 512})
+    digits = cgan.load_pictures("digits")
+    labels = torch.arange(512) % 12 - 2  # from -2 to 9
+    labels[labels == -2] = -1
+    drawn = {}
+    for size in (1, 2):
+        for rank in range(size):
+            state = TrainState(config, digits, torch.device("cpu"))
+            step = TrainStep(state, World(rank, size), unlabelled=True)
+            torch.manual_seed(0)
+            drawn[rank, size] = step.draw_fake_labels(labels.chunk(size)[rank])
+    whole = drawn[0, 1]
+    assert torch.equal(torch.cat([drawn[0, 2], drawn[1, 2]]), whole)
+    assert torch.equal(whole[labels >= 0], labels[labels >= 0])
+    assert whole[labels < 0].unique().tolist() == list(range(10))
+
+
 def test_the_mix_of_the_gradient_penalty_is_a_shard_of_the_global_batch() -> None:
     config = load_config("digits-mlp", {"device": "cpu"})
     dataset = cgan.load_pictures("digits")
