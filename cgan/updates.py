@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -62,22 +61,8 @@ def uniform_mix(real: Tensor) -> Tensor:
     return torch.rand(len(real), device=real.device)
 
 
-class Update(Protocol):
-    """An update scheme, such as ``alternating``."""
-
-    def __call__(
-        self,
-        players: Players,
-        real: Tensor,
-        labels: Tensor | None,
-        draw_z: Callable[[], Tensor],
-        loss: Loss,
-        weights: PenaltyWeights = NO_PENALTY,
-        draw_mix: DrawMix = uniform_mix,
-        fake_labels: Tensor | None = None,
-    ) -> Losses:
-        """Update both networks with one batch."""
-        ...
+Update = Callable[..., Losses]
+"""An update scheme: a function with the arguments of ``alternating``."""
 
 
 def alternating(

@@ -15,6 +15,7 @@ PACKAGE = Path(cgan.__file__).parent
 LEVELS = """
     console
     errors config_values config config_yaml config_io
+    attributes
     storage runtime
     augment losses penalties models
     data

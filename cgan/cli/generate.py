@@ -33,7 +33,11 @@ DigitOption = Annotated[
 ]
 ClassOption = Annotated[
     list[str] | None,
-    typer.Option("--class", help="A class by name; may be repeated.", show_default="every class"),
+    typer.Option(
+        "--class",
+        help="A class by name, or a value of an attribute; may be repeated.",
+        show_default="every class",
+    ),
 ]
 PerClassOption = Annotated[
     int | None, typer.Option("-n", help="Images per class.", show_default="16")

@@ -5,17 +5,19 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from cgan.attributes import attribute_values, join_values, split_classes
 from cgan.data.archive import AnyPath
 from cgan.errors import DataError, one_line, quote
 from cgan.storage.limits import MAX_CLASS_NAME
 
 TABLES = ("labels.csv", "metadata.csv", "metadata.jsonl")
 FILE_COLUMN, LABEL_COLUMN = "file_name", "label"
-"""The names of Hugging Face's ImageFolder."""
+"""The names of Hugging Face's ImageFolder. In place of ``label`` there may be several columns like
+``label_species``, one per attribute."""
 MAX_BYTES = 2**26
 """A larger table is not read."""
 
@@ -28,9 +30,17 @@ def read_labels(table: AnyPath) -> dict[str, str]:
             folder, or its labels are not classes.
     """
     labels: dict[str, str] = {}
+    columns: list[str] = []
     for number, row in _read_rows(table):
         where = f"{table}, line {number}"
-        name, label = _file_name(row, where), _label(row, where)
+        columns = columns or _label_columns(row)
+        name = _file_name(row, where)
+        label = join_values(_label(row, column, where) for column in columns)
+        if len(label) > MAX_CLASS_NAME:
+            raise DataError(
+                f"{where} has a label of {len(label):,} characters, and the limit is "
+                f"{MAX_CLASS_NAME}"
+            )
         if name in labels:
             raise DataError(f"{where} names {quote(name)} a second time: remove one of the lines")
         labels[name] = label
@@ -38,10 +48,26 @@ def read_labels(table: AnyPath) -> dict[str, str]:
         raise DataError(f"{table} has no rows")
     if len(labels) > 2 and len(set(labels.values())) == len(labels):
         raise DataError(
-            f"{table} gives each of its {len(labels):,} files another label, so the column "
-            f"{LABEL_COLUMN!r} is not a class: put the class into it"
+            f"{table} gives each of its {len(labels):,} files another label, so "
+            f"the column {' and '.join(map(quote, columns))} is not a class: put the class into it"
         )
+    check_attributes(set(labels.values()), table)
     return labels
+
+
+def check_attributes(classes: Iterable[str], where: object) -> None:
+    """Check that each of several attributes has at least two values.
+
+    Raises:
+        DataError: one has the same value everywhere.
+    """
+    rows = split_classes(sorted(classes)) or []
+    for values in attribute_values(rows):
+        if len(values) == 1:
+            raise DataError(
+                f"all images in {where} are {quote(values[0])}, and an attribute needs two values: "
+                "leave it out"
+            )
 
 
 def _read_rows(table: AnyPath) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -84,12 +110,20 @@ def _read_json_lines(table: AnyPath, text: str) -> Iterator[tuple[int, Mapping[s
 
 def _check_columns(table: AnyPath, columns: Sequence[str]) -> None:
     for wanted in (FILE_COLUMN, LABEL_COLUMN):
-        if wanted not in columns:
+        if wanted not in columns and not (wanted == LABEL_COLUMN and _label_columns(columns)):
             raise DataError(
                 f"{table} has no column {wanted!r}; its columns are "
                 f"{', '.join(quote(name) for name in columns[:10]) or 'none'}: rename one, or "
                 "remove the table if folders are the classes"
             )
+
+
+def _label_columns(columns: Iterable[str]) -> list[str]:
+    """``label``, or without it all columns like ``label_species``, in order."""
+    columns = [name for name in columns if isinstance(name, str)]
+    if LABEL_COLUMN in columns:
+        return [LABEL_COLUMN]
+    return [name for name in columns if name.startswith(f"{LABEL_COLUMN}_")]
 
 
 def _file_name(row: Mapping[str, Any], where: str) -> str:
@@ -102,15 +136,10 @@ def _file_name(row: Mapping[str, Any], where: str) -> str:
     return str(path)
 
 
-def _label(row: Mapping[str, Any], where: str) -> str:
-    label = row.get(LABEL_COLUMN)
+def _label(row: Mapping[str, Any], column: str, where: str) -> str:
+    label = row.get(column)
     if type(label) is int:
         label = str(label)
     if not isinstance(label, str) or not label.strip():
-        raise DataError(f"{where} has no {LABEL_COLUMN}: write a class name or a whole number")
-    if len(label) > MAX_CLASS_NAME:
-        raise DataError(
-            f"{where} has a {LABEL_COLUMN} of {len(label):,} characters, and the limit is "
-            f"{MAX_CLASS_NAME}"
-        )
+        raise DataError(f"{where} has no {column}: write a class name or a whole number")
     return label.strip()

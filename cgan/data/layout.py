@@ -1,8 +1,9 @@
 """Which images a folder or archive has, their classes, and their splits.
 
-Three layouts, each also inside ``train/``, ``val/`` and ``test/``:
+Several layouts, each also inside ``train/``, ``val/`` and ``test/``:
 
     cat/a.jpg  dog/b.jpg                  one folder per class
+    cat/indoors/a.jpg  dog/outdoors/b.jpg nested: one level of folders per attribute
     labels.csv       a.jpg  b.jpg         columns ``file_name`` and ``label``
     metadata.csv     …                    the same: Hugging Face's ImageFolder
     metadata.jsonl   …                    the same, one JSON object per line
@@ -13,13 +14,18 @@ A folder ``_unlabelled`` beside the training images holds images without a class
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from cgan.data.archive import HUB_PREFIX, AnyPath, Archive, ArchivePath, is_archive
+from cgan.data.class_folders import (
+    UNLABELLED_FOLDERS,
+    class_images,
+    first_few,
+    folders_in,
+    images_in,
+)
 from cgan.data.hub import HubDataset
-from cgan.data.image_file import SUFFIXES
 from cgan.data.label_table import TABLES, read_labels
 from cgan.data.splits import Split
 from cgan.errors import DataError
@@ -32,7 +38,6 @@ SPLIT_FOLDERS: dict[str, Split] = {
 }  # fmt: skip
 """Names of folders that hold one split."""
 
-UNLABELLED_FOLDERS = ("_unlabelled", "_unlabeled")
 NO_LABEL = -1
 """The label of an image without a class."""
 
@@ -80,7 +85,7 @@ def find_images(root: AnyPath) -> Layout:
     """Find the images of a folder and their classes.
 
     Raises:
-        DataError: there are none, or the layout is none of the three; the message says why.
+        DataError: there are none, or the layout is none of these; the message says why.
         FileError: a name is not UTF-8.
     """
     try:
@@ -113,11 +118,11 @@ def split_folders(root: AnyPath) -> dict[Split | None, AnyPath]:
     Raises:
         DataError: a split has images without a class, or two folders are the same split.
     """
-    folders = [] if _table_of(root) else _folders_in(root)
+    folders = [] if _table_of(root) else folders_in(root)
     names = [SPLIT_FOLDERS.get(folder.name.lower()) for folder in folders]
     if "train" not in names or None in names:
         return {}
-    loose = [folder for folder in folders if _images_in(folder) and _table_of(folder) is None]
+    loose = [folder for folder in folders if images_in(folder) and _table_of(folder) is None]
     if len(loose) == len(folders):
         return {}  # classes
     if loose:
@@ -133,12 +138,6 @@ def split_folders(root: AnyPath) -> dict[Split | None, AnyPath]:
     return splits
 
 
-def first_few(items: Sequence[object], few: int = 3) -> str:
-    """``a, b, c, 4 more``."""
-    more = [f"{len(items) - few:,} more"] if len(items) > few else []
-    return ", ".join([*map(str, items[:few]), *more])
-
-
 def _labelled(root: AnyPath) -> list[tuple[str, AnyPath]]:
     """The class and the path of each image in one split."""
     if (table := _table_of(root)) is not None:
@@ -152,9 +151,7 @@ def _labelled(root: AnyPath) -> list[tuple[str, AnyPath]]:
                 "into each of these folders instead"
             )
         return [(labels[name], path) for name, path in paths.items()]
-    found = {folder.name: _images_in(folder) for folder in _folders_in(root)}
-    _check_class_folders(root, found)
-    return [(name, path) for name, paths in found.items() for path in paths]
+    return class_images(root)
 
 
 def _table_of(root: AnyPath) -> AnyPath | None:
@@ -174,7 +171,7 @@ def _check_files(table: AnyPath, paths: dict[str, AnyPath]) -> None:
     folders = {str(path.parent): path.parent for path in paths.values()}
     known = set(paths.values())
     if without := [
-        str(path) for folder in folders.values() for path in _images_in(folder) if path not in known
+        str(path) for folder in folders.values() for path in images_in(folder) if path not in known
     ]:
         raise DataError(
             f"{table} has no label for {len(without):,} images: {first_few(without)}: add labels, "
@@ -192,57 +189,8 @@ def _unlabelled(parts: dict[Split | None, AnyPath]) -> list[tuple[AnyPath, int, 
             if split in ("validation", "test"):
                 logger.warning("ignored, because only training uses unlabelled images: %s", folder)
                 continue
-            images = _images_in(folder)
+            images = images_in(folder)
             if not images:
                 logger.warning("ignored, because it holds no images: %s", folder)
             found += [(path, NO_LABEL, split) for path in images]
     return found
-
-
-def _folders_in(root: AnyPath) -> list[AnyPath]:
-    """All folders but hidden ones and those of unlabelled images."""
-    return sorted(
-        path
-        for path in root.iterdir()
-        if path.is_dir() and path.name[0] != "." and path.name not in UNLABELLED_FOLDERS
-    )
-
-
-def _images_in(folder: AnyPath) -> list[AnyPath]:
-    """Everything that is named like an image; a link to nowhere is a broken image."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and path.name[0] != "." and not path.is_dir()
-    )
-
-
-def _check_class_folders(root: AnyPath, found: dict[str, list[AnyPath]]) -> None:
-    """Raise ``DataError`` if no class has images; log a warning about folders that are ignored."""
-    others = [root / name for name, paths in found.items() if not paths]
-    holds_nested = [any(map(_has_images, folder.iterdir())) for folder in others]
-    nested = [str(folder) for folder, holds in zip(others, holds_nested, strict=True) if holds]
-    empty = [str(folder) for folder, holds in zip(others, holds_nested, strict=True) if not holds]
-    if not any(found.values()):
-        if nested:
-            hint = f"did you mean --data {nested[0]}?"
-            if isinstance(root, ArchivePath):
-                hint = "put the class folders at the top of the archive"
-            raise DataError(f"the images in {root} are two folders deep: {hint}")
-        if _images_in(root):
-            raise DataError(
-                f"put the images in {root} into one folder per class, named after it, or add a "
-                "labels.csv with the columns file_name and label"
-            )
-        raise DataError(
-            f"no images in {root}: it must contain one folder of images per class "
-            f"({', '.join(sorted(SUFFIXES))})"
-        )
-    if nested:
-        logger.warning("ignored, because they hold folders of images: %s", first_few(nested))
-    if empty:
-        logger.warning("ignored, because they hold no images: %s", first_few(empty))
-
-
-def _has_images(path: AnyPath) -> bool:
-    return path.is_dir() and bool(_images_in(path))

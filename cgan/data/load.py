@@ -12,12 +12,13 @@ import torch
 from cgan.config import DATA_NAMES, DataConfig
 from cgan.config_values import check_path
 from cgan.data.archive import HUB_PREFIX, is_archive
+from cgan.data.class_folders import first_few
 from cgan.data.dataset import ImageDataset
 from cgan.data.datasets import DATASETS, DIGITS_TEST_FRACTION
 from cgan.data.image_cache import MIN_IMAGES, ImageCache
 from cgan.data.image_file import reading_threads
 from cgan.data.image_folder import ImageFolder, scan_folder
-from cgan.data.layout import NO_LABEL, find_images, first_few, open_root, split_folders
+from cgan.data.layout import NO_LABEL, find_images, open_root, split_folders
 from cgan.data.splits import VALIDATION_FRACTION, Split, folder_split_indices
 from cgan.errors import ConfigError, DataError, UnknownNameError, quote
 from cgan.runtime.cpu import free_memory

@@ -6,6 +6,7 @@ trained on real images, tested on generated ones. Its counterpart, the GAN-train
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from math import isnan
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cgan.attributes import attribute_values, split_classes
 from cgan.errors import MeasureError
 from cgan.evaluation.distances import Interval, expected_minimum, wilson_interval
 from cgan.evaluation.feature_set import draw_by_class
@@ -20,6 +22,8 @@ from cgan.evaluation.judge import Judge
 from cgan.runtime.device import torch_defaults
 from cgan.sampling.sampler import Sampler
 
+FEW_VALUES = 3
+"""Values in the name of an attribute."""
 IGNORES_LABEL = 0.15
 """A generator ignores its label if (accuracy − chance) / (1 − chance) is below this value."""
 
@@ -85,6 +89,32 @@ class Control:
         return min(shares, key=lambda name: shares[name])
 
     @property
+    def per_attribute(self) -> dict[str, float]:
+        """Where classes combine attributes: how often the value of each one is right.
+
+        It is the mean over the classes that have images, by the first values of the attribute. A
+        class counts as right here if the predicted class has the same value.
+        """
+        rows = split_classes(self.classes) or []
+        has_images = self.confusion.sum(1) > 0
+        shares = self.confusion[has_images].double()
+        shares /= shares.sum(1, keepdim=True)
+        found = {}
+        for index, values in enumerate(attribute_values(rows)):
+            number = torch.tensor([values.index(row[index]) for row in rows])
+            same = number[has_images].unsqueeze(1) == number
+            few = ", ".join(values[:FEW_VALUES]) + ("…" if len(values) > FEW_VALUES else "")
+            found[few] = float((shares * same).sum(1).mean())
+        return found
+
+    @property
+    def attribute_chances(self) -> list[float]:
+        """The same of a generator that ignores its label."""
+        rows = split_classes(self.classes) or []
+        counts = [Counter(column).values() for column in zip(*rows, strict=True)]
+        return [sum((n / len(rows)) ** 2 for n in count) for count in counts]
+
+    @property
     def ignores_label(self) -> bool:
         """Whether a conditional generator is hardly better than chance."""
         limit = self.chance + IGNORES_LABEL * (1 - self.chance)
@@ -130,6 +160,7 @@ class Control:
             "judge_pictures": self.judge_pictures,
             "worst_class": self.worst,
             "per_class": self.per_class,
+            **({"per_attribute": self.per_attribute} if self.per_attribute else {}),
             **confusion,
         }
 

@@ -50,6 +50,16 @@ def control_section(control: Control, reference: Reference) -> Section:
             meaning="control accuracy of the worst class; higher is better",
         ),
     ]  # fmt: skip
+    section.figures += [
+        Figure(
+            f"control_accuracy_attribute_{number}", f"control of {values}", share,
+            real.per_attribute[values] if real else None, chance_, share=True,
+            meaning="fraction of images with the requested value; higher is better",
+        )
+        for number, ((values, share), chance_) in enumerate(
+            zip(control.per_attribute.items(), control.attribute_chances, strict=True), start=1
+        )
+    ]  # fmt: skip
     if not control.conditional:
         section.warnings = ["a plain GAN takes no class, so its control accuracy is chance"]
     elif control.ignores_label:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from cgan.attributes import match_values, split_classes
 from cgan.errors import ConfigError, UnconditionalError, UnknownNameError
 from cgan.storage.paths import CONFIG_FILE, GENERATOR_FILE, PACKAGED
 
@@ -107,7 +108,11 @@ class GeneratorInfo:
         return Request(tuple(indices), tuple(seeds))
 
     def class_indices(self, labels: Labels) -> list[int]:
-        """Class indices of names, digits, a list of them, or an index tensor; None means all."""
+        """Class indices of names, digits, a list of them, or an index tensor; None means all.
+
+        Where classes combine attributes, values choose all classes that have them
+        (``cgan.attributes.match_values``).
+        """
         if labels is None:
             return list(range(len(self.classes)))
         if isinstance(labels, Indices):
@@ -118,6 +123,8 @@ class GeneratorInfo:
             return indices
         if isinstance(labels, str | int):
             labels = [labels]
+        if split_classes(self.classes) and any(str(label) not in self.classes for label in labels):
+            return match_values(self.classes, [str(label) for label in labels])
         return [self._class_index(label) for label in labels]
 
     def _class_index(self, label: str | int) -> int:

@@ -14,10 +14,12 @@ import torch
 from torch import nn
 
 from cgan import __version__
+from cgan.attributes import split_classes
 from cgan.config import DATA_NAMES, Config
 from cgan.data import ImageDataset, ImageFolder
 from cgan.errors import DivergedError, RunError
 from cgan.models import build_networks, resolve_width
+from cgan.models.attributes import class_state, share_values
 from cgan.runtime.device import to_device
 from cgan.runtime.distributed import World
 from cgan.sampling.sampler import Sampler
@@ -64,6 +66,9 @@ class TrainState:
         self.data_digest, self.data_changed = dataset.digest(), False
         self.model = resolve_width(config.model, dataset.image_shape)
         pair = build_networks(self.model, dataset.image_shape, len(dataset.classes))
+        if rows := split_classes(dataset.classes):
+            for network in pair:
+                share_values(network, rows)
         self.generator = to_device(pair.generator, device)
         self.discriminator = to_device(pair.discriminator, device)
         self.generator_ema = frozen_copy(self.generator)
@@ -105,7 +110,7 @@ class TrainState:
 
     def save_generator(self, path: Path, measured: dict[str, Any] | None = None) -> None:
         """Write the averaged generator with its header."""
-        save_tensors(path, self.generator_ema.state_dict(), self.generator_header(measured))
+        save_tensors(path, class_state(self.generator_ema), self.generator_header(measured))
 
     def restore(self, folder: Path, data_changed: bool = False) -> list[str]:
         """Load a run's newest readable state; returns the problems with newer ones.

@@ -1,0 +1,111 @@
+"""Classes as folders of images: one folder per class, or one level of folders per attribute."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from cgan.attributes import join_values
+from cgan.data.archive import AnyPath, ArchivePath
+from cgan.data.image_file import SUFFIXES
+from cgan.data.label_table import check_attributes
+from cgan.errors import DataError
+
+UNLABELLED_FOLDERS = ("_unlabelled", "_unlabeled")
+
+logger = logging.getLogger("cgan")
+
+
+def class_images(root: AnyPath) -> list[tuple[str, AnyPath]]:
+    """The class and the path of each image.
+
+    Raises:
+        DataError: there are none, or the folders are neither classes nor attributes.
+    """
+    folders = folders_in(root)
+    if len(folders) > 1 and not any(map(images_in, folders)):
+        nested = [leaf for folder in folders for leaf in _leaves(folder, (folder.name,))]
+        if len({values[0] for values, _ in nested}) > 1:
+            return _attribute_images(root, nested)
+    found = {folder.name: images_in(folder) for folder in folders}
+    _check_class_folders(root, found)
+    return [(name, path) for name, paths in found.items() for path in paths]
+
+
+def _leaves(folder: AnyPath, values: tuple[str, ...]) -> list[tuple[tuple[str, ...], AnyPath]]:
+    """The folders below this one that hold images, each with the names of the folders above."""
+    if images_in(folder):
+        return [(values, folder)]
+    inner = folders_in(folder)
+    return [leaf for one in inner for leaf in _leaves(one, (*values, one.name))]
+
+
+def _attribute_images(
+    root: AnyPath, nested: Sequence[tuple[tuple[str, ...], AnyPath]]
+) -> list[tuple[str, AnyPath]]:
+    """The images of nested folders, whose classes join the names of the folders."""
+    (first, one), *_ = nested
+    for values, other in nested:
+        if len(values) != len(first):
+            raise DataError(
+                f"{one} and {other} hold images at different depths: use one level of folders for "
+                "each attribute"
+            )
+    images = [(join_values(values), path) for values, leaf in nested for path in images_in(leaf)]
+    check_attributes({name for name, _ in images}, root)
+    return images
+
+
+def first_few(items: Sequence[object], few: int = 3) -> str:
+    """``a, b, c, 4 more``."""
+    more = [f"{len(items) - few:,} more"] if len(items) > few else []
+    return ", ".join([*map(str, items[:few]), *more])
+
+
+def folders_in(root: AnyPath) -> list[AnyPath]:
+    """All folders but hidden ones and those of unlabelled images."""
+    return sorted(
+        path
+        for path in root.iterdir()
+        if path.is_dir() and path.name[0] != "." and path.name not in UNLABELLED_FOLDERS
+    )
+
+
+def images_in(folder: AnyPath) -> list[AnyPath]:
+    """Everything that is named like an image; a link to nowhere is a broken image."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and path.name[0] != "." and not path.is_dir()
+    )
+
+
+def _check_class_folders(root: AnyPath, found: dict[str, list[AnyPath]]) -> None:
+    """Raise ``DataError`` if no class has images; log a warning about folders that are ignored."""
+    others = [root / name for name, paths in found.items() if not paths]
+    holds_nested = [any(map(_has_images, folder.iterdir())) for folder in others]
+    nested = [str(folder) for folder, holds in zip(others, holds_nested, strict=True) if holds]
+    empty = [str(folder) for folder, holds in zip(others, holds_nested, strict=True) if not holds]
+    if not any(found.values()):
+        if nested:
+            hint = f"did you mean --data {nested[0]}?"
+            if isinstance(root, ArchivePath):
+                hint = "put the class folders at the top of the archive"
+            raise DataError(f"the images in {root} are two folders deep: {hint}")
+        if images_in(root):
+            raise DataError(
+                f"put the images in {root} into one folder per class, named after it, or add a "
+                "labels.csv with the columns file_name and label"
+            )
+        raise DataError(
+            f"no images in {root}: it must contain one folder of images per class "
+            f"({', '.join(sorted(SUFFIXES))})"
+        )
+    if nested:
+        logger.warning("ignored, because they hold folders of images: %s", first_few(nested))
+    if empty:
+        logger.warning("ignored, because they hold no images: %s", first_few(empty))
+
+
+def _has_images(path: AnyPath) -> bool:
+    return path.is_dir() and bool(images_in(path))
