@@ -1,0 +1,229 @@
+"""Classes that combine attributes: names, networks, data, and control of each attribute."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+import cgan
+from cgan.attributes import attribute_values, match_values, split_classes
+from cgan.data.image_folder import scan_folder
+from cgan.errors import ConfigError, DataError, UnknownNameError
+from cgan.evaluation.control import Control
+from cgan.models import build_pair
+from cgan.models.attributes import class_state, design_matrix, share_values
+from cgan.training.ema import frozen_copy, update_ema
+from tests.conftest import make_pets
+
+CLASSES = ("cat + in", "cat + out", "dog + in", "owl + out")
+ROWS = [("cat", "in"), ("cat", "out"), ("dog", "in"), ("owl", "out")]
+
+
+def test_names() -> None:
+    assert split_classes(CLASSES) == ROWS
+    assert split_classes(("cat", "dog")) is None
+    assert split_classes(("cat + in", "dog")) is None
+    assert attribute_values(ROWS) == [("cat", "dog", "owl"), ("in", "out")]
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["cat"], [0, 1]),
+        (["in"], [0, 2]),
+        (["cat", "in"], [0]),
+        (["out", "owl"], [3]),
+        (["cat", "dog", "in"], [0, 2]),
+        (["cat", "dog"], [0, 1, 2]),
+    ],
+)
+def test_values_choose_classes(names: list[str], found: list[int]) -> None:
+    assert match_values(CLASSES, names) == found
+
+
+def test_values_that_choose_nothing() -> None:
+    with pytest.raises(ConfigError, match=r"data has no 'dog \+ out': choose from cat"):
+        match_values(CLASSES, ["dog", "out"])
+    with pytest.raises(UnknownNameError, match="no class 'owls'; did you mean 'owl'"):
+        match_values(CLASSES, ["owls"])
+    with pytest.raises(ConfigError, match="'red' is a value of 2 attributes: give the whole class"):
+        match_values(("red + red", "red + blue", "blue + red"), ["red"])
+
+
+def pair(label: str = "concat") -> tuple[nn.Module, nn.Module]:
+    torch.manual_seed(0)
+    G, D = build_pair(
+        "mlp", image_shape=(1, 8, 8), num_classes=4, width=8, generator_label=label,
+        discriminator_label="projection+auxiliary",
+    )  # fmt: skip
+    for network in (G, D):
+        share_values(network, ROWS)
+    return G, D
+
+
+def test_the_design_matrix() -> None:
+    assert design_matrix(ROWS).tolist() == [
+        [1, 0, 0, 1, 0], [1, 0, 0, 0, 1], [0, 1, 0, 1, 0], [0, 0, 1, 0, 1]
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("label", ["concat", "cbn"])
+def test_an_embedding_is_the_sum_over_the_values(label: str) -> None:
+    """In G and in D's projection and classifier: e(cat+in) − e(cat+out) is that of the dog."""
+    G, D = pair(label)
+    head = D.get_submodule("head")
+    tensors = [head.embedding.weight, head.classifier.weight, head.classifier.bias]  # type: ignore[union-attr]
+    tensors += [G.embed.embedding.weight] if label == "concat" else [G.norms[1].gain]  # type: ignore[union-attr,index]
+    for tensor in tensors:
+        assert isinstance(tensor, torch.Tensor)
+        assert len(tensor) == 4
+    design = design_matrix(ROWS)
+    for network in (G, D):
+        for name, parameter in network.named_parameters():
+            if name.endswith(".original"):
+                module = network.get_submodule(name.partition(".parametrizations")[0])
+                rows = getattr(module, name.split(".")[-2])
+                expected = torch.einsum("kv,v...->k...", design, parameter)
+                torch.testing.assert_close(rows, expected)
+                assert len(parameter) == 5
+    if label == "cbn":
+        assert torch.allclose(G.norms[1].gain, torch.ones(4, 16))  # type: ignore[union-attr,index,operator]
+
+
+def test_a_value_learns_from_all_classes_that_have_it() -> None:
+    """Training on "cat + in" changes "cat + out" and "dog + in", and not "owl + out"."""
+    G, _ = pair()
+    z = torch.randn(4, 64)
+    embedding = G.get_submodule("embed.embedding")
+    old = embedding.weight.detach().clone()  # type: ignore[union-attr,operator]
+    optimizer = torch.optim.SGD(G.parameters(), 0.1)
+    G(z, torch.zeros(4, dtype=torch.int64)).square().sum().backward()
+    optimizer.step()
+    moved = (embedding.weight != old).any(1).tolist()  # type: ignore[union-attr]
+    assert moved == [True, True, True, False]
+
+
+def test_the_file_is_that_of_an_ordinary_conditional_generator() -> None:
+    """So nothing but training knows of attributes. Its average is that of the sums."""
+    G, D = pair()
+    ema = frozen_copy(G)
+    for parameter in G.parameters():
+        nn.init.normal_(parameter)
+    update_ema(ema, G, 0.25)
+    z, labels = torch.randn(4, 64), torch.arange(4)
+    for network, arguments in ((ema, (z, labels)), (D, (torch.randn(4, 1, 8, 8), labels))):
+        plain = build_pair(
+            "mlp", image_shape=(1, 8, 8), num_classes=4, width=8, generator_label="concat",
+            discriminator_label="projection+auxiliary",
+        )[0 if network is ema else 1]  # fmt: skip
+        state = class_state(network)
+        assert state.keys() == plain.state_dict().keys()
+        plain.load_state_dict(state)
+        plain.train(network.training)
+        assert torch.equal(plain(*arguments), network(*arguments))
+
+
+def nested(root: Path, depth: int = 2) -> Path:
+    """cat/in, cat/out, dog/in and dog/out (or cat, dog): bright and dark, warm and cold."""
+    random = np.random.default_rng(0)
+    for animal, place in product(("cat", "dog"), ("in", "out")):
+        folder = root / animal / place if depth == 2 else root / f"{animal}-{place}"
+        folder.mkdir(parents=True)
+        level = (200 if animal == "cat" else 60) + random.integers(-30, 30, (20, 12, 12, 3))
+        level[..., 0 if place == "in" else 2] -= 40
+        for index, pixels in enumerate(level.clip(0, 255).astype(np.uint8)):
+            Image.fromarray(pixels).save(folder / f"{index:02}.png")
+    return root
+
+
+NAMES = ("cat + in", "cat + out", "dog + in", "dog + out")
+
+
+def test_nested_folders(tmp_path: Path) -> None:
+    folder = scan_folder(nested(tmp_path / "pets"))
+    assert folder.classes == NAMES
+    assert folder.labels.bincount().tolist() == [20] * 4
+    for path, label in zip(folder.paths, folder.labels.tolist(), strict=True):
+        assert NAMES[label] == f"{path.parent.parent.name} + {path.parent.name}"
+    shutil.copytree(tmp_path / "pets", tmp_path / "split" / "train")
+    shutil.copytree(tmp_path / "pets", tmp_path / "split" / "test")
+    assert scan_folder(tmp_path / "split").classes == NAMES
+
+
+def test_tables_with_several_labels(tmp_path: Path) -> None:
+    root = nested(tmp_path / "pets")
+    rows = [path.relative_to(root) for path in sorted(root.rglob("*.png"))]
+    lines = [f"{row},x,{row.parts[0]},{row.parts[1]}" for row in rows]
+    table = root / "labels.csv"
+    table.write_text("\n".join(["file_name,note,label_animal,label_place", *lines]))
+    assert scan_folder(root).classes == NAMES
+    table.unlink()
+    objects = [
+        {"file_name": str(row), "label_animal": row.parts[0], "label_place": row.parts[1]}
+        for row in rows
+    ]
+    (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, objects)))
+    assert scan_folder(root).classes == NAMES
+    objects = [{**one, "label": one["label_animal"]} for one in objects]
+    (root / "metadata.jsonl").write_text("\n".join(map(json.dumps, objects)))
+    assert scan_folder(root).classes == ("cat", "dog")  # `label` alone decides
+
+
+def test_attributes_that_cannot_be_used(tmp_path: Path) -> None:
+    root = nested(tmp_path / "pets")
+    (root / "dog" / "out" / "wet").mkdir()
+    for path in list((root / "dog" / "out").glob("*.png")):
+        path.rename(root / "dog" / "out" / "wet" / path.name)
+    with pytest.raises(DataError, match="hold images at different depths: use one level of"):
+        scan_folder(root)
+    shutil.rmtree(root / "dog" / "out")
+    shutil.rmtree(root / "cat" / "out")
+    with pytest.raises(DataError, match="pets are 'in', and an attribute needs two values"):
+        scan_folder(root)
+    make_pets(tmp_path / "flat")
+    table = tmp_path / "flat" / "labels.csv"
+    table.write_text("file_name,label_a,label_b\ncat/00.png,x,1\n")
+    with pytest.raises(DataError, match="are 'x', and an attribute needs two values: leave it out"):
+        scan_folder(tmp_path / "flat")
+
+
+def test_a_run_with_attributes(tmp_path: Path) -> None:
+    """It resumes bit for bit, and its generator is drawn by value."""
+    changes = {
+        "data.source": str(nested(tmp_path / "pets")), "data.size": 8, "batch_size": 8,
+        "model.width": 8, "control_per_class": 0, "device": "cpu", "lr_final_fraction": 1.0,
+        "penalty.final_fraction": 1.0,
+    }  # fmt: skip
+    whole = cgan.train(cgan.load_config("folder-dcgan", {**changes, "images": 128}), tmp_path / "a")
+    cgan.train(cgan.load_config("folder-dcgan", {**changes, "images": 64}), tmp_path / "b")
+    cgan.train(
+        cgan.load_config("folder-dcgan", {**changes, "images": 128}), tmp_path / "b", resume=True
+    )
+    first, second = cgan.load(whole.folder), cgan.load(tmp_path / "b")
+    images = first.sample(["cat", "in"], n=2, seed=3)
+    assert torch.equal(images, second.sample(["cat", "in"], n=2, seed=3))
+    assert torch.equal(images, first.sample("cat + in", n=2, seed=3))
+    assert first.request("dog", n=2).labels == (2, 2, 3, 3)
+    table = first.generator.get_submodule("embed.embedding").weight  # type: ignore[union-attr]
+    assert isinstance(table, torch.Tensor)
+    torch.testing.assert_close(table[0] - table[1], table[2] - table[3])
+
+
+def test_control_of_each_attribute() -> None:
+    confusion = torch.tensor([[6, 2, 2, 0], [0, 10, 0, 0], [0, 0, 0, 0], [0, 5, 0, 5]])
+    control = Control(("a + x", "a + y", "b + x", "b + y"), confusion, True, None, 0)
+    found = control.per_attribute
+    assert found == pytest.approx({"a, b": (0.8 + 1.0 + 0.5) / 3, "x, y": (0.8 + 1.0 + 1.0) / 3})
+    assert control.attribute_chances == [0.5, 0.5]
+    assert control.to_dict()["per_attribute"] == found
+    plain = Control(("a", "b", "c", "d"), confusion, True, None, 0)
+    assert plain.per_attribute == {}
+    assert "per_attribute" not in plain.to_dict()
