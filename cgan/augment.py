@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from cgan.attributes import JOINT
 from cgan.errors import UnknownNameError
 
 
@@ -171,8 +172,12 @@ def choose_augmentations(
 
 
 def shows_photographs(classes: Iterable[str], image_shape: tuple[int, ...]) -> bool:
-    """Whether images are in colour and some class is not named like a character."""
-    return image_shape[0] > 1 and not all(map(is_character_name, classes))
+    """Whether images are in colour and some class is not named like a character.
+
+    Where classes combine attributes, one of the values counts.
+    """
+    names_character = (any(map(is_character_name, name.split(JOINT))) for name in classes)
+    return image_shape[0] > 1 and not all(names_character)
 
 
 def is_character_name(class_name: str) -> bool:

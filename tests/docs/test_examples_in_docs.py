@@ -77,6 +77,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for path in (root / "table").rglob("*.png")]  # fmt: skip
     (root / "table" / "labels.csv").write_text("\n".join(["file_name,label", *rows]))
     write_parquet(root / "parquet", columns_of(root / "my-pictures"))
+    for place, level in (("indoors", 90), ("outdoors", 160)):
+        for animal in ("cat", "dog"):
+            make_pets(root / "two-labels" / animal, classes={place: level})
+    shutil.copytree(root / "my-pictures", root / "half-labelled")
+    (root / "half-labelled" / "lynx").rename(root / "half-labelled" / "_unlabelled")
     write_idx(root / "data", "MNIST")
     save_untrained_judge("mnist", root / "data", root / "cache")
     quiet = {"images": 640, "control_per_class": 0, "eval_every_images": 0, "device": "cpu"}
@@ -85,6 +90,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pets", "folder-dcgan"):
         cgan.train(pets, root / "runs" / name)
     cgan.train(plain, root / "runs" / "plain")
+    two = load_config("folder-dcgan", {**quiet, "data.source": str(root / "two-labels")})
+    cgan.train(two, root / "runs" / "two-labels")
     for name in ("conditional", "A", "B", "NAME"):
         cgan.train(load_config("digits-mlp", quiet), root / "runs" / name)
     return root
