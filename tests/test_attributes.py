@@ -19,8 +19,11 @@ from cgan.data.image_folder import scan_folder
 from cgan.errors import ConfigError, DataError, UnknownNameError
 from cgan.evaluation.control import Control
 from cgan.models import build_pair
-from cgan.models.attributes import class_state, design_matrix, share_values
+from cgan.models.attributes import design_matrix, share_values, to_class_rows
+from cgan.storage.run_state import load_state, select_tensors
 from cgan.training.ema import frozen_copy, update_ema
+from cgan.training.state import TrainState
+from cgan.training.warm_start import warm_start
 from tests.conftest import make_pets
 
 CLASSES = ("cat + in", "cat + out", "dog + in", "owl + out")
@@ -124,7 +127,7 @@ def test_the_file_is_that_of_an_ordinary_conditional_generator() -> None:
             "mlp", image_shape=(1, 8, 8), num_classes=4, width=8, generator_label="concat",
             discriminator_label="projection+auxiliary",
         )[0 if network is ema else 1]  # fmt: skip
-        state = class_state(network)
+        state = to_class_rows(network.state_dict(), ROWS)
         assert state.keys() == plain.state_dict().keys()
         plain.load_state_dict(state)
         plain.train(network.training)
@@ -215,6 +218,28 @@ def test_a_run_with_attributes(tmp_path: Path) -> None:
     table = first.generator.get_submodule("embed.embedding").weight  # type: ignore[union-attr]
     assert isinstance(table, torch.Tensor)
     torch.testing.assert_close(table[0] - table[1], table[2] - table[3])
+
+
+def test_warm_start_between_runs_with_attributes(tmp_path: Path) -> None:
+    """The rows of classes are carried over; with the same classes G draws the same images."""
+    changes = {
+        "data.source": str(nested(tmp_path / "pets")), "data.size": 8, "batch_size": 8,
+        "model.width": 8, "control_per_class": 0, "device": "cpu", "images": 128,
+    }  # fmt: skip
+    run = cgan.train(cgan.load_config("folder-dcgan", changes), tmp_path / "a")
+    z, labels = torch.randn(4, 64), torch.arange(4)
+    expected = cgan.load(run.folder).generator(z, labels)
+    state_of_D = select_tensors(load_state(run.folder)[1], "D")
+    for source in (run.folder, run.generator):
+        config = cgan.load_config("folder-dcgan", {**changes, "warm_start": str(source)})
+        state = TrainState(config, cgan.data.load_split(config.data, "train"), torch.device("cpu"))
+        warm_start(state)
+        torch.testing.assert_close(state.generator_ema(z, labels), expected, atol=1e-5, rtol=1e-4)
+        found, old = (
+            to_class_rows(tensors, state.attributes)["head.classifier.weight"]
+            for tensors in (state.discriminator.state_dict(), state_of_D)
+        )
+        assert torch.allclose(found, old, atol=1e-5) == (source == run.folder)
 
 
 def test_control_of_each_attribute() -> None:

@@ -9,7 +9,7 @@ Combinations with few images learn from all other images of their values.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ from torch.nn.utils import parametrize
 
 from cgan.attributes import attribute_values
 from cgan.models.conditioning import per_class_tensors
+
+ORIGINAL = ".original"
+"""The end of the name of a tensor with one row per value: torch's name for what it parametrizes."""
 
 
 def design_matrix(rows: Sequence[tuple[str, ...]]) -> Tensor:
@@ -63,15 +66,19 @@ def share_values(network: nn.Module, rows: Sequence[tuple[str, ...]]) -> None:
         parametrize.register_parametrization(module, tensor, SumOverValues(design), unsafe=True)
 
 
-def class_state(network: nn.Module) -> dict[str, Tensor]:
-    """The weights of a network, with one row per class: those of an ordinary conditional one."""
-    state = dict(network.state_dict())
-    for name, module in network.named_modules():
-        if not parametrize.is_parametrized(module):
-            continue
-        assert isinstance(module.parametrizations, nn.ModuleDict)
-        for tensor in module.parametrizations:
-            prefix = f"{name}." if name else ""
-            del state[f"{prefix}parametrizations.{tensor}.original"]
-            state[f"{prefix}{tensor}"] = getattr(module, tensor).detach()
-    return state
+def to_class_rows(
+    tensors: Mapping[str, Tensor], rows: Sequence[tuple[str, ...]] | None
+) -> dict[str, Tensor]:
+    """The weights of a network with shared values as those of an ordinary conditional network.
+
+    Args:
+        tensors: by name, as in its ``state_dict``.
+        rows: the values of each class; None returns the tensors unchanged.
+    """
+    found = dict(tensors)
+    for name, tensor in tensors.items():
+        if rows and name.endswith(ORIGINAL):
+            module, _, attribute = name.removesuffix(ORIGINAL).rpartition(".parametrizations.")
+            to_classes = SumOverValues(design_matrix(rows).to(tensor.device))
+            found[f"{module}.{attribute}"] = to_classes(found.pop(name))
+    return found

@@ -19,7 +19,7 @@ from cgan.config import DATA_NAMES, Config
 from cgan.data import ImageDataset, ImageFolder
 from cgan.errors import DivergedError, RunError
 from cgan.models import build_networks, resolve_width
-from cgan.models.attributes import class_state, share_values
+from cgan.models.attributes import share_values, to_class_rows
 from cgan.runtime.device import to_device
 from cgan.runtime.distributed import World
 from cgan.sampling.sampler import Sampler
@@ -53,6 +53,7 @@ class TrainState:
         generator, discriminator: the networks, on the device.
         generator_ema: the moving average of the generator, in evaluation mode.
         generator_optimizer, discriminator_optimizer: Adam.
+        attributes: the values of each class, if classes combine several attributes, or None.
         counters: images seen, steps, seconds.
         data_changed: whether the run was ever resumed with other training images.
     """
@@ -66,9 +67,9 @@ class TrainState:
         self.data_digest, self.data_changed = dataset.digest(), False
         self.model = resolve_width(config.model, dataset.image_shape)
         pair = build_networks(self.model, dataset.image_shape, len(dataset.classes))
-        if rows := split_classes(dataset.classes):
-            for network in pair:
-                share_values(network, rows)
+        self.attributes = split_classes(dataset.classes)
+        for network in pair if self.attributes else ():
+            share_values(network, self.attributes or [])
         self.generator = to_device(pair.generator, device)
         self.discriminator = to_device(pair.discriminator, device)
         self.generator_ema = frozen_copy(self.generator)
@@ -110,7 +111,8 @@ class TrainState:
 
     def save_generator(self, path: Path, measured: dict[str, Any] | None = None) -> None:
         """Write the averaged generator with its header."""
-        save_tensors(path, class_state(self.generator_ema), self.generator_header(measured))
+        tensors = to_class_rows(self.generator_ema.state_dict(), self.attributes)
+        save_tensors(path, tensors, self.generator_header(measured))
 
     def restore(self, folder: Path, data_changed: bool = False) -> list[str]:
         """Load a run's newest readable state; returns the problems with newer ones.

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cgan.attributes import split_classes
 from cgan.config import DATA_NAMES, Config, ModelConfig
 from cgan.config_io import make_config
 from cgan.config_values import height_and_width, parse_size, size_of
 from cgan.errors import ConfigError, quote
+from cgan.models.attributes import to_class_rows
 from cgan.models.conditioning import per_class_tensors
 from cgan.models.factory import resolve_stored_width
 from cgan.storage.checkpoint import GENERATOR, open_checkpoint, read_header
@@ -63,7 +65,10 @@ def read_source(path_or_run: str | Path) -> Source:
     networks = {"G": tensors, "ema": tensors}
     if Path(path_or_run).is_dir() and has_state(Path(path_or_run)):
         path, state, _, _ = load_state(Path(path_or_run))
-        networks = {name: select_tensors(state, name) for name in ("G", "D", "ema")}
+        rows = split_classes(header["classes"])
+        networks = {
+            name: to_class_rows(select_tensors(state, name), rows) for name in ("G", "D", "ema")
+        }
     for tensors in networks.values():
         check_finite(tensors, path)
     shape = header["image_shape"]
@@ -117,9 +122,10 @@ def warm_start(state: TrainState) -> None:
     assert state.config.warm_start is not None
     name, source = state.config.warm_start, read_source(state.config.warm_start)
     rows = [source.classes.index(one) if one in source.classes else None for one in state.classes]
-    sizes = {key: tensor.numel() for key, tensor in state.generator.state_dict().items()}
+    own = to_class_rows(state.generator.state_dict(), state.attributes)
+    sizes = {key: tensor.numel() for key, tensor in own.items()}
     plans = {
-        key: match(state.networks[key], found, len(source.classes))
+        key: match(state.networks[key], found, len(source.classes), state.attributes)
         for key, found in source.networks.items()
     }
     share = sum(sizes[key] for key in plans["G"]) / sum(sizes.values())
@@ -139,14 +145,21 @@ def warm_start(state: TrainState) -> None:
     )
 
 
-def match(network: nn.Module, tensors: Mapping[str, Tensor], classes: int) -> dict[str, Tensor]:
+def match(
+    network: nn.Module,
+    tensors: Mapping[str, Tensor],
+    classes: int,
+    attributes: Sequence[tuple[str, ...]] | None = None,
+) -> dict[str, Tensor]:
     """The tensors of a network with this many classes that fit another, by their names in it.
 
     The layers of a discriminator are counted from the last one, because those of the lowest
-    resolution are alike in networks for images of different sizes.
+    resolution are alike in networks for images of different sizes. ``attributes`` are the values of
+    the network's classes, if it shares them.
     """
     found = {_from_the_end(current_name(name), tensors): name for name in tensors}
-    own, per_class = network.state_dict(), per_class_tensors(network)
+    own = to_class_rows(network.state_dict(), attributes)
+    per_class = per_class_tensors(network)
     fitting = {}
     for name, tensor in own.items():
         other = tensors.get(found.get(_from_the_end(name, own), ""))
@@ -172,7 +185,11 @@ def copy_weights(
         if name in per_class:
             mean = tensor.mean(0)
             tensor = torch.stack([mean if row is None else tensor[row] for row in rows])
-        own[name].copy_(tensor)
+        if name in own:
+            own[name].copy_(tensor)
+        else:  # a sum over values: these get the rows whose sums are closest
+            module, _, attribute = name.rpartition(".")
+            setattr(network.get_submodule(module), attribute, tensor)
 
 
 def _from_the_end(name: str, names: Mapping[str, Any]) -> str:
