@@ -52,7 +52,7 @@ def match_values(classes: Sequence[str], names: Sequence[str]) -> list[int]:
         if len(of_attributes) > 1:
             raise ConfigError(
                 f"{quote(name)} is a value of {len(of_attributes)} attributes: give the whole "
-                f"class, such as {quote(classes[0])}"
+                f"class, such as {quote(next(one for one in classes if name in one))}"
             )
         wanted.setdefault(of_attributes[0], set()).add(name)
     found = [

@@ -22,7 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cgan.attributes import JOINT
+from cgan.attributes import attribute_values, split_classes
 from cgan.errors import UnknownNameError
 
 
@@ -174,10 +174,15 @@ def choose_augmentations(
 def shows_photographs(classes: Iterable[str], image_shape: tuple[int, ...]) -> bool:
     """Whether images are in colour and some class is not named like a character.
 
-    Where classes combine attributes, one of the values counts.
+    Where classes combine attributes, no attribute of more than two values may be so.
     """
-    names_character = (any(map(is_character_name, name.split(JOINT))) for name in classes)
-    return image_shape[0] > 1 and not all(names_character)
+    classes = tuple(classes)
+    if rows := split_classes(classes):
+        # Two values such as 0 and 1 usually mean no and yes.
+        attributes = [values for values in attribute_values(rows) if len(values) > 2]
+    else:
+        attributes = [classes]
+    return image_shape[0] > 1 and not any(all(map(is_character_name, one)) for one in attributes)
 
 
 def is_character_name(class_name: str) -> bool:

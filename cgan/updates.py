@@ -162,14 +162,15 @@ def discriminate(
     Args:
         D: the discriminator.
         images: (B, C, H, W) in [-1, 1].
-        labels: those that D judges by; images with the label -1 do not count in the auxiliary loss.
+        labels: those that D judges by; the auxiliary loss of an image with the label -1 is 0.
         classes: the classes of the images for the auxiliary loss; None is ``labels``.
     """
     output = D(images, labels)
     if output.dim() == 1 or labels is None:
         return output, output.new_zeros(())
     classes = labels if classes is None else classes
-    return output[:, 0], cross_entropy(output[:, 1:], classes, ignore_index=-1)
+    losses = cross_entropy(output[:, 1:], classes, ignore_index=-1, reduction="none")
+    return output[:, 0], losses.mean()  # of all images, so that it is that of any shards
 
 
 def compute_penalties(

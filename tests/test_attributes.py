@@ -19,7 +19,8 @@ from cgan.data.image_folder import scan_folder
 from cgan.errors import ConfigError, DataError, UnknownNameError
 from cgan.evaluation.control import Control
 from cgan.models import build_pair
-from cgan.models.attributes import design_matrix, share_values, to_class_rows
+from cgan.models.attributes import share_values, to_class_rows, value_indices
+from cgan.sampling.class_names import GeneratorInfo
 from cgan.storage.run_state import load_state, select_tensors
 from cgan.training.ema import frozen_copy, update_ema
 from cgan.training.state import TrainState
@@ -52,13 +53,25 @@ def test_values_choose_classes(names: list[str], found: list[int]) -> None:
     assert match_values(CLASSES, names) == found
 
 
+def test_whole_classes_and_values_together() -> None:
+    header = {"classes": CLASSES, "image_shape": [1, 8, 8],
+              "config": {"model": {"latent_dim": 4, "conditional": True}}}  # fmt: skip
+    info = GeneratorInfo(header, Path("generator.safetensors"))
+    assert info.class_indices(["dog + in", "cat"]) == [2, 0, 1]
+    assert info.class_indices(["cat + out", "cat"]) == [1, 0]
+    assert info.class_indices([3, 0]) == [3, 0]
+    assert info.class_indices(["cat + out", "cat + out"]) == [1, 1]
+
+
 def test_values_that_choose_nothing() -> None:
     with pytest.raises(ConfigError, match=r"data has no 'dog \+ out': choose from cat"):
         match_values(CLASSES, ["dog", "out"])
     with pytest.raises(UnknownNameError, match="no class 'owls'; did you mean 'owl'"):
         match_values(CLASSES, ["owls"])
-    with pytest.raises(ConfigError, match="'red' is a value of 2 attributes: give the whole class"):
-        match_values(("red + red", "red + blue", "blue + red"), ["red"])
+    with pytest.raises(
+        ConfigError, match=r"of 2 attributes: give the whole class, such as 'b \+ a'"
+    ):
+        match_values(("c + c", "b + a", "a + c"), ["a"])
 
 
 def pair(label: str = "concat") -> tuple[nn.Module, nn.Module]:
@@ -72,10 +85,8 @@ def pair(label: str = "concat") -> tuple[nn.Module, nn.Module]:
     return G, D
 
 
-def test_the_design_matrix() -> None:
-    assert design_matrix(ROWS).tolist() == [
-        [1, 0, 0, 1, 0], [1, 0, 0, 0, 1], [0, 1, 0, 1, 0], [0, 0, 1, 0, 1]
-    ]  # fmt: skip
+def test_values_are_numbered_through_all_attributes() -> None:
+    assert value_indices(ROWS).tolist() == [[0, 0, 1, 2], [3, 4, 3, 4]]
 
 
 @pytest.mark.parametrize("label", ["concat", "cbn"])
@@ -88,14 +99,13 @@ def test_an_embedding_is_the_sum_over_the_values(label: str) -> None:
     for tensor in tensors:
         assert isinstance(tensor, torch.Tensor)
         assert len(tensor) == 4
-    design = design_matrix(ROWS)
+    animal, place = value_indices(ROWS)
     for network in (G, D):
         for name, parameter in network.named_parameters():
             if name.endswith(".original"):
                 module = network.get_submodule(name.partition(".parametrizations")[0])
                 rows = getattr(module, name.split(".")[-2])
-                expected = torch.einsum("kv,v...->k...", design, parameter)
-                torch.testing.assert_close(rows, expected)
+                assert torch.equal(rows, parameter[animal] + parameter[place])
                 assert len(parameter) == 5
     if label == "cbn":
         assert torch.allclose(G.norms[1].gain, torch.ones(4, 16))  # type: ignore[union-attr,index,operator]
@@ -180,7 +190,7 @@ def test_tables_with_several_labels(tmp_path: Path) -> None:
     assert scan_folder(root).classes == ("cat", "dog")  # `label` alone decides
 
 
-def test_attributes_that_cannot_be_used(tmp_path: Path) -> None:
+def test_nested_folders_that_cannot_be_used(tmp_path: Path) -> None:
     root = nested(tmp_path / "pets")
     (root / "dog" / "out" / "wet").mkdir()
     for path in list((root / "dog" / "out").glob("*.png")):
@@ -191,11 +201,56 @@ def test_attributes_that_cannot_be_used(tmp_path: Path) -> None:
     shutil.rmtree(root / "cat" / "out")
     with pytest.raises(DataError, match="pets are 'in', and an attribute needs two values"):
         scan_folder(root)
-    make_pets(tmp_path / "flat")
-    table = tmp_path / "flat" / "labels.csv"
-    table.write_text("file_name,label_a,label_b\ncat/00.png,x,1\n")
+    root = nested(tmp_path / "diagonal")
+    shutil.rmtree(root / "dog" / "out")
+    shutil.rmtree(root / "cat" / "in")
+    with pytest.raises(DataError, match="'out' and 'cat' in .* always occur together"):
+        scan_folder(root)
+    root = nested(tmp_path / "joint")
+    (root / "dog" / "out").rename(root / "dog" / "out + wet")
+    with pytest.raises(DataError, match=r"' \+ ' joins attributes, so no folder or value in"):
+        scan_folder(root)
+
+
+def test_splits_are_no_attribute(tmp_path: Path) -> None:
+    for name in ("val", "test"):
+        make_pets(tmp_path / "data" / name)
+    with pytest.raises(DataError, match="test, val in .* look like splits, but there is no folder"):
+        scan_folder(tmp_path / "data")
+    make_pets(tmp_path / "other" / "train")
+    make_pets(tmp_path / "other" / "extra")
+    with pytest.raises(DataError, match="train in .* look like splits"):
+        scan_folder(tmp_path / "other")
+
+
+def test_a_split_may_lack_combinations(tmp_path: Path) -> None:
+    shutil.copytree(nested(tmp_path / "pets"), tmp_path / "split" / "train")
+    shutil.copytree(tmp_path / "pets" / "cat", tmp_path / "split" / "test" / "cat")
+    folder = scan_folder(tmp_path / "split")
+    assert folder.classes == NAMES
+    assert folder.splits.count("test") == 40
+    shutil.rmtree(tmp_path / "split" / "test" / "cat" / "in")
+    assert scan_folder(tmp_path / "split").splits.count("test") == 20
+
+
+def test_links_in_a_circle_end(tmp_path: Path) -> None:
+    root = nested(tmp_path / "pets")
+    for name in ("cat", "dog"):
+        (root / name / "loop").symlink_to(root)
+    with pytest.raises(DataError, match="at different depths"):
+        scan_folder(root)
+
+
+def test_tables_that_cannot_be_used(tmp_path: Path) -> None:
+    table = make_pets(tmp_path / "flat") / "labels.csv"
+    paths = sorted(path.relative_to(table.parent) for path in table.parent.rglob("*.png"))
+    rows = [f"{path},x,{path.parent.name}" for path in paths]
+    table.write_text("\n".join(["file_name,label_a,label_b", *rows]))
     with pytest.raises(DataError, match="are 'x', and an attribute needs two values: leave it out"):
-        scan_folder(tmp_path / "flat")
+        scan_folder(table.parent)
+    rows = [f"{path},{path.parent.name} + cheese" for path in paths]
+    table.write_text("\n".join(["file_name,label", *rows]))
+    assert scan_folder(table.parent).classes == ("cat + cheese", "dog + cheese")
 
 
 def test_a_run_with_attributes(tmp_path: Path) -> None:
@@ -243,12 +298,16 @@ def test_warm_start_between_runs_with_attributes(tmp_path: Path) -> None:
 
 
 def test_control_of_each_attribute() -> None:
+    """The names of values may be the same in several attributes."""
     confusion = torch.tensor([[6, 2, 2, 0], [0, 10, 0, 0], [0, 0, 0, 0], [0, 5, 0, 5]])
-    control = Control(("a + x", "a + y", "b + x", "b + y"), confusion, True, None, 0)
-    found = control.per_attribute
-    assert found == pytest.approx({"a, b": (0.8 + 1.0 + 0.5) / 3, "x, y": (0.8 + 1.0 + 1.0) / 3})
-    assert control.attribute_chances == [0.5, 0.5]
-    assert control.to_dict()["per_attribute"] == found
+    classes = ("no + no", "no + yes", "yes + no", "yes + yes")
+    control = Control(classes, confusion, True, None, 0)
+    first, second = control.per_attribute
+    assert first.values == second.values == ("no", "yes")
+    assert first.accuracy == pytest.approx((0.8 + 1.0 + 0.5) / 3)
+    assert second.accuracy == pytest.approx((0.8 + 1.0 + 1.0) / 3)
+    assert first.chance == second.chance == 0.5
+    assert len(control.to_dict()["per_attribute"]) == 2
     plain = Control(("a", "b", "c", "d"), confusion, True, None, 0)
-    assert plain.per_attribute == {}
+    assert plain.per_attribute == []
     assert "per_attribute" not in plain.to_dict()

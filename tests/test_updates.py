@@ -335,7 +335,10 @@ def test_the_scale_multiplies_all_penalties() -> None:
 
 
 def test_the_auxiliary_loss_leaves_unlabelled_images_out() -> None:
-    """D learns the classes of labelled images only; G the classes of all its fakes."""
+    """D learns the classes of labelled images only; G the classes of all its fakes.
+
+    It is a mean over all images, so the mean over any shards of a batch is that of the batch.
+    """
     label = "projection+auxiliary"
     _, D = build_pair(
         "mlp", image_shape=(1, 8, 8), num_classes=3, discriminator_label=label, width=8
@@ -345,7 +348,7 @@ def test_the_auxiliary_loss_leaves_unlabelled_images_out() -> None:
     log_p = D(images, labels)[:, 1:].log_softmax(1)
     of_real = discriminate(D, images, labels)[1]
     of_fakes = discriminate(D, images, labels, classes)[1]
-    torch.testing.assert_close(of_real, -(log_p[0, 0] + log_p[2, 2]) / 2)
+    torch.testing.assert_close(of_real, -(log_p[0, 0] + log_p[2, 2]) / 4)
     torch.testing.assert_close(of_fakes, -log_p[range(4), classes].mean())
 
 

@@ -9,7 +9,7 @@ from cgan.data.load import (
     describe_split,
     load_pictures,
     load_split,
-    load_unlabelled,
+    load_training_split,
 )
 from cgan.data.loader import Loader, epoch_order
 from cgan.data.splits import SPLITS, Split
@@ -27,6 +27,6 @@ __all__ = [
     "epoch_order",
     "load_pictures",
     "load_split",
-    "load_unlabelled",
+    "load_training_split",
     "warn_about_classes",
 ]

@@ -8,52 +8,62 @@ from collections.abc import Sequence
 from cgan.attributes import join_values
 from cgan.data.archive import AnyPath, ArchivePath
 from cgan.data.image_file import SUFFIXES
-from cgan.data.label_table import check_attributes
 from cgan.errors import DataError
 
 UNLABELLED_FOLDERS = ("_unlabelled", "_unlabeled")
+MAX_ATTRIBUTES = 4
+"""Levels of folders that are searched for images."""
 
 logger = logging.getLogger("cgan")
 
 
-def class_images(root: AnyPath) -> list[tuple[str, AnyPath]]:
+def has_nested_classes(root: AnyPath) -> bool:
+    """Whether the folders are nested: at least two hold no images, but folders of images."""
+    folders = folders_in(root)
+    if any(map(images_in, folders)):
+        return False
+    return sum(bool(_leaves(folder, (folder.name,))) for folder in folders) > 1
+
+
+def class_images(root: AnyPath, nested: bool) -> list[tuple[str, AnyPath]]:
     """The class and the path of each image.
 
+    Args:
+        root: holds one folder per class.
+        nested: whether there is one level of folders for each attribute; classes then join the
+            names of the folders.
+
     Raises:
-        DataError: there are none, or the folders are neither classes nor attributes.
+        DataError: there are no images, or the folders are neither classes nor attributes.
     """
     folders = folders_in(root)
-    if len(folders) > 1 and not any(map(images_in, folders)):
-        nested = [leaf for folder in folders for leaf in _leaves(folder, (folder.name,))]
-        if len({values[0] for values, _ in nested}) > 1:
-            return _attribute_images(root, nested)
-    found = {folder.name: images_in(folder) for folder in folders}
-    _check_class_folders(root, found)
-    return [(name, path) for name, paths in found.items() for path in paths]
+    if not nested:
+        found = {folder.name: images_in(folder) for folder in folders}
+        _check_class_folders(root, found)
+        return [(name, path) for name, paths in found.items() for path in paths]
+    leaves = {folder.name: _leaves(folder, (folder.name,)) for folder in folders}
+    if empty := [str(root / name) for name, found_ in leaves.items() if not found_]:
+        logger.warning("ignored, because they hold no images: %s", first_few(empty))
+    every = [leaf for found_ in leaves.values() for leaf in found_]
+    if not every:
+        raise DataError(f"no images in {root}: it must contain folders like those for training")
+    for values, leaf in every:
+        if len(values) != len(every[0][0]):
+            raise DataError(
+                f"{every[0][1]} and {leaf} hold images at different depths: use one level of "
+                "folders for each attribute"
+            )
+    return [(join_values(values), path) for values, leaf in every for path in images_in(leaf)]
 
 
 def _leaves(folder: AnyPath, values: tuple[str, ...]) -> list[tuple[tuple[str, ...], AnyPath]]:
     """The folders below this one that hold images, each with the names of the folders above."""
     if images_in(folder):
         return [(values, folder)]
+    if len(values) == MAX_ATTRIBUTES:
+        return []
     inner = folders_in(folder)
     return [leaf for one in inner for leaf in _leaves(one, (*values, one.name))]
-
-
-def _attribute_images(
-    root: AnyPath, nested: Sequence[tuple[tuple[str, ...], AnyPath]]
-) -> list[tuple[str, AnyPath]]:
-    """The images of nested folders, whose classes join the names of the folders."""
-    (first, one), *_ = nested
-    for values, other in nested:
-        if len(values) != len(first):
-            raise DataError(
-                f"{one} and {other} hold images at different depths: use one level of folders for "
-                "each attribute"
-            )
-    images = [(join_values(values), path) for values, leaf in nested for path in images_in(leaf)]
-    check_attributes({name for name, _ in images}, root)
-    return images
 
 
 def first_few(items: Sequence[object], few: int = 3) -> str:

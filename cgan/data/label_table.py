@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
-from cgan.attributes import attribute_values, join_values, split_classes
+from cgan.attributes import join_values
 from cgan.data.archive import AnyPath
 from cgan.errors import DataError, one_line, quote
 from cgan.storage.limits import MAX_CLASS_NAME
@@ -51,23 +51,7 @@ def read_labels(table: AnyPath) -> dict[str, str]:
             f"{table} gives each of its {len(labels):,} files another label, so "
             f"the column {' and '.join(map(quote, columns))} is not a class: put the class into it"
         )
-    check_attributes(set(labels.values()), table)
     return labels
-
-
-def check_attributes(classes: Iterable[str], where: object) -> None:
-    """Check that each of several attributes has at least two values.
-
-    Raises:
-        DataError: one has the same value everywhere.
-    """
-    rows = split_classes(sorted(classes)) or []
-    for values in attribute_values(rows):
-        if len(values) == 1:
-            raise DataError(
-                f"all images in {where} are {quote(values[0])}, and an attribute needs two values: "
-                "leave it out"
-            )
 
 
 def _read_rows(table: AnyPath) -> Iterator[tuple[int, Mapping[str, Any]]]:
@@ -116,6 +100,13 @@ def _check_columns(table: AnyPath, columns: Sequence[str]) -> None:
                 f"{', '.join(quote(name) for name in columns[:10]) or 'none'}: rename one, or "
                 "remove the table if folders are the classes"
             )
+
+
+def label_columns(table: AnyPath) -> list[str]:
+    """The columns that hold the labels of a table; raises ``DataError`` like ``read_labels``."""
+    for _, row in _read_rows(table):
+        return _label_columns(row)
+    return []
 
 
 def _label_columns(columns: Iterable[str]) -> list[str]:

@@ -14,21 +14,24 @@ A folder ``_unlabelled`` beside the training images holds images without a class
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from cgan.attributes import JOINT, attribute_values, split_classes
 from cgan.data.archive import HUB_PREFIX, AnyPath, Archive, ArchivePath, is_archive
 from cgan.data.class_folders import (
     UNLABELLED_FOLDERS,
     class_images,
     first_few,
     folders_in,
+    has_nested_classes,
     images_in,
 )
 from cgan.data.hub import HubDataset
-from cgan.data.label_table import TABLES, read_labels
+from cgan.data.label_table import TABLES, label_columns, read_labels
 from cgan.data.splits import Split
-from cgan.errors import DataError
+from cgan.errors import DataError, quote
 from cgan.storage.paths import require_utf8
 
 SPLIT_FOLDERS: dict[str, Split] = {
@@ -89,19 +92,23 @@ def find_images(root: AnyPath) -> Layout:
         FileError: a name is not UTF-8.
     """
     try:
-        parts = split_folders(root)
-        found = {split: _labelled(folder) for split, folder in (parts or {None: root}).items()}
+        parts = split_folders(root) or {None: root}
+        training = parts.get("train", root)
+        several = _has_several_labels(training)
+        found = {split: _labelled(folder, several) for split, folder in parts.items()}
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
     trained = {name for split in ("train", None) for name, _ in found.get(split, ())}
     for split, pairs in found.items():
         if unknown := sorted({name for name, _ in pairs} - trained):
             raise DataError(
-                f"{first_few(unknown)} in {parts[split] if split else root} has no training "
+                f"{first_few(unknown)} in {parts[split]} has no training "
                 "images: add some, or remove it"
             )
     for name in trained:
         require_utf8(Path(name))
+    if several:
+        check_attributes(sorted(trained), training)
     index = {name: label for label, name in enumerate(sorted(trained))}
     images = [(path, index[name], split) for split in found for name, path in found[split]]
     images += _unlabelled({None: root, **parts})
@@ -138,7 +145,48 @@ def split_folders(root: AnyPath) -> dict[Split | None, AnyPath]:
     return splits
 
 
-def _labelled(root: AnyPath) -> list[tuple[str, AnyPath]]:
+def check_attributes(classes: Sequence[str], root: AnyPath) -> None:
+    """Check nested folders, and log the attributes.
+
+    Raises:
+        DataError: a folder is named like a split, a name is not one value, or an attribute has a
+            single value or says the same as another one.
+    """
+    rows = split_classes(classes)
+    if rows is None:
+        raise DataError(
+            f"{JOINT!r} joins attributes, so no folder or value in {root} may have it in its name"
+        )
+    columns = [[row[index] for row in rows] for index in range(len(rows[0]))]
+    values = attribute_values(rows)
+    if splits := [name for name in values[0] if name.lower() in SPLIT_FOLDERS]:
+        raise DataError(
+            f"{first_few(splits)} in {root} look like splits, but there is no folder train beside "
+            "the others: add it, or rename them"
+        )
+    for index, known in enumerate(values):
+        if len(known) == 1:
+            raise DataError(
+                f"all images in {root} are {quote(known[0])}, and an attribute needs two values: "
+                "leave it out"
+            )
+        for other in range(index):
+            pairs = len(set(zip(columns[index], columns[other], strict=True)))
+            if pairs == len(known) == len(values[other]):
+                raise DataError(
+                    f"{quote(columns[index][0])} and {quote(columns[other][0])} in {root} always "
+                    "occur together, as do the other values of both attributes: leave one out"
+                )
+    logger.info("%d attributes: %s", len(values), "; ".join(map(first_few, values)))
+
+
+def _has_several_labels(root: AnyPath) -> bool:
+    """Whether the images have several labels: by nested folders, or by columns of a table."""
+    table = _table_of(root)
+    return has_nested_classes(root) if table is None else len(label_columns(table)) > 1
+
+
+def _labelled(root: AnyPath, several: bool) -> list[tuple[str, AnyPath]]:
     """The class and the path of each image in one split."""
     if (table := _table_of(root)) is not None:
         labels = read_labels(table)
@@ -151,7 +199,7 @@ def _labelled(root: AnyPath) -> list[tuple[str, AnyPath]]:
                 "into each of these folders instead"
             )
         return [(labels[name], path) for name, path in paths.items()]
-    return class_images(root)
+    return class_images(root, several)
 
 
 def _table_of(root: AnyPath) -> AnyPath | None:

@@ -18,7 +18,7 @@ from cgan.data.datasets import DATASETS, DIGITS_TEST_FRACTION
 from cgan.data.image_cache import MIN_IMAGES, ImageCache
 from cgan.data.image_file import reading_threads
 from cgan.data.image_folder import ImageFolder, scan_folder
-from cgan.data.layout import NO_LABEL, find_images, open_root, split_folders
+from cgan.data.layout import NO_LABEL, open_root, split_folders
 from cgan.data.splits import VALIDATION_FRACTION, Split, folder_split_indices
 from cgan.errors import ConfigError, DataError, UnknownNameError, quote
 from cgan.runtime.cpu import free_memory
@@ -85,18 +85,24 @@ def load_split(data: DataConfig, split: Split) -> ImageDataset | ImageFolder:
 
 
 @torch_defaults()
-def load_unlabelled(data: DataConfig) -> ImageDataset | ImageFolder | None:
-    """The images without a class of a folder, with the labels -1; None if there are none.
+def load_training_split(
+    data: DataConfig,
+) -> tuple[ImageDataset | ImageFolder, ImageDataset | ImageFolder | None]:
+    """The training images, and those without a class, with the label -1; None if there are none.
 
-    About a fifth of them is left out: those that would be held out if they had a class. So a copy
-    of a held-out image is never among them. Raises like ``load_pictures``.
+    About a fifth of the images without a class is left out: those that would be held out if they
+    had one. So a copy of a held-out image is never among them. Raises like ``load_pictures``.
     """
-    if data.source in DATASETS or NO_LABEL not in find_images(open_root(Path(data.source))).labels:
-        return None
+    if data.source in DATASETS:
+        return load_split(data, "train"), None
     folder = _scan(data.source, data.size, data.skip_broken)
     indices = _split_indices(folder, "train")
-    indices = indices[folder.labels[indices] == NO_LABEL]
-    return _read(folder, indices, data.source, "unlabelled") if len(indices) else None
+    has_label = folder.labels[indices] != NO_LABEL
+    _check_every_class(folder, indices[has_label])
+    labelled = _read(folder, indices[has_label], data.source, "train")
+    if has_label.all():
+        return labelled, None
+    return labelled, _read(folder, indices[~has_label], data.source, "unlabelled")
 
 
 def _split_indices(folder: ImageFolder, split: Split) -> torch.Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -55,39 +54,22 @@ def alternate(first: int, second: int) -> Tensor:
     return torch.where(is_second, first + is_second.cumsum(0) - 1, (~is_second).cumsum(0) - 1)
 
 
-@dataclass(frozen=True)
 class Joined:
-    """Two data sets one after the other, of which at least one is read from disk."""
+    """Labelled and unlabelled images, one after the other, without a copy."""
 
-    first: ImageDataset | ImageFolder
-    second: ImageDataset | ImageFolder
-
-    @property
-    def labels(self) -> Tensor:
-        """int64, (N,)."""
-        return torch.cat([self.first.labels, self.second.labels])
+    def __init__(
+        self, labelled: ImageDataset | ImageFolder, unlabelled: ImageDataset | ImageFolder
+    ) -> None:
+        self.labelled, self.unlabelled = labelled, unlabelled
+        self.labels = torch.cat([labelled.labels, unlabelled.labels])
 
     def take(self, indices: Tensor) -> Tensor:
         """The images at these indices: uint8, (len(indices), C, H, W)."""
-        is_first = indices < len(self.first)
-        images = torch.empty(len(indices), *self.first.image_shape, dtype=torch.uint8)
-        images[is_first] = self.first.take(indices[is_first])
-        images[~is_first] = self.second.take(indices[~is_first] - len(self.first))
+        is_labelled = indices < len(self.labelled)
+        images = torch.empty(len(indices), *self.labelled.image_shape, dtype=torch.uint8)
+        images[is_labelled] = self.labelled.take(indices[is_labelled])
+        images[~is_labelled] = self.unlabelled.take(indices[~is_labelled] - len(self.labelled))
         return images
-
-
-Readable = ImageFolder | Joined
-
-
-def join(
-    first: ImageDataset | ImageFolder, second: ImageDataset | ImageFolder
-) -> ImageDataset | Joined:
-    """Two data sets one after the other; in memory if both are."""
-    if isinstance(first, ImageDataset) and isinstance(second, ImageDataset):
-        images = torch.cat([first.images, second.images])
-        labels = torch.cat([first.labels, second.labels])
-        return ImageDataset(first.name, images, labels, first.classes)
-    return Joined(first, second)
 
 
 class Loader:
@@ -117,18 +99,22 @@ class Loader:
         unlabelled: ImageDataset | ImageFolder | None = None,
     ) -> None:
         self.batch_size, self.seed = batch_size, seed
-        self.dataset: ImageDataset | Readable = dataset
+        self.dataset: ImageDataset | ImageFolder | Joined = dataset
         self.device, self.balanced, self.world = torch.device(device), balanced, world
         self.workers = min(workers, count_cores())  # torch warns if there are more
         self.num_labelled, self.num_unlabelled = len(dataset), 0
         if unlabelled is not None:
             self.num_unlabelled = len(unlabelled)
-            self.dataset = join(dataset, unlabelled)
+            self.dataset = Joined(dataset, unlabelled)
 
     def batches(self, images_seen: int = 0) -> Batches:
         """The batches that follow after this many images."""
-        if isinstance(self.dataset, ImageDataset):
-            return self._gather(self.dataset, images_seen)
+        parts = [self.dataset]
+        if isinstance(self.dataset, Joined):
+            parts = [self.dataset.labelled, self.dataset.unlabelled]
+        in_memory = [part for part in parts if isinstance(part, ImageDataset)]
+        if len(in_memory) == len(parts):
+            return self._gather(in_memory, images_seen)
         return self._read(self.dataset, images_seen)
 
     def _indices(self, images_seen: int, home: torch.device | str = "cpu") -> Iterator[Tensor]:
@@ -145,7 +131,7 @@ class Loader:
         labelled = labels[: self.num_labelled]
         for ours, theirs in zip(
             self._stream(labelled, batch - others, before * (batch - others), home, self.balanced),
-            self._stream(rest, others, before * others, home),
+            self._stream(rest, others, before * others, home, seed=self.seed + 1),
             strict=True,
         ):
             yield self.world.shard(torch.cat([ours, theirs + self.num_labelled])[place])
@@ -157,14 +143,17 @@ class Loader:
         seen: int,
         home: torch.device | str,
         balanced: bool = False,
+        seed: int | None = None,
     ) -> Iterator[Tensor]:
         """``count`` indices at a time, after ``seen`` of them; they may span two epochs.
 
         An epoch's order is copied to ``home`` once, not per batch.
         """
 
+        seed = self.seed if seed is None else seed
+
         def order(epoch: int) -> Tensor:
-            return epoch_order(labels, self.seed, epoch, balanced).to(home)
+            return epoch_order(labels, seed, epoch, balanced).to(home)
 
         epoch, offset = divmod(seen, len(order(0)))
         rest = order(epoch)[offset:]
@@ -175,13 +164,20 @@ class Loader:
             yield rest[:count]
             rest = rest[count:]
 
-    def _gather(self, dataset: ImageDataset, images_seen: int) -> Batches:
-        home = self.device if fits(dataset.images, self.device) else torch.device("cpu")
-        images, labels = dataset.images.to(home), dataset.labels.to(home)
+    def _gather(self, parts: list[ImageDataset], images_seen: int) -> Batches:
+        home = self.device
+        if not fits(sum(part.images.nbytes for part in parts), self.device):
+            home = torch.device("cpu")
+        first, *others = (part.images.to(home) for part in parts)
+        labels = torch.cat([part.labels for part in parts]).to(home)
         for indices in self._indices(images_seen, home):
-            yield to_signed(self._send(images[indices])), self._send(labels[indices])
+            images = first[indices.clamp_max(len(first) - 1)]
+            for other in others:
+                is_other = (indices >= len(first)).view(-1, 1, 1, 1)
+                images = torch.where(is_other, other[(indices - len(first)).clamp_min(0)], images)
+            yield to_signed(self._send(images)), self._send(labels[indices])
 
-    def _read(self, dataset: Readable, images_seen: int) -> Batches:
+    def _read(self, dataset: ImageDataset | ImageFolder | Joined, images_seen: int) -> Batches:
         reader = DataLoader(
             _BatchReader(dataset),
             sampler=(indices.tolist() for indices in self._indices(images_seen)),
@@ -209,7 +205,7 @@ class _BatchReader(Dataset[tuple[Tensor, Tensor] | str]):
     an exception into the message.
     """
 
-    def __init__(self, dataset: Readable) -> None:
+    def __init__(self, dataset: ImageDataset | ImageFolder | Joined) -> None:
         self.dataset = dataset
 
     def __getitem__(self, indices: list[int]) -> tuple[Tensor, Tensor] | str:
@@ -225,9 +221,9 @@ def ignore_interrupts(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def fits(images: Tensor, device: torch.device) -> bool:
-    """Whether the images take at most half of a GPU's free memory; always True on a CPU."""
+def fits(nbytes: int, device: torch.device) -> bool:
+    """Whether images take at most half of a GPU's free memory; always True on a CPU."""
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)
-    return images.nbytes <= free // 2
+    return nbytes <= free // 2

@@ -39,7 +39,8 @@ def split_indices(
 
     Args:
         digests: a hash of each image, at least 8 uniformly distributed bytes.
-        labels: int64 (N,). A class without any training image keeps all its images for training.
+        labels: int64 (N,). A class without any training image keeps all its images for training;
+            -1 is no class.
         split: the split to return.
         test: expected fraction of the images in ``test``; 0 if the data has its own test set.
         validation: expected fraction in ``validation``.
@@ -48,7 +49,7 @@ def split_indices(
     parts = np.where(numbers < test, 2, np.where(numbers < test + validation, 1, 0))
     classes = labels.numpy()
     has_training_images = np.isin(classes, classes[parts == 0])
-    parts[~has_training_images] = 0
+    parts[~has_training_images & (classes >= 0)] = 0
     return torch.from_numpy((parts == SPLITS.index(split)).nonzero()[0])
 
 

@@ -6,10 +6,9 @@ trained on real images, tested on generated ones. Its counterpart, the GAN-train
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from math import isnan
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,10 +21,22 @@ from cgan.evaluation.judge import Judge
 from cgan.runtime.device import torch_defaults
 from cgan.sampling.sampler import Sampler
 
-FEW_VALUES = 3
-"""Values in the name of an attribute."""
 IGNORES_LABEL = 0.15
 """A generator ignores its label if (accuracy − chance) / (1 − chance) is below this value."""
+
+
+class AttributeControl(NamedTuple):
+    """The control of one of several attributes.
+
+    Attributes:
+        values: its values.
+        accuracy: how often the requested value is drawn, in [0, 1].
+        chance: the accuracy of a generator that ignores its label.
+    """
+
+    values: tuple[str, ...]
+    accuracy: float
+    chance: float
 
 
 @dataclass(frozen=True)
@@ -89,30 +100,23 @@ class Control:
         return min(shares, key=lambda name: shares[name])
 
     @property
-    def per_attribute(self) -> dict[str, float]:
+    def per_attribute(self) -> list[AttributeControl]:
         """Where classes combine attributes: how often the value of each one is right.
 
-        It is the mean over the classes that have images, by the first values of the attribute. A
-        class counts as right here if the predicted class has the same value.
+        An image counts as right if the predicted class has the same value. The accuracy is the mean
+        over the classes that have images.
         """
         rows = split_classes(self.classes) or []
         has_images = self.confusion.sum(1) > 0
         shares = self.confusion[has_images].double()
         shares /= shares.sum(1, keepdim=True)
-        found = {}
+        found = []
         for index, values in enumerate(attribute_values(rows)):
             number = torch.tensor([values.index(row[index]) for row in rows])
-            same = number[has_images].unsqueeze(1) == number
-            few = ", ".join(values[:FEW_VALUES]) + ("…" if len(values) > FEW_VALUES else "")
-            found[few] = float((shares * same).sum(1).mean())
+            same = (number[has_images].unsqueeze(1) == number).double()
+            accuracy = float((shares * same).sum(1).mean())
+            found.append(AttributeControl(values, accuracy, float(same.mean())))
         return found
-
-    @property
-    def attribute_chances(self) -> list[float]:
-        """The same of a generator that ignores its label."""
-        rows = split_classes(self.classes) or []
-        counts = [Counter(column).values() for column in zip(*rows, strict=True)]
-        return [sum((n / len(rows)) ** 2 for n in count) for count in counts]
 
     @property
     def ignores_label(self) -> bool:
@@ -149,6 +153,7 @@ class Control:
     def to_dict(self, with_confusion: bool = True) -> dict[str, Any]:
         """All figures as JSON."""
         confusion = {"confusion": self.confusion.tolist()} if with_confusion else {}
+        attributes = [one._asdict() for one in self.per_attribute]
         return {
             "control_accuracy": self.accuracy,
             "interval": list(self.interval),
@@ -160,7 +165,7 @@ class Control:
             "judge_pictures": self.judge_pictures,
             "worst_class": self.worst,
             "per_class": self.per_class,
-            **({"per_attribute": self.per_attribute} if self.per_attribute else {}),
+            **({"per_attribute": attributes} if attributes else {}),
             **confusion,
         }
 

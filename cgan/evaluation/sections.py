@@ -23,6 +23,9 @@ HIGH_BACKGROUND_INK = 0.01
 
 Values = list[float | None]
 
+FEW_VALUES = 3
+"""Values in the title of an attribute."""
+
 
 @dataclass
 class Section:
@@ -50,16 +53,15 @@ def control_section(control: Control, reference: Reference) -> Section:
             meaning="control accuracy of the worst class; higher is better",
         ),
     ]  # fmt: skip
-    section.figures += [
-        Figure(
-            f"control_accuracy_attribute_{number}", f"control of {values}", share,
-            real.per_attribute[values] if real else None, chance_, share=True,
-            meaning="fraction of images with the requested value; higher is better",
-        )
-        for number, ((values, share), chance_) in enumerate(
-            zip(control.per_attribute.items(), control.attribute_chances, strict=True), start=1
-        )
-    ]  # fmt: skip
+    for index, one in enumerate(control.per_attribute):
+        few = ", ".join(one.values[:FEW_VALUES]) + ("…" if len(one.values) > FEW_VALUES else "")
+        section.figures.append(
+            Figure(
+                f"control_accuracy_attribute_{index + 1}", f"attribute {index + 1} ({few})",
+                one.accuracy, real.per_attribute[index].accuracy if real else None, one.chance,
+                share=True, meaning="fraction of images with the requested value; higher is better",
+            )
+        )  # fmt: skip
     if not control.conditional:
         section.warnings = ["a plain GAN takes no class, so its control accuracy is chance"]
     elif control.ignores_label:

@@ -22,48 +22,61 @@ ORIGINAL = ".original"
 """The end of the name of a tensor with one row per value: torch's name for what it parametrizes."""
 
 
-def design_matrix(rows: Sequence[tuple[str, ...]]) -> Tensor:
-    """Which values each class has: float32 of 0 and 1, (classes, values of all attributes)."""
-    columns = [
-        [float(row[index] == value) for row in rows]
-        for index, values in enumerate(attribute_values(rows))
-        for value in values
-    ]
-    return torch.tensor(columns).T
+def value_indices(rows: Sequence[tuple[str, ...]]) -> Tensor:
+    """The values of each class, numbered through all attributes: int64 (attributes, classes)."""
+    indices, first = [], 0
+    for column, values in zip(zip(*rows, strict=True), attribute_values(rows), strict=True):
+        indices.append([first + values.index(value) for value in column])
+        first += len(values)
+    return torch.tensor(indices)
 
 
 class SumOverValues(nn.Module):
-    """Rows per value to rows per class: (values, …) to (classes, …)."""
+    """Rows per value to rows per class: (values, …) to (classes, …).
 
-    def __init__(self, design: Tensor) -> None:
+    Args:
+        indices: as from ``value_indices``.
+    """
+
+    indices: Tensor
+
+    def __init__(self, indices: Tensor) -> None:
         super().__init__()
-        self.register_buffer("design", design, persistent=False)
+        self.register_buffer("indices", indices, persistent=False)
 
     def forward(self, values: Tensor) -> Tensor:
         """The sum of the rows of each class's values."""
-        assert isinstance(self.design, Tensor)
-        rows: Tensor = self.design @ values.reshape(len(values), -1)
-        return rows.view(-1, *values.shape[1:])
+        return values[self.indices].sum(0)
 
     def right_inverse(self, classes: Tensor) -> Tensor:
         """The rows per value whose sums are closest to these rows per class."""
-        assert isinstance(self.design, Tensor)
-        rows: Tensor = torch.linalg.pinv(self.design) @ classes.reshape(len(classes), -1)
+        design = torch.zeros(len(classes), int(self.indices.max()) + 1, device=classes.device)
+        design.scatter_(1, self.indices.T, 1.0)
+        rows: Tensor = torch.linalg.pinv(design) @ classes.reshape(len(classes), -1)
         return rows.view(-1, *classes.shape[1:])
 
 
 def share_values(network: nn.Module, rows: Sequence[tuple[str, ...]]) -> None:
     """Make each tensor with one row per class a sum over values; the network is changed in place.
 
+    The sums start at the scale of the initial rows.
+
     Args:
         network: a generator or a discriminator with one class per row.
         rows: the values of each class.
     """
-    design = design_matrix(rows)
     for name in sorted(per_class_tensors(network)):
         module_name, _, tensor = name.rpartition(".")
         module = network.get_submodule(module_name)
-        parametrize.register_parametrization(module, tensor, SumOverValues(design), unsafe=True)
+        before = getattr(module, tensor).detach().std()
+        to_classes = SumOverValues(value_indices(rows))
+        parametrize.register_parametrization(module, tensor, to_classes, unsafe=True)
+        after = getattr(module, tensor).detach().std()
+        if tensor == "weight" and after > 0:  # not the gains of batch norm, which are near 1
+            with torch.no_grad():
+                network.get_parameter(f"{module_name}.parametrizations.{tensor}{ORIGINAL}").mul_(
+                    before / after
+                )
 
 
 def to_class_rows(
@@ -79,6 +92,6 @@ def to_class_rows(
     for name, tensor in tensors.items():
         if rows and name.endswith(ORIGINAL):
             module, _, attribute = name.removesuffix(ORIGINAL).rpartition(".parametrizations.")
-            to_classes = SumOverValues(design_matrix(rows).to(tensor.device))
+            to_classes = SumOverValues(value_indices(rows).to(tensor.device))
             found[f"{module}.{attribute}"] = to_classes(found.pop(name))
     return found

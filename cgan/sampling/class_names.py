@@ -123,9 +123,12 @@ class GeneratorInfo:
             return indices
         if isinstance(labels, str | int):
             labels = [labels]
-        if split_classes(self.classes) and any(str(label) not in self.classes for label in labels):
-            return match_values(self.classes, [str(label) for label in labels])
-        return [self._class_index(label) for label in labels]
+        if not split_classes(self.classes):
+            return [self._class_index(label) for label in labels]
+        values = [one for one in labels if isinstance(one, str) and one not in self.classes]
+        whole = [self._class_index(one) for one in labels if one not in values]
+        matching = match_values(self.classes, values) if values else []
+        return [*whole, *(index for index in matching if index not in whole)]
 
     def _class_index(self, label: str | int) -> int:
         """Look up a name; an int is an index unless some class name is a number."""

@@ -168,6 +168,7 @@ STATE_RULES = {
     "seconds": DURATION,
     "classes": CLASSES._replace(required=False),
     "data_digest": Rule(is_text, "a text", required=False),
+    "unlabelled_digest": Rule(is_text, "a text", required=False),
     "data_changed": DATA_CHANGED,
     "dataset_size": COUNT._replace(required=False),
 }

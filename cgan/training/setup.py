@@ -10,8 +10,7 @@ from cgan.config import MIN_UPDATES, Config
 from cgan.data import (
     ImageDataset,
     ImageFolder,
-    load_split,
-    load_unlabelled,
+    load_training_split,
     warn_about_classes,
 )
 from cgan.errors import ConfigError, DataError, DeviceError
@@ -70,7 +69,7 @@ def load_training_data(
     """
     if not world.is_main:
         world.barrier()
-    dataset, unlabelled = load_split(config.data, "train"), load_unlabelled(config.data)
+    dataset, unlabelled = load_training_split(config.data)
     if world.is_main:
         world.barrier()
     if (

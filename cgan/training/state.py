@@ -59,12 +59,18 @@ class TrainState:
     """
 
     def __init__(
-        self, config: Config, dataset: ImageDataset | ImageFolder, device: torch.device
+        self,
+        config: Config,
+        dataset: ImageDataset | ImageFolder,
+        device: torch.device,
+        unlabelled: ImageDataset | ImageFolder | None = None,
     ) -> None:
         self.config, self.device, self.counters = config, device, Counters()
         self.classes, self.image_shape = dataset.classes, dataset.image_shape
         self.data_name, self.dataset_size = dataset.name, len(dataset)
         self.data_digest, self.data_changed = dataset.digest(), False
+        self.unlabelled_digest = None if unlabelled is None else unlabelled.digest()
+        self.class_counts = dataset.labels.bincount(minlength=len(dataset.classes))
         self.model = resolve_width(config.model, dataset.image_shape)
         pair = build_networks(self.model, dataset.image_shape, len(dataset.classes))
         self.attributes = split_classes(dataset.classes)
@@ -102,6 +108,7 @@ class TrainState:
         header = {
             "classes": self.classes,
             "data_digest": self.data_digest,
+            **({"unlabelled_digest": one} if (one := self.unlabelled_digest) else {}),
             "dataset_size": self.dataset_size,
             "data_changed": self.data_changed,
             **asdict(self.counters),
@@ -137,7 +144,10 @@ class TrainState:
                 f"{', '.join(self.classes[:10])}: restore the class folders, or leave out --resume "
                 "to start a new run"
             )
-        differs = header.get("data_digest") != self.data_digest
+        differs = (header.get("data_digest"), header.get("unlabelled_digest")) != (
+            self.data_digest,
+            self.unlabelled_digest,
+        )
         self.data_changed = differs or header.get("data_changed", False)
         if differs and not data_changed:
             before = f"{header['dataset_size']:,}" if "dataset_size" in header else "unknown"

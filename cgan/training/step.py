@@ -31,19 +31,15 @@ class TrainStep:
         state: changed in place.
         world: the processes that share each batch; gradients and batch norm are synchronised.
         capture: captures the step for replay; None captures a CUDA graph if possible.
-        unlabelled: whether labels may be -1.
     """
 
     def __init__(
-        self,
-        state: TrainState,
-        world: World = SINGLE_PROCESS,
-        capture: Capture | None = None,
-        unlabelled: bool = False,
+        self, state: TrainState, world: World = SINGLE_PROCESS, capture: Capture | None = None
     ) -> None:
         self.state, self.config, self.world = state, state.config, world
-        self.unlabelled = unlabelled
         config, device = state.config, state.device
+        shares = (state.class_counts.cumsum(0) / state.class_counts.sum()).to(device)
+        self.class_limits = shares[:-1] if state.unlabelled_digest else None
         if capture is None and device.type == "cuda" and world.size == 1 and not config.compile:
             capture = capture_cuda_graph
         names = choose_augmentations(config.augment, state.classes, state.image_shape)
@@ -133,7 +129,7 @@ class TrainStep:
             self.loss,
             weights,
             self.draw_mix,
-            self.draw_fake_labels(labels) if conditional and self.unlabelled else None,
+            self.draw_fake_labels(labels) if conditional else None,
         )
         update_ema(self.state.generator_ema, self.state.generator, self.decay)
         return losses
@@ -161,9 +157,14 @@ class TrainStep:
         return self.world.shard(torch.randn(shape, device=self.state.device))
 
     def draw_fake_labels(self, labels: Tensor) -> Tensor:
-        """The labels, with a random class in place of -1."""
-        classes, batch = len(self.state.classes), self.config.batch_size
-        drawn = self.world.shard(torch.randint(classes, (batch,), device=self.state.device))
+        """The labels, with a random class in place of -1, as frequent as in the training data.
+
+        Otherwise D could tell real images without a label from fakes by their class.
+        """
+        if self.class_limits is None:
+            return labels
+        u = torch.rand(self.config.batch_size, device=self.state.device)
+        drawn = torch.bucketize(self.world.shard(u), self.class_limits, right=True)
         return torch.where(labels < 0, drawn, labels)
 
     def draw_mix(self, real: Tensor) -> Tensor:

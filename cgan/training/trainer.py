@@ -109,10 +109,10 @@ def train(
             with explain_out_of_memory(
                 f"preparing the networks on {device}", "free memory, or lower --set model.width=…"
             ):
-                state = TrainState(config, dataset, device)
+                state = TrainState(config, dataset, device, unlabelled)
                 if config.warm_start is not None and folder is None and world.is_main:
                     warm_start(state)
-                step = TrainStep(state, world, unlabelled=unlabelled is not None)
+                step = TrainStep(state, world)
                 check_batch_fits(state, world.size)
             check_same_data_across_ranks(state, world)
             with open_run(state, world, folder, out, progress, data_changed) as (folder, loggers):
@@ -189,7 +189,8 @@ def check_same_data_across_ranks(state: TrainState, world: World) -> None:
     Raises:
         RunError: a process has other images than rank 0; it is raised in all of them.
     """
-    differs = world.broadcast_text(state.data_digest) != state.data_digest
+    digests = f"{state.data_digest} {state.unlabelled_digest}"
+    differs = world.broadcast_text(digests) != digests
     (anywhere,) = world.all_reduce_max(float(differs))
     if anywhere:
         raise RunError(

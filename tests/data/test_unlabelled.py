@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import shutil
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,10 +12,11 @@ import torch
 
 import cgan
 from cgan.config import DataConfig
-from cgan.data import ImageDataset, Loader, load_pictures, load_split, load_unlabelled
+from cgan.data import ImageDataset, Loader, load_pictures, load_split, load_training_split
 from cgan.data.image_folder import scan_folder
 from cgan.data.loader import Joined, alternate
-from cgan.errors import ConfigError
+from cgan.data.splits import folder_split_indices
+from cgan.errors import ConfigError, RunError
 from cgan.runtime.distributed import World
 from tests.conftest import make_pets
 
@@ -37,15 +37,15 @@ def test_unlabelled_images_are_no_class_and_in_no_split(half_labelled: Path) -> 
     for part in parts:
         assert part.classes == ("cat", "dog")
         assert set(part.labels.tolist()) <= {0, 1}
-    unlabelled = load_unlabelled(config)
+    _, unlabelled = load_training_split(config)
     assert unlabelled is not None
     assert unlabelled.classes == ("cat", "dog")
     assert unlabelled.labels.unique().tolist() == [-1]
     assert 18 <= len(unlabelled) < 30  # without those that would be held out
 
     shutil.rmtree(half_labelled / "_unlabelled")
-    assert load_unlabelled(config) is None
-    assert load_unlabelled(DataConfig(source="digits")) is None
+    assert load_training_split(config)[1] is None
+    assert load_training_split(DataConfig(source="digits"))[1] is None
     labelled_only = load_split(config, "train")
     assert labelled_only.digest() == parts[0].digest()  # so judges and headers still fit
 
@@ -56,7 +56,7 @@ def test_a_copy_of_a_held_out_image_is_not_trained_on(half_labelled: Path) -> No
     paths = [path for path in scanned.paths if path.parent.name != "_unlabelled"]
     for index, path in enumerate(paths):  # every labelled image again, without its label
         shutil.copy(str(path), half_labelled / "_unlabelled" / f"copy{index}.png")
-    unlabelled = load_unlabelled(DataConfig(source=str(half_labelled)))
+    _, unlabelled = load_training_split(DataConfig(source=str(half_labelled)))
     assert unlabelled is not None
     shape = scanned.image_shape
     held_out = {image.numpy().tobytes() for image in test.take(torch.arange(len(test)))}
@@ -68,11 +68,12 @@ def test_a_copy_of_a_held_out_image_is_not_trained_on(half_labelled: Path) -> No
 
 def test_beside_split_folders(half_labelled: Path, caplog: pytest.LogCaptureFixture) -> None:
     root = half_labelled.parent / "split"
-    for split in ("train", "test"):
-        shutil.copytree(half_labelled, root / split)
+    shutil.copytree(half_labelled, root / "train")
+    make_pets(root / "test", side=20)
+    shutil.copytree(half_labelled / "_unlabelled", root / "test" / "_unlabelled")
     shutil.copytree(half_labelled / "_unlabelled", root / "_unlabelled")
     with caplog.at_level(logging.WARNING, "cgan"):
-        unlabelled = load_unlabelled(DataConfig(source=str(root)))
+        _, unlabelled = load_training_split(DataConfig(source=str(root)))
     assert unlabelled is not None
     assert len(unlabelled) > 40  # of 60, in train/ and beside it
     assert str(root / "test" / "_unlabelled") in caplog.text
@@ -125,7 +126,7 @@ def test_batches_of_labelled_and_unlabelled_images(others: int, per_batch: int) 
 
 def test_shards_and_folders_give_the_same_batches(half_labelled: Path) -> None:
     config = DataConfig(source=str(half_labelled), size=8)
-    labelled, unlabelled = load_split(config, "train"), load_unlabelled(config)
+    labelled, unlabelled = load_training_split(config)
     on_disk = load_pictures(config.source, "train", size=8, memory_bytes=0)
     batches = Loader(labelled, 8, unlabelled=unlabelled).batches()
     shards = [
@@ -141,6 +142,16 @@ def test_shards_and_folders_give_the_same_batches(half_labelled: Path) -> None:
         assert all((part[1] >= 0).any() for part in parts)
 
 
+def test_a_single_copy_of_a_test_image_is_not_trained_on(tmp_path: Path) -> None:
+    """Unlabelled images are no class, which would keep at least one image for training."""
+    root = make_pets(tmp_path / "pets", count=40)
+    scanned = scan_folder(root)
+    test = folder_split_indices(scanned.digests, scanned.labels, scanned.splits, "test", test=0.1)
+    (root / "_unlabelled").mkdir()
+    shutil.copy(str(scanned.paths[int(test[0])]), root / "_unlabelled" / "copy.png")
+    assert load_training_split(DataConfig(source=str(root)))[1] is None
+
+
 def test_a_run_with_unlabelled_images(half_labelled: Path, tmp_path: Path) -> None:
     changes = {
         "data.source": str(half_labelled), "data.size": 8, "images": 64, "batch_size": 8,
@@ -151,6 +162,11 @@ def test_a_run_with_unlabelled_images(half_labelled: Path, tmp_path: Path) -> No
     runs.append(cgan.train(cgan.load_config("folder-dcgan", plain), tmp_path / "plain"))
     assert all(run.images_seen == 64 for run in runs)
     assert cgan.load(tmp_path / "a").classes == ("cat", "dog")
+    longer = cgan.load_config("folder-dcgan", {**changes, "images": 96})
+    for path in sorted((half_labelled / "_unlabelled").iterdir())[:10]:
+        path.unlink()
+    with pytest.raises(RunError, match="add --data-changed"):
+        cgan.train(longer, tmp_path / "a", resume=True)
     shutil.rmtree(half_labelled / "_unlabelled")
     cgan.train(cgan.load_config("folder-dcgan", changes), tmp_path / "b")
     a, b = (cgan.load(tmp_path / name).sample("cat", n=1, seed=0) for name in "ab")
@@ -165,6 +181,6 @@ def test_a_discriminator_that_cannot_judge_them(half_labelled: Path, tmp_path: P
 
 
 def test_joined_images() -> None:
-    joined = Joined(numbered(0, 3), replace(numbered(50, 2, -1)))
+    joined = Joined(numbered(0, 3), numbered(50, 2, -1))
     assert joined.labels.tolist() == [0, 1, 0, -1, -1]
     assert joined.take(torch.tensor([4, 0, 3])).flatten().tolist() == [51, 0, 50]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import cgan
 from cgan.config_io import load_config
-from cgan.data import Loader
+from cgan.data import ImageDataset, Loader
 from cgan.losses import get_loss
 from cgan.runtime.distributed import World
 from cgan.training.ema import ema_decay
@@ -151,22 +151,27 @@ def test_the_auxiliary_weight_reaches_the_loss() -> None:
 
 
 def test_a_random_class_in_place_of_no_label() -> None:
-    """Each of two processes uses its shard of the same classes."""
-    config = load_config("digits-mlp", {"device": "cpu", "batch_size": 512})
+    """As frequent as in the data; each of two processes uses its shard of the same classes."""
+    config = load_config("digits-mlp", {"device": "cpu", "batch_size": 4096})
     digits = cgan.load_pictures("digits")
-    labels = torch.arange(512) % 12 - 2  # from -2 to 9
-    labels[labels == -2] = -1
+    kept = (digits.labels < 2) | (torch.arange(len(digits)) % 5 == 0)  # many 0 and 1
+    uneven = ImageDataset("uneven", digits.images[kept], digits.labels[kept], digits.classes)
+    labels = (torch.arange(4096) % 20 - 10).clamp_min(-1)  # half of them -1
     drawn = {}
     for size in (1, 2):
         for rank in range(size):
-            state = TrainState(config, digits, torch.device("cpu"))
-            step = TrainStep(state, World(rank, size), unlabelled=True)
+            state = TrainState(config, uneven, torch.device("cpu"), unlabelled=digits)
+            step = TrainStep(state, World(rank, size))
             torch.manual_seed(0)
             drawn[rank, size] = step.draw_fake_labels(labels.chunk(size)[rank])
     whole = drawn[0, 1]
     assert torch.equal(torch.cat([drawn[0, 2], drawn[1, 2]]), whole)
     assert torch.equal(whole[labels >= 0], labels[labels >= 0])
-    assert whole[labels < 0].unique().tolist() == list(range(10))
+    frequency = whole[labels < 0].bincount(minlength=10) / (labels < 0).sum()
+    expected = uneven.labels.bincount(minlength=10) / len(uneven)
+    torch.testing.assert_close(frequency, expected, atol=0.03, rtol=0)
+    step = TrainStep(TrainState(config, digits, torch.device("cpu")))
+    assert step.draw_fake_labels(labels) is labels
 
 
 def test_the_mix_of_the_gradient_penalty_is_a_shard_of_the_global_batch() -> None:
