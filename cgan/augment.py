@@ -119,12 +119,7 @@ def _cut_mask(u: Tensor, side: int) -> Tensor:
 
 
 def mirror(images: Tensor, u: Tensor) -> Tensor:
-    """Flip horizontally if u ≥ ½.
-
-    Args:
-        images: (B, C, H, W).
-        u: (B, 1).
-    """
+    """Flip images (B, C, H, W) horizontally if u (B, 1) ≥ ½."""
     return torch.where(u.view(-1, 1, 1, 1) >= 0.5, images.flip(3), images)
 
 
@@ -176,12 +171,10 @@ def shows_photographs(classes: Iterable[str], image_shape: tuple[int, ...]) -> b
 
     Where classes combine attributes, no attribute of more than two values may be so.
     """
-    classes = tuple(classes)
-    if rows := split_classes(classes):
-        # Two values such as 0 and 1 usually mean no and yes.
-        attributes = [values for values in attribute_values(rows) if len(values) > 2]
-    else:
-        attributes = [classes]
+    names = tuple(classes)
+    rows = split_classes(names)
+    # Two values such as 0 and 1 usually mean no and yes.
+    attributes = [v for v in attribute_values(rows) if len(v) > 2] if rows else [names]
     return image_shape[0] > 1 and not any(all(map(is_character_name, one)) for one in attributes)
 
 
@@ -199,16 +192,15 @@ class Augment(nn.Module):
     """Apply augmentations with new random numbers for every image, in evaluation mode too.
 
     Each process draws the numbers of the global batch and uses those of its shard. So one GAN gets
-    the same augmentations at any number of processes. It has no weights and no state but torch's
-    global random state.
+    the same augmentations at any number of processes.
 
     Args:
         names: keys of ``AUGMENTATIONS``; they are applied in its order.
         rank, world_size: which shard of the global batch the images are.
 
     Attributes:
-        probability: each augmentation is applied to an image with this probability, independently
-            of the others (Karras et al. 2020, ADA, section 2.3); None always applies them.
+        probability: that of each augmentation, independently for each image (Karras et al. 2020,
+            ADA, section 2.3); None always applies them.
 
     Raises:
         UnknownNameError: there is no such augmentation.
@@ -228,8 +220,7 @@ class Augment(nn.Module):
         """Augment images (B, C, H, W) in [-1, 1]."""
         if not self.augmentations:
             return images
-        # One more number per image decides whether an augmentation is applied.
-        gate = int(self.probability is not None)
+        gate = int(self.probability is not None)  # one more number per image
         widths = [entry.num_random + gate for entry in self.augmentations]
         shape = (self.world_size * len(images), sum(widths))
         u = torch.rand(shape, device=images.device).chunk(self.world_size)[self.rank]

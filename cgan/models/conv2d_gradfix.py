@@ -28,12 +28,17 @@ class Conv2d(nn.Conv2d):
         if self.kernel_size == (1, 1) and self.groups == 1 and input.device.type != "mps":
             pixels = input.permute(0, 2, 3, 1)
             out: Tensor = linear(pixels, weight.flatten(1), bias).permute(0, 3, 1, 2)
-        elif not input.requires_grad or torch.is_autocast_enabled(input.device.type):
+        elif not input.requires_grad or uses_autocast(input.device):
             out = super()._conv_forward(input, weight, bias)  # nothing is differentiated twice
         else:
             out = _Convolution.apply(input, weight, None, self.padding, self.groups)
             out = out if bias is None else out + bias.view(-1, 1, 1)
         return out
+
+
+def uses_autocast(device: torch.device) -> bool:
+    """Whether autocast is on, on this device."""
+    return device.type != "meta" and torch.is_autocast_enabled(device.type)
 
 
 class _Convolution(torch.autograd.Function):

@@ -64,7 +64,9 @@ def test_labels_have_no_effect_on_a_plain_gan_only(
     for conditional in (False, True):
         runs = []
         for dataset in (digits, relabelled):
-            monkeypatch.setattr("cgan.training.setup.load_split", lambda *_, d=dataset: d)
+            monkeypatch.setattr(
+                "cgan.training.setup.load_training_split", lambda *_, d=dataset: (d, None)
+            )
             config = quick(**{"model.conditional": conditional, "images": 640})
             runs.append(cgan.train(config, tmp_path / "run"))
         assert same_weights(runs[0].generator, runs[1].generator) != conditional
