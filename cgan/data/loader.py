@@ -129,12 +129,12 @@ class Loader:
         place = alternate(batch - others, others).to(home)
         before, rest = images_seen // batch, labels[self.num_labelled :]
         labelled = labels[: self.num_labelled]
-        for ours, theirs in zip(
+        streams = (
             self._stream(labelled, batch - others, before * (batch - others), home, self.balanced),
             self._stream(rest, others, before * others, home, seed=self.seed + 1),
-            strict=True,
-        ):
-            yield self.world.shard(torch.cat([ours, theirs + self.num_labelled])[place])
+        )
+        for own, other in zip(*streams, strict=True):
+            yield self.world.shard(torch.cat([own, other + self.num_labelled])[place])
 
     def _stream(
         self,
@@ -149,7 +149,6 @@ class Loader:
 
         An epoch's order is copied to ``home`` once, not per batch.
         """
-
         seed = self.seed if seed is None else seed
 
         def order(epoch: int) -> Tensor:
