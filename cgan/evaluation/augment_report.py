@@ -59,12 +59,20 @@ class AugmentTest:
         return asdict(self)
 
 
+WORDS = {
+    "yes": "they help",
+    "no": "do not use them",
+    "no difference": "they make no difference that these seeds can show",
+}
+"""Verdicts in words."""
+
+
 def decide(rows: list[Row]) -> tuple[str, str]:
     """The verdict and its reason.
 
     The best training set with generated images, and the best without, are chosen by their mean
     accuracy on validation images. Then every seed of one must be better on test images than every
-    seed of the other.
+    seed of the other. The reason also says it for the rarest class.
     """
     with_them, without = (
         max(
@@ -73,20 +81,30 @@ def decide(rows: list[Row]) -> tuple[str, str]:
         )
         for generated in (True, False)
     )
-    if min(with_them.test) > max(without.test):
-        verdict, words = "yes", "they help"
-    elif max(with_them.test) < min(without.test):
-        verdict, words = "no", "do not use them"
-    else:
-        verdict, words = "no difference", "they make no difference that these seeds can show"
-    return verdict, f"{words} ({_describe(with_them)}; {_describe(without)})"
+    verdict = compare(with_them.test, without.test)
+    reason = (
+        f"{WORDS[verdict]} ({with_them.name}: {_describe(with_them.test)} of test images are "
+        f"right; {without.name}: {_describe(without.test)})"
+    )
+    if with_them.rarest and without.rarest:
+        rarest = compare(with_them.rarest, without.rarest)
+        reason += (
+            f"; in the rarest class {WORDS[rarest]} ({_describe(with_them.rarest)} against "
+            f"{_describe(without.rarest)})"
+        )
+    return verdict, reason
+
+
+def compare(with_them: tuple[float, ...], without: tuple[float, ...]) -> str:
+    """``yes`` if every accuracy with generated images is higher, ``no`` if every one is lower."""
+    if min(with_them) > max(without):
+        return "yes"
+    return "no" if max(with_them) < min(without) else "no difference"
 
 
 def _mean(values: tuple[float, ...]) -> float:
     return sum(values) / len(values)
 
 
-def _describe(row: Row) -> str:
-    low, high = min(row.test), max(row.test)
-    percent = f"{100 * _mean(row.test):.1f} % ({100 * low:.1f} to {100 * high:.1f})"
-    return f"{row.name}: {percent} of test images are right"
+def _describe(values: tuple[float, ...]) -> str:
+    return f"{100 * _mean(values):.1f} % ({100 * min(values):.1f} to {100 * max(values):.1f})"

@@ -131,7 +131,18 @@ def test_validation_images_choose_and_test_images_decide() -> None:
     assert verdict == "no"
     assert reason == (
         "do not use them (chosen: 60.0 % (60.0 to 60.0) of test images are right; "
-        "real: 70.0 % (70.0 to 70.0) of test images are right)"
+        "real: 70.0 % (70.0 to 70.0))"
+    )
+
+
+def test_the_rarest_class_has_a_verdict_of_its_own() -> None:
+    real = Row("real", False, (0.9,), (0.96, 0.98), (0.7, 0.8))
+    drawn = Row("drawn", True, (0.9,), (0.97, 0.99), (0.82, 0.9))
+    assert decide([real, drawn]) == (
+        "no difference",
+        "they make no difference that these seeds can show (drawn: 98.0 % (97.0 to 99.0) of test "
+        "images are right; real: 97.0 % (96.0 to 98.0)); in the rarest class they help "
+        "(86.0 % (82.0 to 90.0) against 75.0 % (70.0 to 80.0))",
     )
 
 
