@@ -169,7 +169,7 @@ def choose_augmentations(
 def shows_photographs(classes: Iterable[str], image_shape: tuple[int, ...]) -> bool:
     """Whether images are in colour and some class is not named like a character.
 
-    Where classes combine attributes, no attribute of more than two values may be so.
+    Where classes combine attributes, it looks at each attribute of more than two values.
     """
     names = tuple(classes)
     rows = split_classes(names)

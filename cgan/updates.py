@@ -170,7 +170,7 @@ def discriminate(
         return output, output.new_zeros(())
     classes = labels if classes is None else classes
     losses = cross_entropy(output[:, 1:], classes, ignore_index=-1, reduction="none")
-    return output[:, 0], losses.mean()  # of all images, so that it is that of any shards
+    return output[:, 0], losses.mean()  # over all images, so that it does not depend on the shards
 
 
 def compute_penalties(

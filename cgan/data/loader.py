@@ -43,10 +43,9 @@ def epoch_order(labels: Tensor, seed: int, epoch: int, balanced: bool = False) -
 
 
 def alternate(first: int, second: int) -> Tensor:
-    """The order in which ``first`` items and then ``second`` items are spread evenly: an index.
+    """An index that spreads ``second`` items evenly among ``first`` items that precede them.
 
-    Every two neighbours have one of the first kind if these are at least half, so every shard of a
-    batch has labelled images.
+    No two items of the second kind are neighbours, unless they are more than half.
     """
     total = first + second
     position = torch.arange(total)

@@ -72,7 +72,7 @@ def decide(rows: list[Row]) -> tuple[str, str]:
 
     The best training set with generated images, and the best without, are chosen by their mean
     accuracy on validation images. Then every seed of one must be better on test images than every
-    seed of the other. The reason also says it for the rarest class.
+    seed of the other. The reason also compares the accuracies of the rarest class.
     """
     with_them, without = (
         max(

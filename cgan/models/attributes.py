@@ -4,7 +4,7 @@ A class like "cat + indoors" gets e(cat) + e(indoors) in place of an embedding o
 a network has one row per class: embeddings, gains and biases of batch norm, and the auxiliary
 classifier of D. There the logit of a class is the sum of one logit per value. So if all
 combinations occur, log p(y|x) is the sum of the log-probabilities of one classifier per attribute.
-Combinations with few images learn from all other images of their values.
+The row of a value is trained on all images that have the value.
 """
 
 from __future__ import annotations

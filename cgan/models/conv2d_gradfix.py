@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
 
-Gradients = tuple[Tensor | None, Tensor | None, None, None, None]
+X, W, G = 0, 1, 2
+"""The operands of ⟨g, x ∗ w⟩: input, weights, and a gradient of the output."""
 
 
 class Conv2d(nn.Conv2d):
@@ -31,7 +32,7 @@ class Conv2d(nn.Conv2d):
         elif not input.requires_grad or uses_autocast(input.device):
             out = super()._conv_forward(input, weight, bias)  # nothing is differentiated twice
         else:
-            out = _Convolution.apply(input, weight, None, self.padding, self.groups)
+            out = convolve(input, weight, self.padding, self.groups)
             out = out if bias is None else out + bias.view(-1, 1, 1)
         return out
 
@@ -41,76 +42,45 @@ def uses_autocast(device: torch.device) -> bool:
     return device.type != "meta" and torch.is_autocast_enabled(device.type)
 
 
-class _Convolution(torch.autograd.Function):
-    """x, w ↦ x ∗ w: (B, inputs, H, W) and the weights to (B, outputs, H, W).
+class _Gradient(torch.autograd.Function):
+    """The gradient of ⟨g, x ∗ w⟩ with respect to the operand number ``of``: x, w or g.
 
-    In all three functions ``like`` only has the shape of the result.
+    The form is linear in each operand. So the derivatives of this gradient are gradients with
+    respect to the other two operands, with the incoming gradient in the place of this one.
+
+    Shapes: x (B, inputs, H, W), w (outputs, inputs / groups, height, width) and g
+    (B, outputs, H, W). The operand ``of`` is only used for its shape; g may then be None.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, like: None, padding: Any, groups: int) -> Tensor:
-        ctx.save_for_backward(x, w)
-        ctx.arguments = padding, groups
-        return conv2d(x, w, padding=padding, groups=groups)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Gradients:
-        x, w = ctx.saved_tensors
-        of_x, of_w = ctx.needs_input_grad[:2]
-        return (
-            _InputGradient.apply(gradient, w, x, *ctx.arguments) if of_x else None,
-            _WeightGradient.apply(gradient, x, w, *ctx.arguments) if of_w else None,
-            *(None, None, None),
+    def forward(
+        ctx: Any, of: int, x: Tensor, w: Tensor, g: Tensor | None, padding: Any, groups: int
+    ) -> Tensor:
+        ctx.of, ctx.options = of, (padding, groups)
+        ctx.save_for_backward(*(None if index == of else t for index, t in enumerate((x, w, g))))
+        if of == G:
+            return conv2d(x, w, padding=padding, groups=groups)
+        wanted = [of == X, of == W, False]
+        gradients = torch.ops.aten.convolution_backward(
+            g, x, w, None, [1, 1], list(padding), [1, 1], False, [0, 0], groups, wanted
         )
-
-
-class _InputGradient(torch.autograd.Function):
-    """g, w ↦ ∂⟨g, x ∗ w⟩/∂x: (B, outputs, H, W) and the weights to (B, inputs, H, W)."""
+        result: Tensor = gradients[of]
+        return result
 
     @staticmethod
-    def forward(ctx: Any, g: Tensor, w: Tensor, like: Tensor, padding: Any, groups: int) -> Tensor:
-        ctx.save_for_backward(g, w)
-        ctx.arguments = padding, groups
-        return gradient_of(g, like, w, padding, groups, of_input=True)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Gradients:
-        g, w = ctx.saved_tensors
-        of_g, of_w = ctx.needs_input_grad[:2]
-        return (
-            _Convolution.apply(gradient, w, None, *ctx.arguments) if of_g else None,
-            _WeightGradient.apply(g, gradient, w, *ctx.arguments) if of_w else None,
-            *(None, None, None),
-        )
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        operands = list(ctx.saved_tensors)
+        operands[ctx.of] = gradient
+        derivatives = [
+            _Gradient.apply(of, *operands, *ctx.options)
+            if of != ctx.of and ctx.needs_input_grad[1 + of]
+            else None
+            for of in (X, W, G)
+        ]
+        return (None, *derivatives, None, None)
 
 
-class _WeightGradient(torch.autograd.Function):
-    """g, x ↦ ∂⟨g, x ∗ w⟩/∂w: (B, outputs, H, W) and (B, inputs, H, W) to the weights' shape."""
-
-    @staticmethod
-    def forward(ctx: Any, g: Tensor, x: Tensor, like: Tensor, padding: Any, groups: int) -> Tensor:
-        ctx.save_for_backward(g, x)
-        ctx.arguments = padding, groups
-        return gradient_of(g, x, like, padding, groups, of_input=False)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Gradients:
-        g, x = ctx.saved_tensors
-        of_g, of_x = ctx.needs_input_grad[:2]
-        return (
-            _Convolution.apply(x, gradient, None, *ctx.arguments) if of_g else None,
-            _InputGradient.apply(g, gradient, x, *ctx.arguments) if of_x else None,
-            *(None, None, None),
-        )
-
-
-def gradient_of(
-    g: Tensor, x: Tensor, w: Tensor, padding: Any, groups: int, of_input: bool
-) -> Tensor:
-    """One of the two gradients of ⟨g, x ∗ w⟩."""
-    wanted = [of_input, not of_input, False]
-    gradients = torch.ops.aten.convolution_backward(
-        g, x, w, None, [1, 1], list(padding), [1, 1], False, [0, 0], groups, wanted
-    )
-    result: Tensor = gradients[0 if of_input else 1]
-    return result
+def convolve(x: Tensor, w: Tensor, padding: Any, groups: int) -> Tensor:
+    """x ∗ w with stride 1: (B, inputs, H, W) and the weights to (B, outputs, H, W)."""
+    out: Tensor = _Gradient.apply(G, x, w, None, padding, groups)
+    return out
