@@ -111,6 +111,15 @@ def test_an_embedding_is_the_sum_over_the_values(label: str) -> None:
         assert torch.allclose(G.norms[1].gain, torch.ones(4, 16))  # type: ignore[union-attr,index,operator]
 
 
+def test_sums_start_at_the_scale_of_the_initial_rows() -> None:
+    """The closest sums to 30 random rows are smaller than these: only 12 rows are free."""
+    _, D = build_pair("mlp", image_shape=(1, 8, 8), num_classes=30, width=256)
+    embedding = D.get_submodule("head.embedding")
+    before = embedding.weight.std()  # type: ignore[union-attr,operator]
+    share_values(D, list(product("abcdefghij", "xyz")))
+    torch.testing.assert_close(embedding.weight.std(), before)  # type: ignore[union-attr,operator]
+
+
 def test_a_value_learns_from_all_classes_that_have_it() -> None:
     """Training on "cat + in" changes "cat + out" and "dog + in", and not "owl + out"."""
     G, _ = pair()

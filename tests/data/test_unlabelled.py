@@ -124,6 +124,13 @@ def test_batches_of_labelled_and_unlabelled_images(others: int, per_batch: int) 
     assert all(torch.equal(a, b) for a, b in zip(again, expected, strict=True))
 
 
+def test_labelled_and_unlabelled_images_have_orders_of_their_own() -> None:
+    """With as many of both, the same pairs do not share every batch."""
+    batches = Loader(numbered(0, 50), 2, unlabelled=numbered(50, 50, -1)).batches()
+    pairs = [((next(batches)[0].flatten() + 1) * 127.5).round().int().tolist() for _ in range(50)]
+    assert sum(other - own == 50 for own, other in pairs) < 25
+
+
 def test_shards_and_folders_give_the_same_batches(half_labelled: Path) -> None:
     config = DataConfig(source=str(half_labelled), size=8)
     labelled, unlabelled = load_training_split(config)
