@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from cgan.evaluation.augment_test import augment_test
     from cgan.models import build_pair
     from cgan.sampling.sampler import Sampler, load
+    from cgan.sampling.wrap import wrap
+    from cgan.training.steer import steer
     from cgan.training.trainer import Run, train
 
 __version__ = "0.3.0"
@@ -38,7 +40,9 @@ _HOMES = {
     "load": "cgan.sampling.sampler",
     "load_config": "cgan.config_io",
     "load_pictures": "cgan.data.load",
+    "steer": "cgan.training.steer",
     "train": "cgan.training.trainer",
+    "wrap": "cgan.sampling.wrap",
 }
 _MODULES = ("augment", "losses", "models", "penalties", "updates")
 
@@ -59,8 +63,10 @@ __all__ = [
     "losses",
     "models",
     "penalties",
+    "steer",
     "train",
     "updates",
+    "wrap",
 ]
 
 

@@ -95,6 +95,10 @@ class ModelConfig(Section):
     convolution, which is less prone to checkerboards. Other backbones have no such layer."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout probability in the discriminator."""
+    flow_blocks: Annotated[int, Field(ge=1, le=64)] = 4
+    """Pairs of couplings of the flow, with ``steer``."""
+    flow_width: Annotated[int, Field(ge=1, le=4096)] = 256
+    """Hidden units of each coupling of the flow."""
 
 
 class PenaltyConfig(Section):
@@ -120,6 +124,13 @@ class Config(Section):
     warm_start: PathText | None = None
     """Run folder, generator file or packaged generator whose weights training starts from, where
     they fit; null is random weights."""
+
+    steer: PathText | None = None
+    """Generator without labels that stays as it is: a conditional flow learns to choose its latent
+    vectors by class. Null trains a generator."""
+    kl_weight: Weight = 0.03
+    """Weight of the flow's KL divergence from N(0, I) in its loss. A higher weight gives more
+    variety, a lower one more control."""
 
     loss: LossName = "nonsaturating"
     aux_weight: Weight = 1.0

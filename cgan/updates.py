@@ -1,11 +1,10 @@
 """Two update schemes: how one batch updates G and D.
 
 ``alternating`` generates fakes twice: it updates G, then updates D on new fakes of the updated G.
-``shared`` generates them once and updates G and D from the same fakes and logits, which saves one
-forward pass of G and one of D. In both schemes each network gets only the gradient of its own loss.
+``shared`` generates them once and updates G and D from the same fakes and logits, which saves a
+forward pass of each. In both schemes each network gets only the gradient of its own loss.
 
-To add a scheme: write one function with the signature of ``alternating`` and add one line to
-``UPDATES``.
+To add a scheme: write a function with the signature of ``alternating``, and add it to ``UPDATES``.
 """
 
 from __future__ import annotations
@@ -94,15 +93,16 @@ def alternating(
 
     with frozen(D):
         real_logits = discriminate(D, real, labels)[0] if loss.needs_real_logits else None
-        fake_logits, aux_loss = discriminate(D, G(draw_z(), classes), labels, classes)
+        fake, kl = generate(G, draw_z(), classes)
+        fake_logits, aux_loss = discriminate(D, fake, labels, classes)
         loss_G = loss.generator(real=real_logits, fake=fake_logits).mean()
-        backward_into(G, loss_G + loss.aux_weight * aux_loss)
+        backward_into(G, loss_G + loss.aux_weight * aux_loss + loss.kl_weight * kl)
         players.generator_optimizer.step()
 
     with frozen(G):
         D_ = unwrap(D) if weights else D
         real = real.detach().requires_grad_(weights.r1 > 0)
-        fake = G(draw_z(), classes).requires_grad_(weights.r2 > 0)
+        fake = generate(G, draw_z(), classes)[0].requires_grad_(weights.r2 > 0)
         real_logits, aux_loss = discriminate(D_, real, labels)
         fake_logits, _ = discriminate(D_, fake, labels)
         loss_D = loss.discriminator(real=real_logits, fake=fake_logits).mean()
@@ -127,27 +127,33 @@ def shared(
 ) -> Losses:
     """Update G and D together from the same fakes and the same logits (one forward pass of G).
 
-    Both gradients are computed before either optimiser steps, and each ``backward`` is limited to
-    one network's parameters, so no gradient of D's loss reaches G. (Otherwise it would cancel
-    G's own gradient.) Arguments as for ``alternating``.
+    Both gradients are computed before either optimiser steps. Each ``backward`` is limited to one
+    network's parameters: the gradient of D's loss would cancel G's own. Arguments as above.
     """
     classes = labels if fake_labels is None else fake_labels
     G, D = players.generator, players.discriminator
 
     D_ = unwrap(D) if weights else D
     real = real.detach().requires_grad_(weights.r1 > 0)
-    fake = G(draw_z(), classes)
+    fake, kl = generate(G, draw_z(), classes)
     real_logits, real_aux_loss = discriminate(D_, real, labels)
     fake_logits, fake_aux_loss = discriminate(D_, fake, labels, classes)
     loss_G = loss.generator(real=real_logits, fake=fake_logits).mean()
     loss_D = loss.discriminator(real=real_logits, fake=fake_logits).mean()
     penalty = compute_penalties(D_, real, fake, real_logits, fake_logits, labels, weights, draw_mix)
-    backward_into(G, loss_G + loss.aux_weight * fake_aux_loss, retain_graph=True)
+    total_G = loss_G + loss.aux_weight * fake_aux_loss + loss.kl_weight * kl
+    backward_into(G, total_G, retain_graph=True)
     backward_into(D, loss_D + real_aux_loss + penalty)
     players.generator_optimizer.step()
     players.discriminator_optimizer.step()
 
     return {"loss_G": loss_G.detach(), "loss_D": loss_D.detach(), "penalty": penalty.detach()}
+
+
+def generate(G: nn.Module, z: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+    """G's images (B, C, H, W), and the KL divergence of a steered generator's z, 0 for others."""
+    output = G(z, labels)
+    return output if isinstance(output, tuple) else (output, output.new_zeros(()))
 
 
 def discriminate(
@@ -199,10 +205,7 @@ def compute_penalties(
 
 @contextmanager
 def frozen(network: nn.Module) -> Iterator[None]:
-    """Context in which the network's parameters do not require gradients.
-
-    A parameter that did not require one before does not require one afterwards.
-    """
+    """Context in which no parameter requires a gradient; those that did require it again after."""
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
     try:
         for parameter in trainable:

@@ -22,7 +22,7 @@ from cgan.errors import ConfigError
 
 PACKAGED = [
     "digits-mlp", "fashion-dcgan", "folder-dcgan", "mnist", "mnist-dcgan", "mnist-mlp",
-    "photos-resnet",
+    "photos-resnet", "steer",
 ]  # fmt: skip
 
 
@@ -120,7 +120,7 @@ def test_long_values_are_cut() -> None:
          "least_squares, hinge, relativistic"),
         ("data.source", "x" * 4097, "data.source: string should have at most 4096 characters, "
          f"not {short}"),
-        ("x" * 5000, 1, f"unknown key {short}; there are 31, from 'name' to 'tensorboard'"),
+        ("x" * 5000, 1, f"unknown key {short}; there are 33, from 'name' to 'tensorboard'"),
     ):  # fmt: skip
         with pytest.raises(ConfigError) as caught:
             load_config("digits-mlp", {key: value})

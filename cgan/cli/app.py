@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cgan.cli import augment_test, evaluate, export, generate, train
+from cgan.cli import augment_test, evaluate, export, generate, steer, train
 from cgan.cli.options import messages
 from cgan.console import printable
 from cgan.errors import CganError
@@ -112,6 +112,9 @@ app.command(
     epilog="Examples:  cgan train --conditional  |  cgan train --plain mnist-dcgan --minutes 5  |  "
     "cgan train --data ./my-images  |  cgan train --resume"
 )(train.train)
+app.command(
+    epilog="Examples:  cgan steer runs/plain  |  cgan steer runs/plain --data mnist --minutes 4"
+)(steer.steer)
 app.command(
     epilog="Examples:  cgan generate --digit 7  |  "
     "cgan generate runs/pets --class cat --class dog -n 8 --seed 3 --out pets.png  |  "

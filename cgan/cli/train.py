@@ -114,7 +114,7 @@ def train(
         raise ConfigError("--data-changed needs --resume")
     if images is not None and minutes is not None:
         raise ConfigError("give the budget either in --images or in --minutes")
-    overrides = _overrides(
+    overrides = read_overrides(
         {
             "model.conditional": conditional,
             "data.source": data,
@@ -143,12 +143,12 @@ def train(
         return
     from cgan.training.trainer import train as train_run
 
-    _report(
+    report(
         train_run(resolved, folder or out, resume=resume, data_changed=data_changed, progress=True)
     )
 
 
-def _overrides(options: dict[str, Any], assignments: list[str]) -> dict[str, object]:
+def read_overrides(options: dict[str, Any], assignments: list[str]) -> dict[str, object]:
     """The options that were given, and ``--set``, as config overrides."""
     from cgan.config_io import parse_assignment
     from cgan.data.load import resolve_source
@@ -173,6 +173,8 @@ def _resolve(
 
         folder = Path(out) if out else newest_state()
         return load_config(folder / CONFIG_FILE, overrides), folder
+    if config == "steer":
+        raise ConfigError("the config steer is that of another command: cgan steer GENERATOR")
     name = config or default_config_name(data, overrides.get("model.backbone"))
     if config is None:
         messages.print(f"config {name}")
@@ -183,7 +185,7 @@ def _resolve(
     return load_config(name, overrides), None
 
 
-def _report(run: Run) -> None:
+def report(run: Run) -> None:
     """Print the result of a run, or how to continue it."""
     from cgan.cli.tables import print_run
 

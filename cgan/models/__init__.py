@@ -23,6 +23,7 @@ from cgan.models.factory import (
     build_pair,
     count_parameters,
     resolve_width,
+    steer_generator,
 )
 
 __all__ = [
@@ -35,4 +36,5 @@ __all__ = [
     "build_pair",
     "count_parameters",
     "resolve_width",
+    "steer_generator",
 ]

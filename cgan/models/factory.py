@@ -13,6 +13,7 @@ from torch import nn
 from cgan.config import ModelConfig
 from cgan.errors import ConfigError, UnknownNameError
 from cgan.models import dcgan, mlp, resnet
+from cgan.models.flow import Flow, SteeredGenerator
 
 
 class Pair(NamedTuple):
@@ -108,6 +109,12 @@ def build_networks(model: ModelConfig, image_shape: tuple[int, int, int], classe
         last_layer=model.last_layer,
         dropout=model.dropout,
     )
+
+
+def steer_generator(generator: nn.Module, model: ModelConfig, classes: int) -> SteeredGenerator:
+    """A generator without labels with a new flow that chooses its latent vectors by class."""
+    flow = Flow(model.latent_dim, classes, model.flow_blocks, model.flow_width)
+    return SteeredGenerator(generator, flow)
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -5,6 +5,7 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -95,8 +96,8 @@ class GeneratorInfo:
         if not self.conditional:
             if labels is not None:
                 raise UnconditionalError(
-                    "a plain GAN cannot choose the class; train a conditional one: "
-                    f"cgan train --conditional {self.header['config']['name']}"
+                    "a plain GAN cannot choose the class: give it class control with "
+                    f"cgan steer {shlex.quote(self.name)}, or train a conditional one"
                 )
             return Request(None, tuple(range(seed, seed + n)))
         indices = [label for label in self.class_indices(labels) for _ in range(n)]

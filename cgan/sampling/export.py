@@ -6,9 +6,11 @@ import importlib
 import io
 import json
 import warnings
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,11 +78,6 @@ def export(path_or_run: str | Path, out: Path | None = None) -> Path:
     """
     if out is not None and out.suffix != ".onnx":
         raise ConfigError(f"--out takes a .onnx file, not {out}")
-    for module in REQUIRED_PACKAGES:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise ConfigError(f"exporting needs {module}: pip install 'cgan[onnx]'") from error
     path = find_generator(path_or_run)
     digest = file_digest(path)  # before loading: if the file is replaced now, the export is stale
     sampler = load(path)
@@ -100,24 +97,7 @@ def encode(sampler: Sampler, digest: str) -> bytes:
     """
     z = torch.zeros(EXAMPLE_BATCH, sampler.latent_dim)
     inputs = (z, torch.zeros(EXAMPLE_BATCH, dtype=torch.int64))[: 1 + sampler.conditional]
-    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            UnitGenerator(sampler.generator).eval(),
-            inputs,
-            dynamo=True,
-            external_data=False,
-            opset_version=OPSET,
-            input_names=INPUTS[: len(inputs)],
-            output_names=["pictures"],
-            dynamic_shapes=tuple({0: torch.export.Dim("batch")} for _ in inputs),
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model_proto
-    for part in (*model.graph.node, *model.graph.value_info):
-        del part.metadata_props[:]  # they hold source paths of this machine
-    del model.metadata_props[:]
+    model = to_onnx(UnitGenerator(sampler.generator).eval(), inputs, INPUTS[: len(inputs)])
     network: bytes = model.SerializeToString()
     about = {
         "format": ONNX,
@@ -131,6 +111,43 @@ def encode(sampler: Sampler, digest: str) -> bytes:
     text = json.dumps(about, sort_keys=True, ensure_ascii=False)
     metadata.metadata_props.add(key="cgan", value=text)
     return network + bytes(metadata.SerializeToString())
+
+
+def to_onnx(network: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[str]) -> Any:
+    """An ``onnx.ModelProto`` of a network on the CPU, in evaluation mode.
+
+    Args:
+        network: its output is called ``pictures``.
+        inputs: examples, whose first dimension is the batch.
+        names: of the inputs.
+
+    Raises:
+        ConfigError: a package of ``REQUIRED_PACKAGES`` is not installed.
+    """
+    for module in REQUIRED_PACKAGES:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ConfigError(f"exporting needs {module}: pip install 'cgan[onnx]'") from error
+    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            network,
+            inputs,
+            dynamo=True,
+            external_data=False,
+            opset_version=OPSET,
+            input_names=names,
+            output_names=["pictures"],
+            dynamic_shapes=tuple({0: torch.export.Dim("batch")} for _ in inputs),
+            verbose=False,
+        )
+    assert program is not None
+    model = program.model_proto
+    for part in (*model.graph.node, *model.graph.value_info):
+        del part.metadata_props[:]  # they hold source paths of this machine
+    del model.metadata_props[:]
+    return model
 
 
 def check_same_images(sampler: Sampler, exported: OnnxSampler) -> None:

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cgan.config import Config
+from cgan.config import Config, ModelConfig
 from cgan.config_io import make_config
 from cgan.errors import ConfigError, FileError, one_line
-from cgan.models import build_networks
+from cgan.models import build_networks, steer_generator
 from cgan.models.factory import resolve_stored_width
+from cgan.models.foreign import ForeignGenerator, OnnxGenerator
 from cgan.runtime.device import (
     explain_out_of_memory,
     find_device,
@@ -32,7 +33,7 @@ from cgan.sampling.batch import batch_size
 from cgan.sampling.class_names import GeneratorInfo, Labels, Request
 from cgan.sampling.latents import draw_latents, draw_normals
 from cgan.sampling.rejection import ImageClassifier, RejectionSampler
-from cgan.storage.checkpoint import GENERATOR, open_checkpoint
+from cgan.storage.checkpoint import GENERATOR, Checkpoint, open_checkpoint
 from cgan.storage.images import to_unit
 from cgan.storage.paths import find_generator
 from cgan.storage.weights import load_network
@@ -184,11 +185,33 @@ def load(path_or_run: str | Path, device: torch.device | str = "cpu") -> Sampler
             config = make_config(file.header["config"], warn=False)
             model = resolve_stored_width(config.model, (channels, height, width))
             generator = load_network(
-                file,
-                lambda: build_networks(model, (channels, height, width), classes).generator,
+                file, lambda: _build(model, (channels, height, width), classes, file)
             )
         except ConfigError as error:
             raise FileError(f"{path} has an invalid config: {one_line(error, 300)}") from error
     # The dump adds defaults that older files lack.
     header = {**file.header, "config": config.model_dump(mode="json")}
     return Sampler(generator, header, path).to(device)
+
+
+def _build(
+    model: ModelConfig, image_shape: tuple[int, int, int], classes: int, file: Checkpoint
+) -> nn.Module:
+    """The generator of a file, without its weights.
+
+    Raises:
+        ConfigError: its header describes no network.
+    """
+    steered = file.header.get("steered")
+    if steered is None:
+        return build_networks(model, image_shape, classes).generator
+    if steered["model"] is not None:
+        config = make_config({**file.header["config"], "model": steered["model"]}, warn=False)
+        plain_model = resolve_stored_width(config.model, image_shape)
+        plain = build_networks(plain_model, image_shape, classes).generator
+    else:
+        content = torch.empty(steered["onnx_bytes"], dtype=torch.uint8)
+        plain = ForeignGenerator(
+            OnnxGenerator(content), steered["latent_map"], tuple(steered["value_range"])
+        )
+    return steer_generator(plain, model, classes)

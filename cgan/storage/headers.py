@@ -120,6 +120,23 @@ def is_card(value: object) -> bool:
     )
 
 
+def is_steered(value: object) -> bool:
+    """The generator without labels that a flow steers: ours, or an ONNX network."""
+    if not isinstance(value, dict) or not is_text(value.get("name")):
+        return False
+    if value.get("model") is not None:
+        return isinstance(value["model"], dict)
+    limits = value.get("value_range")
+    return (
+        is_count(value.get("onnx_bytes"))
+        and isinstance(value.get("latent_map"), bool)
+        and isinstance(limits, list)
+        and len(limits) == 2
+        and all(map(is_number, limits))
+        and limits[0] < limits[1]
+    )
+
+
 CLASSES = Rule(
     is_classes,
     f"a list of 1 to {MAX_CLASSES:,} different names, each of 1 to {MAX_CLASS_NAME} characters",
@@ -150,6 +167,7 @@ GENERATOR_RULES = {
     "card": Rule(is_card, "a model card", required=False),
     "data_digest": Rule(is_text, "a text", required=False),
     "data_changed": DATA_CHANGED,
+    "steered": Rule(is_steered, "a generator without labels", required=False),
 }
 
 JUDGE_RULES = {

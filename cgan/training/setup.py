@@ -1,11 +1,13 @@
-"""Prepare a run: device and training data."""
+"""Prepare a run: device, training data, and what is logged at the start."""
 
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import torch
 
+from cgan.augment import PHOTO_AUGMENTATIONS, choose_augmentations
 from cgan.config import MIN_UPDATES, Config
 from cgan.data import (
     ImageDataset,
@@ -18,6 +20,7 @@ from cgan.runtime.device import find_device
 from cgan.runtime.distributed import World
 from cgan.runtime.rank import local_rank
 from cgan.storage.limits import MAX_CLASSES
+from cgan.training.state import TrainState
 
 logger = logging.getLogger("cgan")
 
@@ -103,3 +106,33 @@ def load_training_data(
             -(-config.images // config.batch_size),
         )
     return dataset, unlabelled
+
+
+def log_start(state: TrainState, world: World, folder: Path) -> None:
+    """Log the GAN, its data, the device and the folder."""
+    kind = "conditional" if state.config.model.conditional else "plain"
+    logger.info(
+        "%s GAN (%s) on %s: %d images of %d classes, on %s%s, in %s",
+        kind if state.plain is None else "steered",
+        state.config.model.backbone,
+        state.data_name,
+        state.dataset_size,
+        len(state.classes),
+        state.device,
+        f" in {world.size} processes" if world.size > 1 else "",
+        folder,
+    )
+    config = state.config
+    names = choose_augmentations(config.augment, state.classes, state.image_shape)
+    if config.augment:
+        logger.info("augmentation: %s", ", ".join(names) or _why_none(state))
+
+
+def _why_none(state: TrainState) -> str:
+    """Why ``augment: auto`` is nothing for these images."""
+    if state.image_shape[0] == 1:
+        return "none, because the images are grey"
+    return (
+        "none, because the classes are named like characters "
+        f'(--set "augment=[{", ".join(PHOTO_AUGMENTATIONS)}]" for photographs)'
+    )

@@ -17,11 +17,12 @@ from cgan import __version__
 from cgan.attributes import split_classes
 from cgan.config import DATA_NAMES, Config
 from cgan.data import ImageDataset, ImageFolder
-from cgan.errors import DivergedError, RunError
-from cgan.models import build_networks, resolve_width
+from cgan.errors import ConfigError, DivergedError, RunError
+from cgan.models import build_networks, resolve_width, steer_generator
 from cgan.models.attributes import share_values, to_class_rows
 from cgan.runtime.device import to_device
 from cgan.runtime.distributed import World
+from cgan.sampling.plain import PlainGenerator
 from cgan.sampling.sampler import Sampler
 from cgan.storage.checkpoint import GENERATOR, new_header, save_tensors
 from cgan.storage.paths import GENERATOR_FILE
@@ -64,6 +65,7 @@ class TrainState:
         dataset: ImageDataset | ImageFolder,
         device: torch.device,
         unlabelled: ImageDataset | ImageFolder | None = None,
+        plain: PlainGenerator | None = None,
     ) -> None:
         self.config, self.device, self.counters = config, device, Counters()
         self.classes, self.image_shape = dataset.classes, dataset.image_shape
@@ -73,6 +75,12 @@ class TrainState:
         self.class_counts = dataset.labels.bincount(minlength=len(dataset.classes))
         self.model = resolve_width(config.model, dataset.image_shape)
         pair = build_networks(self.model, dataset.image_shape, len(dataset.classes))
+        self.plain = plain
+        if plain is not None:
+            check_plain(plain, config)
+            check_same_shape(plain, dataset.image_shape, dataset.name)
+            steered = steer_generator(plain.network, self.model, len(dataset.classes))
+            pair = pair._replace(generator=steered)
         self.attributes = split_classes(dataset.classes)
         for network in pair if self.attributes else ():
             share_values(network, self.attributes or [])
@@ -119,6 +127,9 @@ class TrainState:
     def save_generator(self, path: Path, measured: dict[str, Any] | None = None) -> None:
         """Write the averaged generator with its header."""
         tensors = to_class_rows(self.generator_ema.state_dict(), self.attributes)
+        if self.plain is not None and self.plain.onnx is not None:
+            tensors = {key: one for key, one in tensors.items() if key.startswith("flow.")}
+            tensors["generator.module.content"] = self.plain.onnx
         save_tensors(path, tensors, self.generator_header(measured))
 
     def restore(self, folder: Path, data_changed: bool = False) -> list[str]:
@@ -177,8 +188,9 @@ class TrainState:
             source = f"{source}-folder" if source in DATA_NAMES else source
         config["model"] = self.model.model_dump(mode="json")
         config["data"] |= {"source": source, "data_dir": None}
-        if config["warm_start"] is not None:
-            config["warm_start"] = Path(config["warm_start"]).name
+        for key in ("warm_start", "steer"):
+            if config[key] is not None:
+                config[key] = Path(config[key]).name
         return {
             **new_header(GENERATOR),
             "config": config,
@@ -191,6 +203,7 @@ class TrainState:
             **asdict(self.counters),
             "measured": measured or {},
             "versions": {"cgan": __version__, "torch": torch.__version__},
+            **({"steered": self.plain.header} if self.plain is not None else {}),
         }
 
     def sampler(self, folder: Path) -> Sampler:
@@ -199,5 +212,24 @@ class TrainState:
 
 
 def make_optimizer(network: nn.Module, config: Config) -> torch.optim.Optimizer:
-    """Fused Adam (Kingma and Ba 2015)."""
-    return torch.optim.Adam(network.parameters(), config.lr, config.betas, fused=True)
+    """Fused Adam (Kingma and Ba 2015) of the parameters that are not frozen."""
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    return torch.optim.Adam(trainable, config.lr, config.betas, fused=True)
+
+
+def check_plain(plain: PlainGenerator, config: Config) -> None:
+    """Check that a generator that is to be steered fits the config; raises ``ConfigError``."""
+    if plain.latent_dim != config.model.latent_dim or not config.model.conditional:
+        raise ConfigError(
+            f"steering this generator needs model.latent_dim {plain.latent_dim} and a conditional "
+            "model: use cgan steer"
+        )
+
+
+def check_same_shape(plain: PlainGenerator, image_shape: tuple[int, int, int], data: str) -> None:
+    """Raise ``ConfigError`` unless the images of the data have the shape of the generator's."""
+    if plain.image_shape != image_shape:
+        raise ConfigError(
+            f"the generator draws images of {plain.image_shape} (channels, height, width) and "
+            f"{data} has {image_shape}: give the data that it was trained on with --data"
+        )

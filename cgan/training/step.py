@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +57,9 @@ class TrainStep:
             state.discriminator_optimizer,
         )
         self.scheme = get_update(config.update)
-        self.loss = get_loss(config.loss)._replace(aux_weight=config.aux_weight)
+        self.loss = get_loss(config.loss)._replace(
+            aux_weight=config.aux_weight, kl_weight=config.kl_weight
+        )
         interval = config.penalty.lazy_interval
         # A captured step reads these again at every replay, so they must be tensors.
         self.lr: Tensor | float = torch.tensor(config.lr, device=device) if capture else config.lr
@@ -178,16 +181,18 @@ def fill(old: Tensor | float, value: float) -> Tensor | float:
 
 
 class Autocast(nn.Module):
-    """A network that computes in bfloat16 and returns float32."""
+    """A network that computes in bfloat16 and returns float32: one tensor, or several."""
 
     def __init__(self, network: nn.Module, device_type: str) -> None:
         super().__init__()
         self._orig_mod, self.device_type = network, device_type  # the name that torch.compile uses
 
-    def forward(self, *inputs: Tensor | None) -> Tensor:
+    def forward(self, *inputs: Tensor | None) -> Any:
         """The output of the network, as float32: losses use full precision."""
         with torch.autocast(self.device_type, torch.bfloat16, cache_enabled=False):
-            output: Tensor = self._orig_mod(*inputs)
+            output = self._orig_mod(*inputs)
+        if isinstance(output, tuple):
+            return tuple(one.float() for one in output)
         return output.float()
 
 

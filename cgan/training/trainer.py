@@ -13,7 +13,6 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from cgan.augment import PHOTO_AUGMENTATIONS, choose_augmentations
 from cgan.config import Config
 from cgan.config_io import load_config, to_yaml
 from cgan.errors import CganError, RunError
@@ -26,13 +25,15 @@ from cgan.runtime.device import (
 )
 from cgan.runtime.distributed import World, process_group
 from cgan.runtime.rank import is_restart
+from cgan.sampling.plain import PlainGenerator
+from cgan.sampling.wrap import load_plain
 from cgan.storage.atomic import lock, write_atomically
 from cgan.storage.paths import CONFIG_FILE, GENERATOR_FILE
 from cgan.training.loggers import Loggers
 from cgan.training.loop import TrainLoop
 from cgan.training.memory import check_batch_fits
 from cgan.training.run_dir import check_same_config, new_run, run_to_resume
-from cgan.training.setup import load_training_data, resolve_device
+from cgan.training.setup import load_training_data, log_start, resolve_device
 from cgan.training.state import TrainState
 from cgan.training.step import TrainStep
 from cgan.training.warm_start import warm_start
@@ -76,6 +77,7 @@ def train(
     resume: bool = False,
     data_changed: bool = False,
     progress: bool = False,
+    plain: PlainGenerator | None = None,
 ) -> Run:
     """Train a GAN.
 
@@ -91,6 +93,7 @@ def train(
         data_changed: resume even if training images were added, removed or changed. The classes
             must be the same.
         progress: show progress on the terminal.
+        plain: the generator to steer, in place of the file that ``config.steer`` names.
 
     Returns:
         The run. ``stopped_by`` is set if Ctrl-C or SIGTERM stopped it; its state is saved.
@@ -104,12 +107,14 @@ def train(
     with process_group() as world:
         device = resolve_device(config, world)
         folder = find_existing_run(config, out, resume) if world.is_main else None
+        if config.steer is not None and plain is None:
+            plain = load_plain(config.steer)
         dataset, unlabelled = load_training_data(config, world)
         with configure_backends(device), seeded(config.seed, device):
             with explain_out_of_memory(
                 f"preparing the networks on {device}", "free memory, or lower --set model.width=…"
             ):
-                state = TrainState(config, dataset, device, unlabelled)
+                state = TrainState(config, dataset, device, unlabelled, plain)
                 if config.warm_start is not None and folder is None and world.is_main:
                     warm_start(state)
                 step = TrainStep(state, world)
@@ -128,9 +133,7 @@ def train(
 
 
 def find_existing_run(config: Config, out: str | Path | None, resume: bool) -> Path | None:
-    """The folder of the run to resume; None for a new run.
-
-    A process that torchrun restarted resumes its run, if there is a state.
+    """The folder of the run to resume, or that torchrun restarted; None for a new run.
 
     Raises:
         RunError: there is no run to resume, or its config differs.
@@ -199,41 +202,12 @@ def check_same_data_across_ranks(state: TrainState, world: World) -> None:
 
 
 def restore(state: TrainState, folder: Path, data_changed: bool) -> None:
-    """Restore the state of a run and log where it continues."""
+    """Restore the state of a run."""
     for problem in state.restore(folder, data_changed):
         logger.warning("%s; resuming from the state before it", problem)
     logger.info("resuming after %s images", f"{state.counters.images_seen:,}")
     if state.counters.progress(state.config) >= 1:
         logger.info("its budget is spent: raise --images or --minutes to continue")
-
-
-def log_start(state: TrainState, world: World, folder: Path) -> None:
-    """Log the GAN, its data, the device and the folder."""
-    logger.info(
-        "%s GAN (%s) on %s: %d images of %d classes, on %s%s, in %s",
-        "conditional" if state.config.model.conditional else "plain",
-        state.config.model.backbone,
-        state.data_name,
-        state.dataset_size,
-        len(state.classes),
-        state.device,
-        f" in {world.size} processes" if world.size > 1 else "",
-        folder,
-    )
-    config = state.config
-    names = choose_augmentations(config.augment, state.classes, state.image_shape)
-    if config.augment:
-        logger.info("augmentation: %s", ", ".join(names) or _why_none(state))
-
-
-def _why_none(state: TrainState) -> str:
-    """Why ``augment: auto`` is nothing for these images."""
-    if state.image_shape[0] == 1:
-        return "none, because the images are grey"
-    return (
-        "none, because the classes are named like characters "
-        f'(--set "augment=[{", ".join(PHOTO_AUGMENTATIONS)}]" for photographs)'
-    )
 
 
 def run_loop(loop: TrainLoop) -> int | None:

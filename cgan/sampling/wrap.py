@@ -1,0 +1,185 @@
+"""Open generators without labels: files of cgan, ONNX files, and torch modules of other code."""
+
+from __future__ import annotations
+
+import logging
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from cgan.errors import ConfigError, FileError, one_line
+from cgan.models.foreign import ForeignGenerator, OnnxGenerator
+from cgan.runtime.device import torch_defaults
+from cgan.sampling.export import EXAMPLE_BATCH, to_onnx
+from cgan.sampling.plain import PlainGenerator, probe
+from cgan.sampling.sampler import load
+from cgan.storage.limits import MAX_LATENT_DIM
+from cgan.storage.paths import CONFIG_FILE, find_generator
+from cgan.storage.safe_reading import file_digest, read_bytes
+
+MAX_ONNX_BYTES = 2**31
+"""The limit of the format itself."""
+RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
+"""Black and white in the images of an ONNX file; the first range that holds all values is taken."""
+SLACK = 1e-3
+"""By this fraction of a range, values may lie outside of it."""
+
+logger = logging.getLogger("cgan")
+
+
+def load_plain(path_or_run: str | Path) -> PlainGenerator:
+    """Load a generator without labels: a run folder, a generator file or an ONNX file.
+
+    Raises:
+        FileError: there is none, or it cannot be read.
+        ConfigError: it is conditional, or is not a generator.
+        MeasureError: an ONNX file draws values that are not finite, or always the same image.
+    """
+    path = find_generator(path_or_run)
+    if path.suffix == ".onnx":
+        return _load_onnx(path)
+    digest = file_digest(path)
+    sampler = load(path)
+    if sampler.conditional:
+        raise ConfigError(
+            f"{sampler.name} is conditional already: choose the class with cgan generate --class"
+        )
+    in_run = (path.parent / CONFIG_FILE).exists()
+    header = {
+        "name": path.parent.name if in_run else path.stem,
+        "sha256": digest,
+        "model": sampler.config.model.model_dump(mode="json"),
+    }
+    return PlainGenerator(sampler.generator, sampler.image_shape, sampler.latent_dim, header)
+
+
+@torch_defaults()
+def wrap(
+    module: nn.Module, latent_dim: int, value_range: tuple[float, float] = (-1, 1)
+) -> PlainGenerator:
+    """Make a generator of other code usable for ``cgan.steer``.
+
+    Args:
+        module: maps z, (B, latent_dim) or (B, latent_dim, 1, 1), to images (B, C, H, W). It is
+            moved to the CPU and set to evaluation mode. It must be exportable as ONNX, because the
+            file of the steered generator holds it in this format.
+        latent_dim: length of z ~ N(0, I).
+        value_range: black and white in its images.
+
+    Raises:
+        ConfigError: it cannot be called, returns something else than images in this range, an image
+            depends on the others in its batch, or it cannot be exported.
+        MeasureError: it draws values that are not finite, or always the same image.
+    """
+    if not 2 <= latent_dim <= MAX_LATENT_DIM:
+        raise ConfigError(f"latent_dim must be from 2 to {MAX_LATENT_DIM:,}, not {latent_dim}")
+    if training := [
+        name for name, one in module.named_modules() if isinstance(one, _BatchNorm) and one.training
+    ]:
+        logger.warning(
+            "batch norm was in training mode (%s): it is in evaluation mode now, so that an image "
+            "does not depend on the others in its batch",
+            ", ".join(training[:5]),
+        )
+    module = module.cpu().eval()
+    latent_map = _takes_map(module, latent_dim)
+    images = probe(ForeignGenerator(module, latent_map), latent_dim)
+    _find_range(images, (value_range,))
+    z = torch.zeros(EXAMPLE_BATCH, latent_dim, *(1, 1) * latent_map)
+    try:
+        content: bytes = to_onnx(module, (z,), ("z",)).SerializeToString()
+    except ConfigError:
+        raise
+    except Exception as error:  # those of torch.onnx have no common base class
+        raise ConfigError(
+            "the generator cannot be exported as ONNX, the format in which its file holds it: "
+            f"{one_line(error)}"
+        ) from error
+    exported = probe(ForeignGenerator(OnnxGenerator(_as_tensor(content)), latent_map), latent_dim)
+    if not torch.allclose(exported, images, atol=SLACK * (value_range[1] - value_range[0])):
+        raise ConfigError("the generator cannot be exported as ONNX: its export draws other images")
+    network = ForeignGenerator(module, latent_map, value_range)
+    return _describe(network, images, latent_dim, content, type(module).__name__)
+
+
+def _load_onnx(path: Path) -> PlainGenerator:
+    """Open an ONNX network with one input and one output."""
+    content = read_bytes(path, MAX_ONNX_BYTES)
+    module = OnnxGenerator(_as_tensor(content))
+    try:
+        inputs = module.session.get_inputs()
+    except ConfigError:
+        raise
+    except Exception as error:  # those of onnxruntime have no common base class
+        raise FileError(f"onnxruntime cannot read {path} ({one_line(error)})") from error
+    shape: list[Any] = list(inputs[0].shape) if len(inputs) == 1 else []
+    if len(shape) not in (2, 4) or shape[2:] not in ([], [1, 1]) or type(shape[1]) is not int:
+        found = ", ".join(f"{one.name} {one.shape}" for one in inputs[:4])
+        raise ConfigError(
+            f"{path} takes {found}, but a generator without labels takes z alone: "
+            "(batch, latent_dim) or (batch, latent_dim, 1, 1)"
+        )
+    if type(shape[0]) is int:
+        raise ConfigError(
+            f"{path} always draws {shape[0]} images at once: export it with a dynamic batch size"
+        )
+    latent_dim, latent_map = shape[1], len(shape) == 4
+    if not 2 <= latent_dim <= MAX_LATENT_DIM:
+        raise ConfigError(f"{path} takes a z of {latent_dim} values: 2 to {MAX_LATENT_DIM:,} work")
+    images = probe(ForeignGenerator(module, latent_map), latent_dim)
+    value_range = _find_range(images, RANGES)
+    logger.info("%s: images of values from %g to %g", path, *value_range)
+    network = ForeignGenerator(module, latent_map, value_range)
+    return _describe(network, images, latent_dim, content, path.stem)
+
+
+def _takes_map(module: nn.Module, latent_dim: int) -> bool:
+    """Whether a module takes z as (B, latent_dim, 1, 1) and not as (B, latent_dim)."""
+    try:
+        with torch.no_grad():
+            module(torch.zeros(2, latent_dim))
+    except Exception:  # whatever foreign code raises; ``probe`` tells it if a map fails too
+        return True
+    return False
+
+
+def _find_range(images: Tensor, ranges: tuple[tuple[float, float], ...]) -> tuple[float, float]:
+    """The first range that holds all values of images.
+
+    Raises:
+        ConfigError: none does.
+    """
+    least, largest = float(images.min()), float(images.max())
+    for low, high in ranges:
+        slack = SLACK * (high - low)
+        if low < high and low - slack <= least and largest <= high + slack:
+            return low, high
+    wanted = " or ".join(f"{low:g} to {high:g}" for low, high in ranges)
+    raise ConfigError(
+        f"the generator draws values from {least:.3g} to {largest:.3g}, not from {wanted}: "
+        "give the values of black and white as value_range"
+    )
+
+
+def _describe(
+    network: ForeignGenerator, images: Tensor, latent_dim: int, content: bytes, name: str
+) -> PlainGenerator:
+    _, channels, height, width = images.shape
+    header = {
+        "name": name,
+        "sha256": sha256(content).hexdigest(),
+        "model": None,
+        "onnx_bytes": len(content),
+        "latent_map": network.latent_map,
+        "value_range": list(network.value_range),
+    }
+    shape = channels, height, width
+    return PlainGenerator(network, shape, latent_dim, header, _as_tensor(content))
+
+
+def _as_tensor(content: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8)

@@ -1,0 +1,117 @@
+"""The flow: its density, its KL divergence, and what steering leaves alone."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from cgan.config import ModelConfig
+from cgan.models import build_pair, steer_generator
+from cgan.models.flow import MAX_LOG_SCALE, AffineCoupling, Flow, SteeredGenerator
+from cgan.updates import generate
+
+
+def flow(latent_dim: int = 6, classes: int = 3, blocks: int = 2, scale: float = 0.3) -> Flow:
+    """A flow that is not the identity."""
+    torch.manual_seed(0)
+    made = Flow(latent_dim, classes, blocks, width=16)
+    with torch.no_grad():
+        for coupling in [*made.change_odd, *made.change_even]:
+            coupling.out.weight.normal_(0, scale)
+            coupling.out.bias.normal_(0, scale)
+    return made
+
+
+def test_it_starts_as_the_identity_up_to_the_order_and_without_divergence() -> None:
+    u = torch.randn(5, 7)
+    z, kl = Flow(7, 3, blocks=3, width=8)(u, torch.tensor([0, 1, 2, 0, 1]))
+    assert torch.equal(z.sort(1).values, u.sort(1).values)
+    assert torch.allclose(kl, torch.zeros(5), atol=1e-5)
+
+
+def test_a_coupling_computed_by_hand() -> None:
+    coupling = AffineCoupling(1, 2, num_classes=2, width=4)
+    with torch.no_grad():
+        coupling.out.bias.copy_(torch.tensor([0.5, -0.25, 2.0, 3.0]))  # two of s, two of t
+    x2, log_det = coupling(torch.tensor([[9.0]]), torch.tensor([[1.0, 4.0]]), torch.tensor([1]))
+    s = [MAX_LOG_SCALE * math.tanh(value / MAX_LOG_SCALE) for value in (0.5, -0.25)]
+    assert x2.tolist()[0] == pytest.approx([math.exp(s[0]) + 2, 4 * math.exp(s[1]) + 3])
+    assert log_det.item() == pytest.approx(sum(s))
+
+
+@pytest.mark.parametrize("latent_dim", [2, 5, 6])
+def test_the_divergence_uses_the_determinant_of_the_jacobian(latent_dim: int) -> None:
+    made = flow(latent_dim).double()
+    u = torch.randn(latent_dim, dtype=torch.float64)
+    label = torch.tensor([2])
+    jacobian = torch.autograd.functional.jacobian(lambda v: made(v[None], label).z[0], u)
+    z, kl = made(u[None], label)
+    log_det = torch.linalg.slogdet(jacobian).logabsdet
+    wanted = 0.5 * (z.square().sum() - u.square().sum()) - log_det
+    assert kl.item() == pytest.approx(wanted.item(), rel=1e-9)
+
+
+def test_the_mean_divergence_of_a_shift_and_a_scale_is_that_of_two_gaussians() -> None:
+    made = Flow(2, 1, blocks=1, width=4).double()
+    with torch.no_grad():
+        made.change_odd[0].out.bias.copy_(torch.tensor([0.6, 1.5]))
+    u = torch.randn(200_000, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    s = MAX_LOG_SCALE * math.tanh(0.6 / MAX_LOG_SCALE)
+    wanted = 0.5 * (math.exp(2 * s) + 1.5**2 - 1) - s  # KL(N(1.5, e^2s) ‖ N(0, 1))
+    measured = made(u, torch.zeros(len(u), dtype=torch.int64)).kl.mean()
+    assert measured.item() == pytest.approx(wanted, rel=0.01)
+
+
+def test_every_dimension_reaches_every_other_one() -> None:
+    made = flow(latent_dim=9, blocks=4)
+    u = torch.randn(9)
+    jacobian = torch.autograd.functional.jacobian(
+        lambda v: made(v[None], torch.tensor([0])).z[0], u
+    )
+    assert (jacobian != 0).all()
+
+
+def test_z_depends_on_the_class() -> None:
+    u = torch.randn(1, 6)
+    first, second = (flow()(u, torch.tensor([label])).z for label in (0, 1))
+    assert not torch.allclose(first, second)
+
+
+def plain() -> nn.Module:
+    return build_pair("dcgan", image_shape=(1, 8, 8), num_classes=None, latent_dim=6, width=4)[0]
+
+
+def test_the_generator_is_frozen_and_keeps_its_statistics() -> None:
+    generator = plain()
+    before = copy.deepcopy(generator.state_dict())
+    steered = SteeredGenerator(generator, flow())
+    steered.train()
+    images, kl = generate(steered, torch.randn(4, 6), torch.tensor([0, 1, 2, 0]))
+    (images.mean() + kl).backward()
+    assert all(weight.grad is None for weight in generator.parameters())
+    assert all(weight.grad is not None for weight in steered.flow.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in generator.state_dict().items())
+    assert not any(module.training for module in generator.modules())
+
+
+def test_it_draws_what_the_generator_draws_from_the_chosen_z() -> None:
+    generator, chosen = plain().eval(), flow()
+    steered = SteeredGenerator(generator, chosen).eval()
+    u, labels = torch.randn(4, 6), torch.tensor([0, 1, 2, 0])
+    assert torch.equal(steered(u, labels), generator(chosen(u, labels).z))
+
+
+def test_other_generators_have_no_divergence() -> None:
+    images, kl = generate(plain(), torch.randn(2, 6), None)
+    assert images.shape == (2, 1, 8, 8)
+    assert kl.item() == 0
+
+
+def test_built_from_a_config() -> None:
+    model = ModelConfig(latent_dim=6, flow_blocks=3, flow_width=8)
+    made = steer_generator(plain(), model, classes=5).flow
+    assert len(made.change_odd) == len(made.change_even) == 3
+    assert made.change_even[0].hidden[0].out_features == 8
+    assert made.change_even[0].embed.embedding.num_embeddings == 5
