@@ -5,6 +5,7 @@ Every backbone follows this contract:
     G = Generator(image_shape, num_classes, latent_dim, width, label)
     G(z, y)   z (B, latent_dim) float, y (B,) int64  ->  images (B, C, H, W) in [-1, 1]
                 (resnet: in evaluation mode; in training mode nothing limits them)
+                y may also be the weights of a mix of classes, (B, num_classes) float
     D = Discriminator(image_shape, num_classes, width, label, dropout)
     D(x, y)   x (B, C, H, W) in [-1, 1], y (B,) int64  ->  logits (B,)
 

@@ -8,7 +8,8 @@
 
 Labels are int64 of shape (B,), from 0 to num_classes − 1. ``num_classes=None`` means unconditional:
 the module ignores the label. A discriminator with projection or auxiliary also takes the label −1:
-it then judges the image without a label.
+it then judges the image without a label. A generator also takes the weights of a mix of classes,
+float (B, num_classes), in place of labels.
 """
 
 from __future__ import annotations
@@ -35,6 +36,12 @@ def check_labels(labels: Tensor | None, num_classes: int | None) -> None:
         raise ValueError("this network is unconditional: it takes no labels")
 
 
+def embed_labels(labels: Tensor, table: Tensor) -> Tensor:
+    """The rows (B, F) of a table (num_classes, F) that labels (B,) choose, or their weighted sums
+    if ``labels`` are the weights of a mix, float (B, num_classes)."""
+    return labels @ table if labels.is_floating_point() else functional.embedding(labels, table)
+
+
 class LatentConcat(nn.Module):
     """Concatenate a learned embedding of y to z: (B, latent_dim), (B,) to (B, ``features``)."""
 
@@ -47,7 +54,8 @@ class LatentConcat(nn.Module):
         """[z, e(y)], or z alone."""
         if self.embedding is None:
             return z
-        return torch.cat([z, self.embedding(labels)], dim=1)
+        assert labels is not None
+        return torch.cat([z, embed_labels(labels, self.embedding.weight)], dim=1)
 
 
 class LabelChannel(nn.Module):
@@ -106,8 +114,8 @@ class BatchNorm(nn.Module):
         if chosen is None:
             chosen = torch.zeros(1, dtype=torch.int64, device=x.device)
         shape = (len(chosen), x.shape[1], *[1] * (x.dim() - 2))
-        gain = functional.embedding(chosen, self.gain).view(shape)
-        bias = functional.embedding(chosen, self.bias).view(shape)
+        gain = embed_labels(chosen, self.gain).view(shape)
+        bias = embed_labels(chosen, self.bias).view(shape)
         return torch.addcmul(bias, normal, gain)
 
     def _normalise_globally(self, x: Tensor, mean_of: Callable[[Tensor], Tensor]) -> Tensor:

@@ -6,14 +6,18 @@ one line to ``BACKBONES``, and add its name to ``cgan.config.Backbone``.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from cgan.config import ModelConfig
+from cgan.config_io import make_config
 from cgan.errors import ConfigError, UnknownNameError
 from cgan.models import dcgan, mlp, resnet
 from cgan.models.flow import Flow, SteeredGenerator
+from cgan.models.foreign import ForeignGenerator, OnnxGenerator
 
 
 class Pair(NamedTuple):
@@ -115,6 +119,33 @@ def steer_generator(generator: nn.Module, model: ModelConfig, classes: int) -> S
     """A generator without labels with a new flow that chooses its latent vectors by class."""
     flow = Flow(model.latent_dim, classes, model.flow_blocks, model.flow_width)
     return SteeredGenerator(generator, flow)
+
+
+def build_generator(header: Mapping[str, Any]) -> nn.Module:
+    """The generator that the header of a generator file describes, with new weights.
+
+    Raises:
+        ConfigError: the header describes no network.
+    """
+    model = make_config(header["config"], warn=False).model
+    channels, height, width = header["image_shape"]
+    classes, steered = len(header["classes"]), header.get("steered")
+    if steered is None:
+        model = resolve_stored_width(model, (channels, height, width))
+        return build_networks(model, (channels, height, width), classes).generator
+    if steered["model"] is not None:
+        plain = build_generator(
+            {
+                "config": {**header["config"], "model": steered["model"]},
+                "image_shape": header["image_shape"],
+                "classes": header["classes"],
+            }
+        )
+    else:
+        content = torch.empty(steered["onnx_bytes"], dtype=torch.uint8)
+        low, high = steered["value_range"]
+        plain = ForeignGenerator(OnnxGenerator(content), steered["latent_map"], (low, high))
+    return steer_generator(plain, model, classes)
 
 
 def count_parameters(network: nn.Module) -> int:

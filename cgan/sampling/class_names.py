@@ -16,6 +16,9 @@ from cgan.attributes import match_values, split_classes
 from cgan.errors import ConfigError, UnconditionalError, UnknownNameError
 from cgan.storage.paths import CONFIG_FILE, GENERATOR_FILE, PACKAGED
 
+MIX_TOLERANCE = 1e-3
+"""The weights of a mix may differ from 1 in sum by this much, because 0.33 is a third."""
+
 
 @runtime_checkable
 class Indices(Protocol):
@@ -35,10 +38,19 @@ Labels = str | int | Sequence[str | int] | Indices | None
 
 @dataclass(frozen=True)
 class Request:
-    """Images to draw: the class index and seed of each; ``labels`` is None if unconditional."""
+    """Images to draw.
+
+    Attributes:
+        labels: the class index of each; None if unconditional, or if all are of one mix.
+        seeds: the seed of each.
+        mix: the weight of each class, if all images are of a mix of classes.
+        truncation: factor of z.
+    """
 
     labels: tuple[int, ...] | None
     seeds: tuple[int, ...]
+    mix: tuple[float, ...] | None = None
+    truncation: float = 1.0
 
     def __len__(self) -> int:
         return len(self.seeds)
@@ -79,34 +91,64 @@ class GeneratorInfo:
         """Whether every class name is a single digit."""
         return all(name.isdigit() and len(name) == 1 for name in self.classes)
 
-    def request(self, labels: Labels = None, n: int = 1, seed: int = 0) -> Request:
+    def request(
+        self,
+        labels: Labels = None,
+        n: int = 1,
+        seed: int = 0,
+        mix: Mapping[str, float] | None = None,
+        truncation: float = 1.0,
+    ) -> Request:
         """The class indices and seeds that ``sample`` uses for the same arguments.
 
         The k-th image of a class has the seed ``seed + k``.
 
         Raises:
             UnknownNameError: no such class.
-            UnconditionalError: a class was requested from an unconditional GAN.
-            ConfigError: ``n`` is less than 1, or the seed is out of range.
+            UnconditionalError: a class or a mix was requested from an unconditional GAN.
+            ConfigError: ``n`` is less than 1, seed or truncation are out of range, the weights of
+                the mix do not sum to 1, or both labels and a mix are given.
         """
+        if not 0 <= truncation <= 1:
+            raise ConfigError(f"truncation is a factor from 0 to 1, not {truncation:g}")
         if n < 1:
             raise ConfigError(f"n is the number of images per class: at least 1, not {n}")
         if not 0 <= seed <= 2**63 - 1 - n:
             raise ConfigError(f"a seed is a whole number from 0 to 2^63 - 1 - n, not {seed}")
         if not self.conditional:
-            if labels is not None:
+            if labels is not None or mix is not None:
                 raise UnconditionalError(
                     "a plain GAN cannot choose the class: give it class control with "
                     f"cgan steer {shlex.quote(self.name)}, or train a conditional one"
                 )
-            return Request(None, tuple(range(seed, seed + n)))
+            return Request(None, tuple(range(seed, seed + n)), truncation=truncation)
+        if mix is not None:
+            if labels is not None:
+                raise ConfigError("give either classes or a mix of classes")
+            return Request(None, tuple(range(seed, seed + n)), self.mix_weights(mix), truncation)
         indices = [label for label in self.class_indices(labels) for _ in range(n)]
         drawn: Counter[int] = Counter()
         seeds = []
         for label in indices:
             seeds.append(seed + drawn[label])
             drawn[label] += 1
-        return Request(tuple(indices), tuple(seeds))
+        return Request(tuple(indices), tuple(seeds), truncation=truncation)
+
+    def mix_weights(self, mix: Mapping[str, float]) -> tuple[float, ...]:
+        """The weight of each class in a mix, which names classes and their weights.
+
+        Raises:
+            UnknownNameError: no such class.
+            ConfigError: a weight is negative, or they do not sum to 1.
+        """
+        weights = [0.0] * len(self.classes)
+        for name, weight in mix.items():
+            if not weight >= 0:
+                raise ConfigError(f"the weight of {name!r} in the mix is {weight:g}: use 0 to 1")
+            weights[self._class_index(name)] += weight
+        if not abs(sum(weights) - 1) <= MIX_TOLERANCE:
+            raise ConfigError(f"the weights of the mix sum to {sum(weights):g}, not to 1")
+        return tuple(weights)
 
     def class_indices(self, labels: Labels) -> list[int]:
         """Class indices of names, digits, a list of them, or an index tensor; None means all.

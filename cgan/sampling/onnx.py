@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cgan.errors import FileError, one_line
+from cgan.errors import ConfigError, FileError, one_line
 from cgan.runtime.cpu import count_cores
 from cgan.sampling.batch import batch_size
 from cgan.sampling.class_names import GeneratorInfo, Labels, Request
@@ -52,12 +52,18 @@ class OnnxSampler(GeneratorInfo):
     def batches(
         self, request: Request
     ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.int64] | None]]:
-        """Images (≤ batch size, C, H, W) in [0, 1] and their labels, in order."""
+        """Images (≤ batch size, C, H, W) in [0, 1] and their labels, in order.
+
+        Raises:
+            ConfigError: a mix was requested.
+        """
+        if request.mix is not None:
+            raise ConfigError("an export takes no mix of classes: use the generator file")
         size = batch_size(self.image_shape, "cpu")
         for start in range(0, len(request), size):
             seeds = request.seeds[start : start + size]
             missing = size - len(seeds)
-            z = draw_latents(seeds, self.latent_dim)
+            z = np.float32(request.truncation) * draw_latents(seeds, self.latent_dim)
             inputs: dict[str, NDArray[Any]] = {"z": np.pad(z, ((0, missing), (0, 0)))}
             labels = None
             if request.labels is not None:

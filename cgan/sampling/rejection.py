@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from cgan.errors import MeasureError, UnconditionalError
+from cgan.errors import ConfigError, MeasureError, UnconditionalError
 from cgan.sampling.class_names import GeneratorInfo, Request
 
 MAX_DRAWS = 100
@@ -55,8 +55,11 @@ class RejectionSampler:
 
         Raises:
             UnconditionalError: the request has no classes.
+            ConfigError: it is for a mix of classes.
             MeasureError: the judge has other classes than the generator.
         """
+        if request.mix is not None:
+            raise ConfigError("a mix of classes is no class that a judge could verify")
         if request.labels is None:
             raise UnconditionalError("a plain GAN takes no class, so there is nothing to verify")
         if self.judge.classes != generator.classes:

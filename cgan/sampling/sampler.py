@@ -7,8 +7,9 @@ fixed size (the last one is padded), because rounding depends on the batch size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cgan.config import Config, ModelConfig
+from cgan.config import Config
 from cgan.config_io import make_config
 from cgan.errors import ConfigError, FileError, one_line
-from cgan.models import build_networks, steer_generator
-from cgan.models.factory import resolve_stored_width
-from cgan.models.foreign import ForeignGenerator, OnnxGenerator
+from cgan.models.factory import build_generator
 from cgan.runtime.device import (
     explain_out_of_memory,
     find_device,
@@ -33,7 +32,7 @@ from cgan.sampling.batch import batch_size
 from cgan.sampling.class_names import GeneratorInfo, Labels, Request
 from cgan.sampling.latents import draw_latents, draw_normals
 from cgan.sampling.rejection import ImageClassifier, RejectionSampler
-from cgan.storage.checkpoint import GENERATOR, Checkpoint, open_checkpoint
+from cgan.storage.checkpoint import GENERATOR, open_checkpoint
 from cgan.storage.images import to_unit
 from cgan.storage.paths import find_generator
 from cgan.storage.weights import load_network
@@ -78,6 +77,9 @@ class Sampler(GeneratorInfo):
         n: int = 1,
         seed: int = 0,
         verify: ImageClassifier | RejectionSampler | None = None,
+        *,
+        mix: Mapping[str, float] | None = None,
+        truncation: float = 1.0,
     ) -> Tensor:
         """Draw images.
 
@@ -88,17 +90,22 @@ class Sampler(GeneratorInfo):
             seed: seed of the first image of each class; the next image has the next seed.
             verify: a judge (or a ``RejectionSampler``, which counts draws); images that it
                 assigns to another class are drawn again.
+            mix: in place of labels, classes and their weights, which sum to 1, like
+                ``{"3": 0.5, "8": 0.5}``: G gets the weighted sum of what it learned for each class.
+            truncation: factor of z, from 0 to 1. Less gives more control and less variety: Brock
+                et al. 2019 (BigGAN), section 3.1, who draw z from a truncated normal distribution.
 
         Returns:
             float32 in [0, 1], (labels · n, C, H, W), label by label, on the CPU.
 
         Raises:
             UnknownNameError: no such class.
+            ConfigError: the weights of the mix do not sum to 1, or truncation is out of range.
             UnconditionalError: a class or ``verify`` was requested from an unconditional GAN.
             MeasureError: the judge has other classes, or rejected every draw of an image.
             RunError: memory ran out.
         """
-        request = self.request(labels, n, seed)
+        request = self.request(labels, n, seed, mix, truncation)
         shape = (len(request), *self.image_shape)
         with explain_out_of_memory(f"sampling {len(request):,} images", "draw fewer at once"):
             images = torch.empty(shape, dtype=torch.float32, device="cpu")
@@ -126,11 +133,36 @@ class Sampler(GeneratorInfo):
             if request.labels is not None:
                 chosen = request.labels[start : start + self.batch_size]
                 labels = torch.tensor(chosen, device=self.device)
+            elif request.mix is not None:
+                labels = torch.tensor([request.mix] * len(seeds), device=self.device)
+            draw = partial(self._draw, truncation=request.truncation)
             with self._explain_out_of_memory():
-                images = self._draw(seeds, labels)
+                images = draw(seeds, labels)
                 if verify is not None and labels is not None:
-                    verify.resample(images, seeds, labels, self._draw)
+                    verify.resample(images, seeds, labels, draw)
             yield images, labels
+
+    def generate(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Generate images from latent vectors.
+
+        Args:
+            z: (N, latent_dim).
+            labels: class indices, int64 (N,), or weights of mixes, float (N, classes); None for an
+                unconditional GAN.
+
+        Returns:
+            float32 in [0, 1], (N, C, H, W), on the CPU.
+
+        Raises:
+            RunError: memory ran out.
+        """
+        found = []
+        for start in range(0, len(z), self.batch_size):
+            some = slice(start, start + self.batch_size)
+            chosen = None if labels is None else labels[some].to(self.device)
+            with self._explain_out_of_memory():
+                found.append(self._generate(z[some].to(self.device), chosen).cpu())
+        return torch.cat(found) if found else torch.empty(0, *self.image_shape)
 
     def _explain_out_of_memory(self) -> AbstractContextManager[None]:
         _, height, width = self.image_shape
@@ -140,15 +172,23 @@ class Sampler(GeneratorInfo):
         )
 
     def _draw(
-        self, seeds: Sequence[int], labels: Tensor | None, draw_index: Sequence[int] | None = None
+        self,
+        seeds: Sequence[int],
+        labels: Tensor | None,
+        draw_index: Sequence[int] | None = None,
+        truncation: float = 1.0,
     ) -> Tensor:
-        """Draw up to one batch of images, padded to a full batch."""
-        missing = self.batch_size - len(seeds)
-        z = functional.pad(self._draw_z(seeds, draw_index), (0, 0, 0, missing))
+        """Draw up to one batch of images."""
+        return self._generate(truncation * self._draw_z(seeds, draw_index), labels)
+
+    def _generate(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """Generate up to one batch of images, padded to a full batch."""
+        count, missing = len(z), self.batch_size - len(z)
+        z = functional.pad(z, (0, 0, 0, missing))
         if labels is not None:
-            labels = functional.pad(labels, (0, missing))
+            labels = functional.pad(labels, (*[0, 0] * (labels.dim() - 1), 0, missing))
         with torch_defaults(), torch.inference_mode():
-            return to_unit(self.generator(z, labels))[: len(seeds)]
+            return to_unit(self.generator(z, labels))[:count]
 
     def _draw_z(self, seeds: Sequence[int], draw_index: Sequence[int] | None) -> Tensor:
         """Draw z: with torch on CUDA, and elsewhere with NumPy, like the ONNX sampler.
@@ -179,39 +219,11 @@ def load(path_or_run: str | Path, device: torch.device | str = "cpu") -> Sampler
     """
     path = find_generator(path_or_run)
     with open_checkpoint(path, GENERATOR) as file:
-        channels, height, width = file.header["image_shape"]
-        classes = len(file.header["classes"])
         try:
             config = make_config(file.header["config"], warn=False)
-            model = resolve_stored_width(config.model, (channels, height, width))
-            generator = load_network(
-                file, lambda: _build(model, (channels, height, width), classes, file)
-            )
+            generator = load_network(file, lambda: build_generator(file.header))
         except ConfigError as error:
             raise FileError(f"{path} has an invalid config: {one_line(error, 300)}") from error
     # The dump adds defaults that older files lack.
     header = {**file.header, "config": config.model_dump(mode="json")}
     return Sampler(generator, header, path).to(device)
-
-
-def _build(
-    model: ModelConfig, image_shape: tuple[int, int, int], classes: int, file: Checkpoint
-) -> nn.Module:
-    """The generator of a file, without its weights.
-
-    Raises:
-        ConfigError: its header describes no network.
-    """
-    steered = file.header.get("steered")
-    if steered is None:
-        return build_networks(model, image_shape, classes).generator
-    if steered["model"] is not None:
-        config = make_config({**file.header["config"], "model": steered["model"]}, warn=False)
-        plain_model = resolve_stored_width(config.model, image_shape)
-        plain = build_networks(plain_model, image_shape, classes).generator
-    else:
-        content = torch.empty(steered["onnx_bytes"], dtype=torch.uint8)
-        plain = ForeignGenerator(
-            OnnxGenerator(content), steered["latent_map"], tuple(steered["value_range"])
-        )
-    return steer_generator(plain, model, classes)

@@ -73,10 +73,10 @@ def break_off(
     left = iter(range(10**6))
     draw = Sampler._draw
 
-    def drawn(self: Sampler, *given: Any) -> torch.Tensor:
+    def drawn(self: Sampler, *given: Any, **options: Any) -> torch.Tensor:
         if next(left) == batch:
             how()
-        return draw(self, *given)
+        return draw(self, *given, **options)
 
     monkeypatch.setattr(Sampler, "_draw", drawn)
     return monkeypatch
@@ -196,12 +196,12 @@ import os, signal, cgan
 from cgan.sampling import dataset
 from cgan.sampling.sampler import Sampler
 dataset.SHARD_SIZE, draw, calls = 70, Sampler._draw, []
-def drawn(*given):
+def drawn(*given, **options):
     calls.append(1)
     if len(calls) == 5:  # the first of the third shard
         leave = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
         dataset.to_pixels = leave
-    return draw(*given)
+    return draw(*given, **options)
 Sampler._draw = drawn
 dataset.write_dataset(cgan.load({str(small_run.folder)!r}), "parts", {COUNT}, format={format!r})
 """
