@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cgan.evaluation.augment_test import augment_test
     from cgan.models import build_pair
     from cgan.sampling.sampler import Sampler, load
+    from cgan.sampling.walk import walk
     from cgan.sampling.wrap import wrap
     from cgan.training.steer import steer
     from cgan.training.trainer import Run, train
@@ -42,6 +43,7 @@ _HOMES = {
     "load_pictures": "cgan.data.load",
     "steer": "cgan.training.steer",
     "train": "cgan.training.trainer",
+    "walk": "cgan.sampling.walk",
     "wrap": "cgan.sampling.wrap",
 }
 _MODULES = ("augment", "losses", "models", "penalties", "updates")
@@ -66,6 +68,7 @@ __all__ = [
     "steer",
     "train",
     "updates",
+    "walk",
     "wrap",
 ]
 

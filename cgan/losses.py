@@ -78,8 +78,6 @@ class Loss(NamedTuple):
     """Whether the generator loss uses the real logits."""
     aux_weight: float = 1.0
     """Weight of the auxiliary classifier's loss in the generator's loss, if D has one."""
-    kl_weight: float = 0.0
-    """Weight of a steered generator's KL divergence in its loss."""
 
 
 LOSSES = {

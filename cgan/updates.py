@@ -9,8 +9,7 @@ To add a scheme: write a function with the signature of ``alternating``, and add
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -19,6 +18,7 @@ from torch.nn.functional import cross_entropy
 
 from cgan.errors import UnknownNameError
 from cgan.losses import Loss
+from cgan.models.freeze import frozen
 from cgan.penalties import gradient_penalty, r1, r2
 
 
@@ -93,10 +93,10 @@ def alternating(
 
     with frozen(D):
         real_logits = discriminate(D, real, labels)[0] if loss.needs_real_logits else None
-        fake, kl = generate(G, draw_z(), classes)
+        fake, own_penalty = generate(G, draw_z(), classes)
         fake_logits, aux_loss = discriminate(D, fake, labels, classes)
         loss_G = loss.generator(real=real_logits, fake=fake_logits).mean()
-        backward_into(G, loss_G + loss.aux_weight * aux_loss + loss.kl_weight * kl)
+        backward_into(G, loss_G + loss.aux_weight * aux_loss + own_penalty)
         players.generator_optimizer.step()
 
     with frozen(G):
@@ -135,13 +135,13 @@ def shared(
 
     D_ = unwrap(D) if weights else D
     real = real.detach().requires_grad_(weights.r1 > 0)
-    fake, kl = generate(G, draw_z(), classes)
+    fake, own_penalty = generate(G, draw_z(), classes)
     real_logits, real_aux_loss = discriminate(D_, real, labels)
     fake_logits, fake_aux_loss = discriminate(D_, fake, labels, classes)
     loss_G = loss.generator(real=real_logits, fake=fake_logits).mean()
     loss_D = loss.discriminator(real=real_logits, fake=fake_logits).mean()
     penalty = compute_penalties(D_, real, fake, real_logits, fake_logits, labels, weights, draw_mix)
-    total_G = loss_G + loss.aux_weight * fake_aux_loss + loss.kl_weight * kl
+    total_G = loss_G + loss.aux_weight * fake_aux_loss + own_penalty
     backward_into(G, total_G, retain_graph=True)
     backward_into(D, loss_D + real_aux_loss + penalty)
     players.generator_optimizer.step()
@@ -151,7 +151,7 @@ def shared(
 
 
 def generate(G: nn.Module, z: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
-    """G's images (B, C, H, W), and the KL divergence of a steered generator's z, 0 for others."""
+    """G's images (B, C, H, W), and a penalty that it adds to its loss, 0 if it has none."""
     output = G(z, labels)
     return output if isinstance(output, tuple) else (output, output.new_zeros(()))
 
@@ -201,19 +201,6 @@ def compute_penalties(
         )
         total = total + weights.gradient_penalty * values.mean()
     return weights.scale * total
-
-
-@contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """Context in which no parameter requires a gradient; those that did require it again after."""
-    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    try:
-        for parameter in trainable:
-            parameter.requires_grad_(False)
-        yield
-    finally:
-        for parameter in trainable:
-            parameter.requires_grad_(True)
 
 
 def backward_into(network: nn.Module, loss: Tensor, retain_graph: bool = False) -> None:

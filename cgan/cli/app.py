@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cgan.cli import augment_test, evaluate, export, generate, steer, train
+from cgan.cli import augment_test, evaluate, export, generate, steer, train, walk
 from cgan.cli.options import messages
 from cgan.console import printable
 from cgan.errors import CganError
@@ -120,6 +120,10 @@ app.command(
     "cgan generate runs/pets --class cat --class dog -n 8 --seed 3 --out pets.png  |  "
     "cgan generate --out drawn/"
 )(generate.generate)
+app.command(
+    epilog="Examples:  cgan walk --from 3 --to 8  |  cgan walk runs/pets --from cat --style "
+    "--frames 120 --out cats.webp"
+)(walk.walk)
 app.command(epilog="Examples:  cgan evaluate  |  cgan evaluate runs/pets --html report.html --cas")(
     evaluate.evaluate
 )

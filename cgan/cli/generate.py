@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from math import ceil, sqrt
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import Annotated, Any
 
 import typer
 
@@ -13,20 +12,17 @@ from cgan.cli.options import (
     DataOption,
     DeviceOption,
     ModelArgument,
-    messages,
     results,
 )
+from cgan.cli.write_images import (
+    default_out,
+    find_rejection,
+    print_control,
+    write_dataset,
+    write_images,
+    write_latents,
+)
 from cgan.errors import ConfigError
-
-if TYPE_CHECKING:
-    from cgan.evaluation.judge import Judge
-    from cgan.sampling.class_names import GeneratorInfo, Request
-    from cgan.sampling.rejection import RejectionSampler
-    from cgan.sampling.sampler import Sampler
-
-MIN_SIDE = 56
-"""Without --scale, images in a grid are enlarged to at least this side in pixels."""
-
 
 DigitOption = Annotated[
     list[int] | None, typer.Option(help="Like --class, for classes that are digits.")
@@ -70,12 +66,31 @@ VerifyOption = Annotated[
 ]
 
 
+MixOption = Annotated[
+    str | None,
+    typer.Option(help="A mix of classes, like 3=0.5,8=0.5.", metavar="CLASS=WEIGHT,…"),
+]
+TruncationOption = Annotated[
+    float, typer.Option(help="Factor of z, 0 to 1: less variety, more control.")
+]
+LatentOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Draw the latent vectors in a file of cgan invert; with --class, in these classes.",
+        metavar="FILE",
+    ),
+]
+
+
 def generate(
     model: ModelArgument = None,
     digit: DigitOption = None,
     classes: ClassOption = None,
+    mix: MixOption = None,
     n: PerClassOption = None,
     seed: SeedOption = 0,
+    truncation: TruncationOption = 1.0,
+    latent: LatentOption = None,
     out: OutOption = None,
     count: CountOption = None,
     format: FormatOption = None,
@@ -87,7 +102,11 @@ def generate(
 ) -> None:
     """Generate images of the given classes and print the output path."""
     _check_options(n, out, count, format, scale)
-    sampler = _open(model, device, needs_torch=verify or count is not None)
+    handles = {"--mix": mix is not None, "--truncation": truncation != 1, "--latent": latent}
+    _check_handles([name for name, used in handles.items() if used], count, verify, n)
+    weights = None if mix is None else _parse_mix(mix)
+    needs_torch = verify or count is not None or mix is not None or latent is not None
+    sampler = _open(model, device, needs_torch)
     labels = [*map(str, digit or []), *(classes or [])] or None
     if digit and not sampler.has_digits:
         raise ConfigError(
@@ -95,18 +114,48 @@ def generate(
             f"{', '.join(sampler.classes)}"
         )
     if count is not None and out is not None:
-        rejection = _rejection(sampler, data, data_dir) if verify else None
-        _write_dataset(sampler, labels, count, format or "webdataset", seed, Path(out), rejection)
+        rejection = find_rejection(sampler, data, data_dir) if verify else None
+        write_dataset(sampler, labels, count, format or "webdataset", seed, Path(out), rejection)
         return
     n = 16 if n is None else n
-    request = sampler.request(labels, n, seed)
-    target = Path(out) if out else _default_out(sampler, labels, n, seed)
+    request = sampler.request(labels, n, seed, weights, truncation)
+    what = mix.replace(",", "-") if mix is not None else None
+    target = Path(out) if out else default_out(sampler, labels, n, seed, what, truncation)
     if target.suffix and target.suffix != ".png" and not target.is_dir():
         raise ConfigError(f"--out must be a .png file or a folder, not {out}")
-    rejection = _rejection(sampler, data, data_dir) if verify else None
-    _draw(sampler, request, n, target, scale, rejection)
-    _print_control(sampler, rejection)
+    if latent is not None:
+        target = write_latents(sampler, Path(latent), labels, out, scale)
+    else:
+        rejection = find_rejection(sampler, data, data_dir) if verify else None
+        write_images(sampler, request, n, target, scale, rejection)
+        print_control(sampler, rejection)
     results.print(str(target))
+
+
+def _parse_mix(text: str) -> dict[str, float]:
+    """``3=0.5,8=0.5`` to classes and weights; a class name may contain ``=``."""
+    mix: dict[str, float] = {}
+    for part in text.split(","):
+        name, equals, weight = part.rpartition("=")
+        try:
+            value = float(weight)
+        except ValueError:
+            equals = ""
+        if not equals or name.strip() in mix:
+            raise ConfigError(f"--mix takes classes and weights, like 3=0.5,8=0.5, not {text!r}")
+        mix[name.strip()] = value
+    return mix
+
+
+def _check_handles(used: list[str], count: int | None, verify: bool, n: int | None) -> None:
+    """Reject options that do not fit --mix, --truncation or --latent."""
+    if used and count is not None:
+        raise ConfigError(f"{used[0]} does not apply to a data set: leave out {used[0]} or --count")
+    if "--latent" in used and (verify or n is not None or len(used) > 1):
+        raise ConfigError(
+            "--latent draws the vectors of its file as they are: leave out -n, "
+            "--verify, --mix and --truncation"
+        )
 
 
 def _check_options(
@@ -127,87 +176,6 @@ def _check_options(
         raise ConfigError(f"with --count, --out must be a folder, not {out}")
 
 
-def _draw(
-    sampler: Any, request: Request, n: int, target: Path, scale: int | None, rejection: Any
-) -> None:
-    """Write one grid, or a folder of images."""
-    import numpy as np
-
-    from cgan.storage.images import make_grid, save_png, to_array, to_pixels
-    from cgan.storage.paths import safe_file_names
-
-    batches = sampler.batches(request, rejection) if rejection else sampler.batches(request)
-    drawn = (to_array(to_pixels(images)) for images, _ in batches)
-    if target.suffix == ".png":
-        pixels = np.concatenate(list(drawn))
-        several = len(pixels) > n
-        enlarge = scale or ceil(MIN_SIDE / max(sampler.image_shape[1:]))
-        save_png(make_grid(pixels, n if several else ceil(sqrt(n)), enlarge), target)
-        return
-    index, folders = 0, safe_file_names(sampler.classes)
-    for pixels in drawn:
-        for picture in pixels:
-            name = f"seed-{request.seeds[index]:06d}.png"
-            if request.labels is not None:
-                name = f"{folders[request.labels[index]]}/{name}"
-            save_png(make_grid(picture[None], 1, scale or 1), target / name)
-            index += 1
-
-
-def _write_dataset(
-    sampler: Sampler,
-    labels: list[str] | None,
-    count: int,
-    format: str,
-    seed: int,
-    out: Path,
-    rejection: RejectionSampler | None,
-) -> None:
-    """Write a data set, or this process's part of it; rank 0 prints the summary."""
-    from cgan.runtime.rank import rank_and_world_size
-    from cgan.sampling.dataset import write_dataset
-
-    written = write_dataset(
-        sampler, out, count, labels=labels, format=format, seed=seed, verify=rejection,
-        progress=True,
-    )  # fmt: skip
-    if written.stopped_by is not None:
-        messages.print(
-            f"stopped with {written.drawn + written.kept:,} images in {out}: run the same "
-            "command again to continue"
-        )
-        raise typer.Exit(128 + written.stopped_by)
-    rank, world_size = rank_and_world_size()
-    if rank == 0:
-        of = f" of {len(sampler.classes)} classes" if sampler.conditional else ""
-        if labels is not None:
-            of = f" of {', '.join(dict.fromkeys(labels))}"
-        part = f" (this process's part of {count:,})" if world_size > 1 else ""
-        kept = f", {written.kept:,} of them from an earlier run" if written.kept else ""
-        messages.print(f"{written.drawn + written.kept:,} images{of}{part}{kept}")
-        _print_control(sampler, rejection)
-        results.print(str(out))
-
-
-def _print_control(sampler: GeneratorInfo, rejection: RejectionSampler | None) -> None:
-    """Print the generator, its measured control accuracy, and the judge's acceptance rate."""
-    measured = sampler.header["measured"]
-    control = ""
-    if sampler.conditional and measured:
-        share = f"{100 * measured['control_accuracy']:.2f} %"
-        control = f" (control accuracy {share})"
-    messages.print(f"generated by {sampler.name}{control}")
-    if rejection is not None:
-        rest = "; the others were drawn again" if rejection.accepted < rejection.drawn else ""
-        judge = cast("Judge", rejection.judge)
-        messages.print(
-            f"verified: {judge.name} accepted {rejection.accepted:,} of {rejection.drawn:,} draws "
-            f"({100 * rejection.acceptance:.2f} %){rest}"
-        )
-        if measured and measured.get("judge") != judge.weights_digest:
-            messages.print("note: another judge measured the control accuracy")
-
-
 def _open(model: str | None, device: str, needs_torch: bool) -> Any:
     """Load the requested generator, or its ONNX export if torch is not needed."""
     from cgan.sampling.onnx import open_export
@@ -221,21 +189,3 @@ def _open(model: str | None, device: str, needs_torch: bool) -> Any:
     from cgan.sampling.sampler import load
 
     return load(path).to(find_device(device, local_rank()))
-
-
-def _rejection(sampler: Sampler, data: str | None, data_dir: str | None) -> RejectionSampler:
-    from cgan.evaluation.api import find_judge_of
-    from cgan.sampling.rejection import RejectionSampler
-
-    return RejectionSampler(find_judge_of(sampler, data, data_dir))
-
-
-def _default_out(sampler: GeneratorInfo, labels: list[str] | None, n: int, seed: int) -> Path:
-    """A descriptive file name in ``generated/``, in the run folder or the current folder."""
-    from cgan.storage.paths import CONFIG_FILE, safe_file_name, safe_file_names
-
-    names = safe_file_names(sampler.classes)
-    what = "-".join(names[index] for index in sampler.class_indices(labels)) if labels else "all"
-    run = sampler.path.parent
-    folder = run if (run / CONFIG_FILE).exists() else Path()
-    return folder / "generated" / f"{safe_file_name(what)}-n{n}-seed{seed}.png"

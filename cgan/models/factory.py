@@ -115,10 +115,19 @@ def build_networks(model: ModelConfig, image_shape: tuple[int, int, int], classe
     )
 
 
-def steer_generator(generator: nn.Module, model: ModelConfig, classes: int) -> SteeredGenerator:
-    """A generator without labels with a new flow that chooses its latent vectors by class."""
+def steer_generator(
+    generator: nn.Module,
+    model: ModelConfig,
+    classes: int,
+    kl_weight: float = 0.0,
+    surrogate: nn.Module | None = None,
+) -> SteeredGenerator:
+    """A generator without labels with a new flow that chooses its latent vectors by class.
+
+    The arguments are those of ``cgan.models.flow.SteeredGenerator``.
+    """
     flow = Flow(model.latent_dim, classes, model.flow_blocks, model.flow_width)
-    return SteeredGenerator(generator, flow)
+    return SteeredGenerator(generator, flow, kl_weight, surrogate)
 
 
 def build_generator(header: Mapping[str, Any]) -> nn.Module:

@@ -11,34 +11,40 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import relu
 
-from cgan.models.conditioning import LatentConcat
+from cgan.models.conditioning import embed_labels
+from cgan.models.freeze import frozen
 
 MAX_LOG_SCALE = 1.5
 """Largest absolute log-scale of one coupling, so that a step cannot make it overflow."""
+EMBEDDING_STD = 0.5
+"""Standard deviation of the initial embeddings: about that of the first layer's other inputs."""
 
 
 class AffineCoupling(nn.Module):
     """x₂ ↦ x₂ · exp(s(x₁, y)) + t(x₁, y): Dinh et al. 2017, equations 7 and 8.
 
-    Shapes: x₁ (B, given), x₂ (B, changed), y (B,). It starts as the identity.
+    The label enters as a bias of the first layer, which equals an embedding that is concatenated to
+    x₁, and is faster. Shapes: x₁ (B, given), x₂ (B, changed), y (B,). It starts as the identity.
     """
 
     def __init__(self, given: int, changed: int, num_classes: int, width: int) -> None:
         super().__init__()
-        self.embed = LatentConcat(given, num_classes)
-        self.hidden = nn.Sequential(
-            nn.Linear(self.embed.features, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
-        )
+        self.first = nn.Linear(given, width)
+        self.embedding = nn.Embedding(num_classes, width)
+        nn.init.normal_(self.embedding.weight, 0.0, EMBEDDING_STD)
+        self.second = nn.Linear(width, width)
         self.out = nn.Linear(width, 2 * changed)
         nn.init.zeros_(self.out.weight)
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x1: Tensor, x2: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The new x₂, and log |det J|, (B,)."""
-        s, t = self.out(self.hidden(self.embed(x1, labels))).chunk(2, dim=1)
+        h = relu(self.first(x1) + embed_labels(labels, self.embedding.weight))
+        s, t = self.out(relu(self.second(h))).chunk(2, dim=1)
         s = MAX_LOG_SCALE * torch.tanh(s / MAX_LOG_SCALE)
-        return x2 * s.exp() + t, s.sum(1)
+        return torch.addcmul(t, x2, s.exp()), s.sum(1)
 
 
 class Latents(NamedTuple):
@@ -91,25 +97,51 @@ class SteeredGenerator(nn.Module):
 
     The generator is frozen: it has no gradient and stays in evaluation mode.
 
+    A generator that cannot be differentiated gets a surrogate, which learns to draw what it draws.
+    Images are still the generator's, but gradients with respect to z are those of the surrogate
+    (a straight-through estimator: Bengio et al. 2013).
+
     Args:
         generator: z (B, latent_dim) to images (B, C, H, W) in [-1, 1].
         flow: chooses z.
+        kl_weight: weight of the KL divergence in the penalty.
+        surrogate: a network with the interface of the generator; None differentiates the generator.
     """
 
-    def __init__(self, generator: nn.Module, flow: Flow) -> None:
+    def __init__(
+        self,
+        generator: nn.Module,
+        flow: Flow,
+        kl_weight: float = 0.0,
+        surrogate: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.generator = generator.requires_grad_(False)
-        self.flow = flow
+        self.flow, self.kl_weight, self.surrogate = flow, kl_weight, surrogate
         self.train()
 
     def train(self, mode: bool = True) -> SteeredGenerator:
-        """Set the mode of the flow."""
+        """Set the mode of the flow and the surrogate."""
         super().train(mode)
         self.generator.eval()
         return self
 
     def forward(self, u: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Generate one image per row of u; in training mode also the mean of ``Latents.kl``."""
+        """Generate one image per row of u.
+
+        In training mode it also returns a penalty, a scalar: the weighted mean of ``Latents.kl``,
+        plus the mean squared error of the surrogate.
+        """
         z, kl = self.flow(u, labels)
-        images: Tensor = self.generator(z)
-        return (images, kl.mean()) if self.training else images
+        if not self.training:
+            images: Tensor = self.generator(z)
+            return images
+        penalty = self.kl_weight * kl.mean()
+        if self.surrogate is None:
+            return self.generator(z), penalty
+        with torch.no_grad():
+            images = self.generator(z)
+        penalty = penalty + (self.surrogate(z.detach()) - images).square().mean()
+        with frozen(self.surrogate):
+            imitated = self.surrogate(z)
+        return images + (imitated - imitated.detach()), penalty

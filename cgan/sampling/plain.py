@@ -31,6 +31,7 @@ class PlainGenerator:
         header: how it is built, and the SHA-256 of its file: the entry ``steered`` in the header of
             a generator that steers it.
         onnx: the network as ONNX, uint8 (N,), if it is of another program.
+        differentiable: whether its images have a gradient with respect to z.
     """
 
     network: nn.Module
@@ -38,6 +39,7 @@ class PlainGenerator:
     latent_dim: int
     header: dict[str, Any]
     onnx: Tensor | None = None
+    differentiable: bool = True
 
 
 @torch_defaults()

@@ -177,8 +177,11 @@ def _describe(
         "latent_map": network.latent_map,
         "value_range": list(network.value_range),
     }
-    shape = channels, height, width
-    return PlainGenerator(network, shape, latent_dim, header, _as_tensor(content))
+    with torch.enable_grad():
+        differentiable = network(torch.zeros(2, latent_dim, requires_grad=True)).requires_grad
+    return PlainGenerator(
+        network, (channels, height, width), latent_dim, header, _as_tensor(content), differentiable
+    )
 
 
 def _as_tensor(content: bytes) -> Tensor:

@@ -1,4 +1,4 @@
-"""safetensors files with a JSON header: the generator, the judge, and the state of a run.
+"""safetensors files with a JSON header: generators, judges, states of runs, latents.
 
 Each file has one metadata key, ``cgan``, that holds sorted JSON. Nothing is pickled. Writes are
 atomic. A file may come from anyone: its header is checked before its tensors are read.
@@ -20,16 +20,22 @@ from torch import Tensor
 
 from cgan.errors import FileError, one_line
 from cgan.storage.atomic import write_atomically
-from cgan.storage.headers import GENERATOR_RULES, JUDGE_RULES, STATE_RULES, find_fault
+from cgan.storage.headers import CLASSES, GENERATOR_RULES, JUDGE_RULES, STATE_RULES, find_fault
 from cgan.storage.limits import MAX_HEADER_BYTES
 from cgan.storage.safe_reading import parse_json_object
 
 GENERATOR = "cgan-generator"
 STATE = "cgan-state"
 JUDGE = "cgan-judge"
-FORMAT_VERSIONS = {GENERATOR: 2, STATE: 2, JUDGE: 1}
+LATENTS = "cgan-latents"
+FORMAT_VERSIONS = {GENERATOR: 2, STATE: 2, JUDGE: 1, LATENTS: 1}
 """The version of each format that this package writes; it reads all versions up to that."""
-RULES = {GENERATOR: GENERATOR_RULES, STATE: STATE_RULES, JUDGE: JUDGE_RULES}
+RULES = {
+    GENERATOR: GENERATOR_RULES,
+    STATE: STATE_RULES,
+    JUDGE: JUDGE_RULES,
+    LATENTS: {"classes": CLASSES},
+}
 
 Layout = dict[str, tuple[str, tuple[int, ...]]]
 """By name of a tensor: its dtype as safetensors calls it, and its shape."""

@@ -79,7 +79,13 @@ class TrainState:
         if plain is not None:
             check_plain(plain, config)
             check_same_shape(plain, dataset.image_shape, dataset.name)
-            steered = steer_generator(plain.network, self.model, len(dataset.classes))
+            surrogate = None
+            if not plain.differentiable:
+                unconditional = self.model.model_copy(update={"conditional": False})
+                surrogate = build_networks(unconditional, dataset.image_shape, 0).generator
+            steered = steer_generator(
+                plain.network, self.model, len(dataset.classes), config.kl_weight, surrogate
+            )
             pair = pair._replace(generator=steered)
         self.attributes = split_classes(dataset.classes)
         for network in pair if self.attributes else ():

@@ -57,9 +57,7 @@ class TrainStep:
             state.discriminator_optimizer,
         )
         self.scheme = get_update(config.update)
-        self.loss = get_loss(config.loss)._replace(
-            aux_weight=config.aux_weight, kl_weight=config.kl_weight
-        )
+        self.loss = get_loss(config.loss)._replace(aux_weight=config.aux_weight)
         interval = config.penalty.lazy_interval
         # A captured step reads these again at every replay, so they must be tensors.
         self.lr: Tensor | float = torch.tensor(config.lr, device=device) if capture else config.lr

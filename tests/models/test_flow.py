@@ -86,14 +86,56 @@ def plain() -> nn.Module:
 def test_the_generator_is_frozen_and_keeps_its_statistics() -> None:
     generator = plain()
     before = copy.deepcopy(generator.state_dict())
-    steered = SteeredGenerator(generator, flow())
+    steered = SteeredGenerator(generator, flow(), kl_weight=0.5)
     steered.train()
-    images, kl = generate(steered, torch.randn(4, 6), torch.tensor([0, 1, 2, 0]))
-    (images.mean() + kl).backward()
+    images, penalty = generate(steered, torch.randn(4, 6), torch.tensor([0, 1, 2, 0]))
+    (images.mean() + penalty).backward()
     assert all(weight.grad is None for weight in generator.parameters())
     assert all(weight.grad is not None for weight in steered.flow.parameters())
     assert all(torch.equal(value, before[key]) for key, value in generator.state_dict().items())
     assert not any(module.training for module in generator.modules())
+
+
+def test_the_penalty_is_the_weighted_mean_divergence() -> None:
+    chosen, u, labels = flow(), torch.randn(4, 6), torch.tensor([0, 1, 2, 0])
+    _, penalty = generate(SteeredGenerator(plain(), chosen, kl_weight=0.5), u, labels)
+    assert torch.allclose(penalty, 0.5 * chosen(u, labels).kl.mean())
+
+
+class Opaque(nn.Module):
+    """2 z as an image, without a gradient."""
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return 2 * z.detach()[:, None, None]
+
+
+class Imitation(nn.Module):
+    """w · z as an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(3.0))
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return self.w * z[:, None, None]
+
+
+def test_a_surrogate_gives_the_gradient_and_the_generator_the_images() -> None:
+    chosen, u, labels = flow(), torch.randn(4, 6), torch.tensor([0, 1, 2, 0])
+    steered = SteeredGenerator(Opaque(), chosen, kl_weight=0.0, surrogate=Imitation())
+    images, penalty = generate(steered, u, labels)
+    z = chosen(u, labels).z
+    assert torch.allclose(images, 2 * z[:, None, None])
+    assert penalty.item() == pytest.approx(z.square().mean().item())  # (3 z − 2 z)²
+
+    w, weight = steered.surrogate.w, chosen.change_odd[0].out.weight
+    (of_images,) = torch.autograd.grad(images.sum(), weight, retain_graph=True)
+    (wanted,) = torch.autograd.grad(3 * z.sum(), weight)
+    assert torch.allclose(of_images, wanted, rtol=1e-4)
+    of_penalty = torch.autograd.grad(penalty, [w, weight], allow_unused=True, retain_graph=True)
+    assert of_penalty[0].item() == pytest.approx(2 * z.square().mean().item())
+    assert of_penalty[1] is None or not of_penalty[1].any()  # it does not teach the flow
+    assert torch.autograd.grad(images.sum(), w, allow_unused=True) == (None,)
 
 
 def test_it_draws_what_the_generator_draws_from_the_chosen_z() -> None:
@@ -103,15 +145,15 @@ def test_it_draws_what_the_generator_draws_from_the_chosen_z() -> None:
     assert torch.equal(steered(u, labels), generator(chosen(u, labels).z))
 
 
-def test_other_generators_have_no_divergence() -> None:
-    images, kl = generate(plain(), torch.randn(2, 6), None)
+def test_other_generators_have_no_penalty() -> None:
+    images, penalty = generate(plain(), torch.randn(2, 6), None)
     assert images.shape == (2, 1, 8, 8)
-    assert kl.item() == 0
+    assert penalty.item() == 0
 
 
 def test_built_from_a_config() -> None:
     model = ModelConfig(latent_dim=6, flow_blocks=3, flow_width=8)
     made = steer_generator(plain(), model, classes=5).flow
     assert len(made.change_odd) == len(made.change_even) == 3
-    assert made.change_even[0].hidden[0].out_features == 8
-    assert made.change_even[0].embed.embedding.num_embeddings == 5
+    assert made.change_even[0].first.out_features == 8
+    assert made.change_even[0].embedding.num_embeddings == 5
