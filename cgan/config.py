@@ -97,7 +97,7 @@ class ModelConfig(Section):
     """Dropout probability in the discriminator."""
     flow_blocks: Annotated[int, Field(ge=1, le=64)] = 4
     """Pairs of couplings of the flow, with ``steer``."""
-    flow_width: Annotated[int, Field(ge=1, le=4096)] = 256
+    flow_width: Annotated[int, Field(ge=1, le=4096)] = 192
     """Hidden units of each coupling of the flow."""
 
 

@@ -17,6 +17,7 @@ SHORT = {
     "train_and_sample.py": ("6400", "the same image: True"),
     "batch_sizes.py": ("0.02", "batch_sizes.png"),
     "noise_outside.py": ("0.01", "noise_outside.png"),
+    "steer_textbook_dcgan.py": ("300", "control accuracy"),
 }
 
 

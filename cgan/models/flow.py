@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import relu
+from torch.nn.functional import silu
 
 from cgan.models.conditioning import embed_labels
 from cgan.models.freeze import frozen
@@ -41,8 +41,8 @@ class AffineCoupling(nn.Module):
 
     def forward(self, x1: Tensor, x2: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The new x₂, and log |det J|, (B,)."""
-        h = relu(self.first(x1) + embed_labels(labels, self.embedding.weight))
-        s, t = self.out(relu(self.second(h))).chunk(2, dim=1)
+        h = silu(self.first(x1) + embed_labels(labels, self.embedding.weight))
+        s, t = self.out(silu(self.second(h))).chunk(2, dim=1)
         s = MAX_LOG_SCALE * torch.tanh(s / MAX_LOG_SCALE)
         return torch.addcmul(t, x2, s.exp()), s.sum(1)
 

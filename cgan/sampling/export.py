@@ -94,7 +94,15 @@ def encode(sampler: Sampler, digest: str) -> bytes:
     Args:
         sampler: the generator.
         digest: the SHA-256 of its file.
+
+    Raises:
+        ConfigError: it steers an ONNX network.
     """
+    if (steered := sampler.header.get("steered")) and steered["model"] is None:
+        raise ConfigError(
+            f"{sampler.name} cannot be exported as one ONNX network, because the generator that it "
+            "steers is one already: use the generator file"
+        )
     z = torch.zeros(EXAMPLE_BATCH, sampler.latent_dim)
     inputs = (z, torch.zeros(EXAMPLE_BATCH, dtype=torch.int64))[: 1 + sampler.conditional]
     model = to_onnx(UnitGenerator(sampler.generator).eval(), inputs, INPUTS[: len(inputs)])

@@ -118,7 +118,7 @@ def find_data(
     return config.model_copy(update={"size": None}) if config.source in DATA_NAMES else config
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def check_classes(plain: PlainGenerator, data: DataConfig, device: torch.device) -> None:
     """Check that the generator draws every class, and warn about rare ones.
 
@@ -139,8 +139,8 @@ def check_classes(plain: PlainGenerator, data: DataConfig, device: torch.device)
     missing = [name for name, share in shares.items() if share == 0]
     if missing:
         raise MeasureError(
-            f"the generator drew {', '.join(missing[:10])} 0 times in {DRAWS:,} images, so no "
-            "latent vector can be chosen for it: leave that class out of the data"
+            f"the generator drew {', '.join(missing[:10])} 0 times in {DRAWS:,} images, so it has "
+            "no latent vectors to choose from: leave such classes out of the data"
         )
     rarest = min(shares, key=lambda name: shares[name])
     report = logger.warning if shares[rarest] < RARE / len(shares) else logger.info

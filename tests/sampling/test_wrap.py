@@ -1,0 +1,191 @@
+"""Generators of other code: what is accepted, what is refused, and what their files hold."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+from typer.testing import Result
+
+import cgan
+from cgan.errors import CganError, ConfigError, FileError, MeasureError
+from cgan.models import build_pair
+from cgan.sampling.export import to_onnx
+from cgan.sampling.latents import draw_latents
+from cgan.sampling.wrap import load_plain
+
+Shell = Callable[..., Result]
+
+
+def tutorial_dcgan() -> nn.Sequential:
+    """z as a map of one pixel, as in PyTorch's tutorial."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.ConvTranspose2d(12, 8, 4, 1, 0, bias=False),
+        nn.BatchNorm2d(8),
+        nn.ReLU(),
+        nn.ConvTranspose2d(8, 1, 4, 2, 1),
+        nn.Tanh(),
+    )
+
+
+class Made(nn.Module):
+    """A generator from a function of z."""
+
+    def __init__(self, draw: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.draw = draw
+
+    def forward(self, z: Tensor) -> Any:
+        return self.draw(z)
+
+
+def grey(values: Tensor) -> Tensor:
+    """Values (B,) as images of one colour."""
+    return values[:, None, None, None].expand(-1, 1, 8, 8)
+
+
+def z(count: int = 4, latent_dim: int = 12) -> Tensor:
+    return torch.from_numpy(draw_latents(range(count), latent_dim))
+
+
+def test_a_map_and_a_vector() -> None:
+    module = tutorial_dcgan().eval()
+    plain = cgan.wrap(module, 12)
+    assert (plain.image_shape, plain.latent_dim) == ((1, 8, 8), 12)
+    assert torch.equal(plain.network(z()), module(z()[:, :, None, None]))
+    assert plain.differentiable
+    vector = nn.Sequential(nn.Linear(12, 3 * 64), nn.Unflatten(1, (3, 8, 8)), nn.Sigmoid())
+    plain = cgan.wrap(vector, 12, value_range=(0, 1))
+    assert plain.image_shape == (3, 8, 8)
+    assert torch.allclose(plain.network(z()), 2 * vector(z()) - 1, atol=1e-6)
+
+
+def test_batch_norm_in_training_mode_is_named_and_switched(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    module = tutorial_dcgan()
+    with caplog.at_level(logging.WARNING, logger="cgan"):
+        cgan.wrap(module, 12)
+    assert "batch norm was in training mode (1)" in caplog.text
+    assert not module[1].training
+
+
+@pytest.mark.parametrize(
+    ("module", "kind", "sentence"),
+    [
+        (nn.Linear(12, 12), ConfigError, "must return images"),
+        (nn.Linear(5, 12), ConfigError, "cannot draw images from z"),
+        (Made(lambda z: (grey(z[:, 0]), 1)), ConfigError, "must return images"),
+        (Made(lambda z: grey(3 * z[:, 0])), ConfigError, "not from -1 to 1"),
+        (Made(lambda z: grey((z - z.mean(0))[:, 0].tanh())), ConfigError, "depends on the others"),
+        (Made(lambda z: grey(0 * z[:, 0])), MeasureError, "the same image for every z"),
+        (Made(lambda z: grey(z[:, 0] * torch.nan)), MeasureError, "not finite"),
+    ],
+)
+def test_refused(module: nn.Module, kind: type[CganError], sentence: str) -> None:
+    with pytest.raises(kind, match=sentence):
+        cgan.wrap(module, 12)
+
+
+def test_refused_lengths_of_z() -> None:
+    with pytest.raises(ConfigError, match="from 2 to 4,096, not 1"):
+        cgan.wrap(tutorial_dcgan(), 1)
+
+
+def write_onnx(path: Path, module: nn.Module, *inputs: Tensor) -> Path:
+    names = ("z", "labels")[: len(inputs)]
+    path.write_bytes(to_onnx(module.eval(), inputs, names).SerializeToString())
+    return path
+
+
+def test_an_onnx_file(tmp_path: Path) -> None:
+    module = tutorial_dcgan().eval()
+    path = write_onnx(tmp_path / "gan.onnx", module, torch.zeros(64, 12, 1, 1))
+    plain = load_plain(path)
+    assert (plain.image_shape, plain.latent_dim) == ((1, 8, 8), 12)
+    assert not plain.differentiable
+    assert plain.header["value_range"] == [-1, 1]
+    assert torch.allclose(plain.network(z()), module(z()[:, :, None, None]), atol=1e-5)
+    unit = nn.Sequential(nn.Linear(12, 64), nn.Sigmoid(), nn.Unflatten(1, (1, 8, 8)))
+    plain = load_plain(write_onnx(tmp_path / "unit.onnx", unit, torch.zeros(64, 12)))
+    assert plain.header["value_range"] == [0, 1]
+    assert torch.allclose(plain.network(z()), 2 * unit(z()) - 1, atol=1e-5)
+
+
+def test_onnx_files_that_are_no_plain_generators(tmp_path: Path) -> None:
+    conditional = build_pair("mlp", image_shape=(1, 8, 8), num_classes=3, latent_dim=12)[0]
+    labels = torch.zeros(64, dtype=torch.int64)
+    path = write_onnx(tmp_path / "two.onnx", conditional, torch.zeros(64, 12), labels)
+    with pytest.raises(ConfigError, match="takes z .*labels .*but a generator without labels"):
+        load_plain(path)
+    fixed = onnx.load(write_onnx(tmp_path / "f.onnx", tutorial_dcgan(), torch.zeros(64, 12, 1, 1)))
+    fixed.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 64
+    onnx.save(fixed, tmp_path / "fixed.onnx")
+    with pytest.raises(ConfigError, match="always draws 64 images at once"):
+        load_plain(tmp_path / "fixed.onnx")
+    (tmp_path / "noise.onnx").write_bytes(b"\x08\x07noise")
+    with pytest.raises(FileError, match="onnxruntime cannot read"):
+        load_plain(tmp_path / "noise.onnx")
+
+
+@pytest.fixture(scope="module")
+def foreign_run(
+    trained_plain_run: cgan.Run, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[cgan.Run, Path]:
+    """A GAN as an ONNX file, steered from forward passes alone."""
+    folder = tmp_path_factory.mktemp("foreign")
+    generator = cgan.load(trained_plain_run.folder).generator
+    path = write_onnx(folder / "gan.onnx", generator, torch.zeros(64, 64))
+    overrides = {"images": "25k", "model.backbone": "mlp", "control_per_class": 50}
+    run = cgan.steer(path, "digits", out=folder / "run", device="cpu", overrides=overrides)
+    return run, path
+
+
+def test_forward_passes_are_enough(foreign_run: tuple[cgan.Run, Path]) -> None:
+    run, path = foreign_run
+    assert run.control is not None
+    assert run.control.accuracy > 0.5  # chance is 0.1
+    sampler = cgan.load(run.folder)
+    network: Any = sampler.generator
+    assert network.surrogate is None
+    content = network.generator.module.content.numpy().tobytes()
+    assert content == path.read_bytes()
+    images = sampler.sample("7", n=2, seed=5)
+    assert images.shape == (2, 1, 8, 8)
+    path.rename(path.with_suffix(".away"))  # the file of the steered generator is complete
+    assert torch.equal(images, cgan.load(run.folder).sample("7", n=2, seed=5))
+    path.with_suffix(".away").rename(path)
+
+
+def test_a_steered_onnx_generator_is_not_exported_again(
+    foreign_run: tuple[cgan.Run, Path], shell: Shell
+) -> None:
+    done = shell("export", foreign_run[0].folder)
+    assert done.exit_code == 2
+    assert "cannot be exported" in done.output
+
+
+def test_the_shell_needs_data_for_an_onnx_file(
+    foreign_run: tuple[cgan.Run, Path], shell: Shell
+) -> None:
+    done = shell("steer", foreign_run[1])
+    assert done.exit_code == 2
+    assert "give labelled images with --data" in " ".join(done.output.split())
+
+
+def test_a_class_that_is_never_drawn() -> None:
+    one = cgan.load_pictures("digits").take(torch.tensor([0])).float()[0] / 127.5 - 1
+
+    class Zeros(nn.Module):
+        def forward(self, z: Tensor) -> Tensor:
+            return (one + 0.01 * z[:, :1, None, None]).clamp(-1, 1)
+
+    with pytest.raises(MeasureError, match=r"the generator drew .* 0 times in 5,000 images"):
+        cgan.steer(cgan.wrap(Zeros(), 12), "digits", device="cpu")
