@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cgan.errors import CganError
     from cgan.evaluation.api import compare, evaluate
     from cgan.evaluation.augment_test import augment_test
+    from cgan.evaluation.invert import invert
     from cgan.models import build_pair
     from cgan.sampling.sampler import Sampler, load
     from cgan.sampling.walk import walk
@@ -38,6 +39,7 @@ _HOMES = {
     "build_pair": "cgan.models",
     "compare": "cgan.evaluation.api",
     "evaluate": "cgan.evaluation.api",
+    "invert": "cgan.evaluation.invert",
     "load": "cgan.sampling.sampler",
     "load_config": "cgan.config_io",
     "load_pictures": "cgan.data.load",
@@ -59,6 +61,7 @@ __all__ = [
     "build_pair",
     "compare",
     "evaluate",
+    "invert",
     "load",
     "load_config",
     "load_pictures",

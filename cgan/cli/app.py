@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cgan.cli import augment_test, evaluate, export, generate, steer, train, walk
+from cgan.cli import augment_test, evaluate, export, generate, invert, steer, train, walk
 from cgan.cli.options import messages
 from cgan.console import printable
 from cgan.errors import CganError
@@ -124,6 +124,9 @@ app.command(
     epilog="Examples:  cgan walk --from 3 --to 8  |  cgan walk runs/pets --from cat --style "
     "--frames 120 --out cats.webp"
 )(walk.walk)
+app.command(epilog="Examples:  cgan invert mnist seven.png  |  cgan invert runs/pets rex.png")(
+    invert.invert
+)
 app.command(epilog="Examples:  cgan evaluate  |  cgan evaluate runs/pets --html report.html --cas")(
     evaluate.evaluate
 )

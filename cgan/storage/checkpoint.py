@@ -20,7 +20,14 @@ from torch import Tensor
 
 from cgan.errors import FileError, one_line
 from cgan.storage.atomic import write_atomically
-from cgan.storage.headers import CLASSES, GENERATOR_RULES, JUDGE_RULES, STATE_RULES, find_fault
+from cgan.storage.headers import (
+    CLASSES,
+    ENCODER_RULES,
+    GENERATOR_RULES,
+    JUDGE_RULES,
+    STATE_RULES,
+    find_fault,
+)
 from cgan.storage.limits import MAX_HEADER_BYTES
 from cgan.storage.safe_reading import parse_json_object
 
@@ -28,13 +35,15 @@ GENERATOR = "cgan-generator"
 STATE = "cgan-state"
 JUDGE = "cgan-judge"
 LATENTS = "cgan-latents"
-FORMAT_VERSIONS = {GENERATOR: 2, STATE: 2, JUDGE: 1, LATENTS: 1}
+ENCODER = "cgan-encoder"
+FORMAT_VERSIONS = {GENERATOR: 2, STATE: 2, JUDGE: 1, LATENTS: 1, ENCODER: 1}
 """The version of each format that this package writes; it reads all versions up to that."""
 RULES = {
     GENERATOR: GENERATOR_RULES,
     STATE: STATE_RULES,
     JUDGE: JUDGE_RULES,
     LATENTS: {"classes": CLASSES},
+    ENCODER: ENCODER_RULES,
 }
 
 Layout = dict[str, tuple[str, tuple[int, ...]]]

@@ -190,3 +190,10 @@ STATE_RULES = {
     "data_changed": DATA_CHANGED,
     "dataset_size": COUNT._replace(required=False),
 }
+
+ENCODER_RULES = {
+    "generator": TEXT,
+    "held_out": Rule(
+        lambda value: isinstance(value, list) and all(map(is_number, value)), "a list of numbers"
+    ),
+}

@@ -1,0 +1,199 @@
+"""``cgan.invert``: find the z and the class from which a generator draws a given image."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from cgan.data import load_split
+from cgan.data.image_file import open_image, read_image
+from cgan.errors import CganError, ConfigError, DataError
+from cgan.evaluation.data_source import data_config_of
+from cgan.evaluation.encoder import Encoder, encoder_path, find_encoder
+from cgan.evaluation.feature_set import evenly_spaced
+from cgan.runtime.device import torch_defaults
+from cgan.sampling.sampler import Sampler
+
+STEPS, LR = 100, 0.05
+"""Of Adam, for each image."""
+CANDIDATES = 3
+"""Classes that are tried for each image, those with the highest probability."""
+PIXEL_STD = 0.2
+"""Standard deviation of the pixels around the generator's image, for values in [-1, 1]."""
+HELD_OUT = 200
+"""Real images that the generator was not trained on, whose distances are the reference."""
+OUTSIDE = 0.99
+"""An image farther away than this fraction of those is outside of what the generator knows."""
+
+logger = logging.getLogger("cgan")
+
+
+class Inversion(NamedTuple):
+    """The result of an inversion."""
+
+    z: Tensor
+    """(latent_dim,), for ``Sampler.generate``."""
+    label: str | None
+    """The class; None if the generator is unconditional."""
+    distance: float
+    """Root mean square difference of pixels in [0, 1] between the image and its reconstruction."""
+    held_out: tuple[float, ...]
+    """Sorted distances of real images that the generator was not trained on; empty if unknown."""
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether it is farther away than 99 % of real images are."""
+        index = int(OUTSIDE * len(self.held_out))
+        return bool(self.held_out) and self.distance > self.held_out[index]
+
+
+@torch_defaults()
+def invert(
+    sampler: Sampler,
+    picture: str | Path | Tensor,
+    *,
+    data: str | None = None,
+    data_dir: str | Path | None = None,
+    progress: bool = False,
+) -> Inversion:
+    """Find z and class of an image.
+
+    An encoder, which is trained once per generator, guesses both. z is then refined for the most
+    likely classes by gradient steps on −log p(image | z, class) − log p(z) (Zhu et al. 2016,
+    "Generative visual manipulation", section 3.1), and the class with the least sum of this and
+    −log p(class | image) is chosen.
+
+    Args:
+        sampler: the generator.
+        picture: an image file of the generator's size, or a tensor (C, H, W): uint8, or float in
+            [0, 1].
+        data: as for ``cgan.evaluate``: the data whose held-out images are the reference. Without
+            data the distance has no reference.
+        data_dir: where data sets are stored.
+        progress: show progress on the terminal.
+
+    Raises:
+        DataError: it is no image, or has another size or other colours than the generator's.
+        ConfigError: the generator has no gradient, because it is an ONNX network.
+    """
+    if (steered := sampler.header.get("steered")) and steered["model"] is None:
+        raise ConfigError(f"{sampler.name} cannot be inverted: an ONNX network has no gradient")
+    image = read_picture(picture, sampler.image_shape)
+    encoder, is_new = find_encoder(sampler, progress)
+    if is_new:
+        encoder.header["held_out"] = _held_out_distances(sampler, encoder, data, data_dir)
+        try:
+            encoder.save(encoder_path(sampler))
+        except CganError as error:
+            logger.warning("the encoder is not cached: %s", error)
+    z, labels, distances = invert_batch(sampler, encoder, image[None])
+    label = sampler.classes[int(labels[0])] if sampler.conditional else None
+    return Inversion(z[0], label, float(distances[0]), tuple(encoder.header["held_out"]))
+
+
+def read_picture(picture: str | Path | Tensor, image_shape: tuple[int, int, int]) -> Tensor:
+    """An image as float (C, H, W) in [0, 1].
+
+    Raises:
+        DataError: it is no image, or has another size or other colours than ``image_shape``.
+    """
+    found: tuple[int, ...]
+    if isinstance(picture, Tensor):
+        found = tuple(picture.shape)
+        name = "the image"
+    else:
+        name = str(picture)
+        with open_image(Path(picture)) as (image, _):
+            found = (1 if image.mode == "L" else 3, image.height, image.width)
+    if found != image_shape:
+        raise DataError(
+            f"{name} has the shape {list(found)} (channels, height, width) and the generator draws "
+            f"{list(image_shape)}: convert it first"
+        )
+    if isinstance(picture, Tensor):
+        return picture.float() / (255 if picture.dtype == torch.uint8 else 1)
+    return read_image(Path(picture), image_shape).float() / 255
+
+
+@torch_defaults()
+def invert_batch(
+    sampler: Sampler, encoder: Encoder, images: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Invert several images.
+
+    Args:
+        sampler: the generator.
+        encoder: of this generator.
+        images: (N, C, H, W) in [0, 1].
+
+    Returns:
+        z (N, latent_dim), class indices (N,), 0 if unconditional, and distances (N,), on the CPU.
+    """
+    signed = images.to(sampler.device) * 2 - 1
+    guess, logits = encoder.encode(signed)
+    surprise = -logits.log_softmax(1)
+    count = min(CANDIDATES, logits.shape[1]) if sampler.conditional else 1
+    labels = torch.zeros(len(images), 1, dtype=torch.int64, device=signed.device)
+    if sampler.conditional:
+        labels = logits.topk(count).indices
+    target = signed.repeat_interleave(count, 0)
+    chosen = labels.flatten() if sampler.conditional else None
+    z, energy, distance = _refine(sampler, target, guess.repeat_interleave(count, 0), chosen)
+    energy = energy.view(-1, count)
+    if sampler.conditional:
+        energy = energy + surprise.gather(1, labels)
+    best = energy.argmin(1, keepdim=True)
+    rows = torch.arange(len(images), device=z.device) * count + best.squeeze(1)
+    return z[rows].cpu(), labels.gather(1, best).squeeze(1).cpu(), distance[rows].cpu()
+
+
+def _refine(
+    sampler: Sampler, target: Tensor, z: Tensor, labels: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Minimise −log p(image | z) − log p(z) by ``STEPS`` steps of Adam from each z.
+
+    Returns:
+        z, the energy and the distance of the best step, for each image.
+    """
+    z = z.clone().requires_grad_()
+    optimizer = torch.optim.Adam([z], LR)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    found = z.detach().clone()
+    least = torch.full((len(z),), torch.inf, device=z.device)
+    distance = least.clone()
+    for _ in range(STEPS):
+        drawn = sampler.generator(z, labels)
+        squares = (drawn - target).square().flatten(1)
+        energy = squares.sum(1) / (2 * PIXEL_STD**2) + 0.5 * z.square().sum(1)
+        with torch.no_grad():
+            better = energy < least
+            found[better] = z[better]
+            least = torch.where(better, energy, least)
+            distance = torch.where(better, squares.mean(1).sqrt() / 2, distance)
+        optimizer.zero_grad()
+        energy.sum().backward(inputs=[z])
+        optimizer.step()
+        schedule.step()
+    return found, least.detach(), distance.detach()
+
+
+def _held_out_distances(
+    sampler: Sampler, encoder: Encoder, data: str | None, data_dir: str | Path | None
+) -> Sequence[float]:
+    """Sorted distances of held-out images; empty, with a warning, if there are none."""
+    try:
+        held_out = load_split(data_config_of(sampler, data, data_dir), "test")
+    except CganError as error:
+        logger.warning("without held-out images the distance has no reference: %s", error)
+        return []
+    if held_out.image_shape != sampler.image_shape or not len(held_out):
+        logger.warning("without held-out images of its size the distance has no reference")
+        return []
+    indices = evenly_spaced(torch.arange(len(held_out)), HELD_OUT)
+    _, _, distances = invert_batch(sampler, encoder, held_out.take(indices) / 255)
+    return [round(one, 5) for one in distances.sort().values.tolist()]
