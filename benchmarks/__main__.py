@@ -134,6 +134,36 @@ def warm_start(
 
 
 @app.command()
+def steer(
+    plain: Annotated[Path, typer.Argument(help="A run of a plain GAN.")],
+    steered: Annotated[Path, typer.Argument(help="The run of cgan steer.")],
+    scratch: Annotated[Path | None, typer.Option(help="A conditional run, for comparison.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Write pictures: NAME-plain.png, NAME-rejection.png, …")
+    ] = None,
+) -> None:
+    """The table of docs/steer.md: plain, rejection, steered, trained from scratch."""
+    from benchmarks.steer import print_table
+
+    print(f"{machine()}; 1,000 images per class\n")
+    print_table(plain, steered, scratch, picture)
+
+
+@app.command()
+def inversion(
+    model: Annotated[str, typer.Argument(help="A run or a generator file.")] = "mnist",
+    data: Annotated[str, typer.Option(help="Its data.")] = "mnist",
+    count: Annotated[int, typer.Option(help="Test images.")] = 500,
+    picture: Annotated[Path | None, typer.Option(help="Write a picture of some.")] = None,
+) -> None:
+    """The figures of inversion in docs/handles.md, and of a style in other classes."""
+    from benchmarks.inversion import measure
+
+    print(f"{machine()}\n")
+    measure(model, data, count, picture)
+
+
+@app.command()
 def evaluation(model: Annotated[str, typer.Argument()] = "mnist", per_class: int = 1_000) -> None:
     """Wall-clock time of `cgan evaluate` as a process, with a cached judge."""
     words = ("cgan", "evaluate", model, "--per-class", str(per_class), "--json")

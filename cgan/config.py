@@ -95,7 +95,7 @@ class ModelConfig(Section):
     convolution, which is less prone to checkerboards. Other backbones have no such layer."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout probability in the discriminator."""
-    flow_blocks: Annotated[int, Field(ge=1, le=64)] = 4
+    flow_blocks: Annotated[int, Field(ge=1, le=64)] = 3
     """Pairs of couplings of the flow, with ``steer``."""
     flow_width: Annotated[int, Field(ge=1, le=4096)] = 192
     """Hidden units of each coupling of the flow."""
@@ -128,7 +128,7 @@ class Config(Section):
     steer: PathText | None = None
     """Generator without labels that stays as it is: a conditional flow learns to choose its latent
     vectors by class. Null trains a generator."""
-    kl_weight: Weight = 0.03
+    kl_weight: Weight = 0.015
     """Weight of the flow's KL divergence from N(0, I) in its loss. A higher weight gives more
     variety, a lower one more control."""
 

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 PerClassOption = Annotated[int, typer.Option(min=1, help="Images per class.")]
 FeaturesOption = Annotated[str, typer.Option(help="judge, or inception (downloads its weights).")]
+TruncationOption = Annotated[
+    bool,
+    typer.Option("--truncation", help="Also measure control and recall with z scaled down."),
+]
 SecondJudgeOption = Annotated[
     bool,
     typer.Option(
@@ -48,6 +52,7 @@ def evaluate(
     cas: Annotated[
         bool, typer.Option("--cas", help="Also train a classifier on generated images.")
     ] = False,
+    truncation: TruncationOption = False,
     second_judge: SecondJudgeOption = False,
     judge: JudgeOption = None,
     html: HtmlOption = None,
@@ -60,7 +65,7 @@ def evaluate(
 
     report = evaluate_model(
         load_model(model), data=data, data_dir=data_dir, per_class=per_class, features=features,
-        cas=cas, second_judge=second_judge, judge=judge, device=device,
+        cas=cas, truncation=truncation, second_judge=second_judge, judge=judge, device=device,
     )  # fmt: skip
     if as_json:
         _print_json(report.to_dict())

@@ -39,6 +39,7 @@ def evaluate(
     per_class: int = 1_000,
     features: str = "judge",
     cas: bool = False,
+    truncation: bool = False,
     second_judge: bool = False,
     judge: str | Path | None = None,
     device: str = "auto",
@@ -52,6 +53,7 @@ def evaluate(
         per_class: images to draw of each class.
         features: ``"judge"``, or ``"inception"``, which downloads its weights.
         cas: also train a classifier on generated images.
+        truncation: also measure control and recall of truncated z, with factors from 0.9 to 0.6.
         second_judge: also measure control with a second judge with another architecture; it is
             trained once per data set.
         judge: the file of a judge with the same classes and image shape, for example one that was
@@ -64,7 +66,7 @@ def evaluate(
     """
     (report,) = compare(
         [model], data=data, data_dir=data_dir, per_class=per_class, features=features, cas=cas,
-        second_judge=second_judge, judge=judge, device=device,
+        truncation=truncation, second_judge=second_judge, judge=judge, device=device,
     )  # fmt: skip
     return report
 
@@ -78,6 +80,7 @@ def compare(
     per_class: int = 1_000,
     features: str = "judge",
     cas: bool = False,
+    truncation: bool = False,
     second_judge: bool = False,
     judge: str | Path | None = None,
     device: str = "auto",
@@ -119,7 +122,9 @@ def compare(
             logger.info("evaluating %s", sampler.name)
             home = sampler.device
             try:
-                report = build_report(sampler.to(torch_device), references[key], cas=cas)
+                report = build_report(
+                    sampler.to(torch_device), references[key], cas=cas, truncation=truncation
+                )
             finally:
                 sampler.to(home)
         warnings = [

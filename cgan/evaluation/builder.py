@@ -16,6 +16,7 @@ from cgan.evaluation.quality import (
     distance_section,
     manifold_section,
     memorization_section,
+    truncation_section,
 )
 from cgan.evaluation.reference import Reference
 from cgan.evaluation.report import ClassFigures, Report
@@ -33,13 +34,16 @@ GRID_COLUMNS = 10
 PAIRS = 20
 
 
-def build_report(sampler: Sampler, reference: Reference, *, cas: bool = False) -> Report:
+def build_report(
+    sampler: Sampler, reference: Reference, *, cas: bool = False, truncation: bool = False
+) -> Report:
     """Evaluate one generator.
 
     Args:
         sampler: the generator; seeds 0 to ``reference.per_class`` − 1 of each class are drawn.
         reference: the real images of its data; the held-out ones are its test images.
         cas: also train a classifier on generated images; takes as long as training a judge.
+        truncation: also measure control and recall of truncated z.
 
     Raises:
         MeasureError: the judge has other classes, or the generator's images are not finite. A
@@ -59,6 +63,7 @@ def build_report(sampler: Sampler, reference: Reference, *, cas: bool = False) -
         diversity_section(spreads, reference),
         memorization_section(closest, reference),
         background_section(drawn, reference),
+        *([truncation_section(sampler, reference)] if truncation else []),
         *([cas_section(sampler, reference)] if cas else []),
     ]
     pairs, distances = closest_pairs(drawn, closest, reference)

@@ -61,7 +61,9 @@ def requested_labels(classes: int, per_class: int) -> Tensor:
     return torch.arange(classes).repeat_interleave(per_class)
 
 
-def draw_by_class(sampler: Sampler, per_class: int, seed: int = 0) -> Iterator[Labelled]:
+def draw_by_class(
+    sampler: Sampler, per_class: int, seed: int = 0, truncation: float = 1.0
+) -> Iterator[Labelled]:
     """Images of ``per_class`` consecutive seeds of every class, in order.
 
     An unconditional GAN draws images with consecutive seeds; they are labelled as if each class
@@ -71,15 +73,17 @@ def draw_by_class(sampler: Sampler, per_class: int, seed: int = 0) -> Iterator[L
         sampler: the generator.
         per_class: images of each class.
         seed: the first seed.
+        truncation: factor of z.
 
     Raises:
         MeasureError: an image is not finite.
     """
     target = requested_labels(len(sampler.classes), per_class)
     if sampler.conditional:
-        request = sampler.request(None, per_class, seed)
+        request = sampler.request(None, per_class, seed, truncation=truncation)
     else:
-        request = Request(None, tuple(range(seed, seed + len(target))))
+        seeds = tuple(range(seed, seed + len(target)))
+        request = Request(None, seeds, truncation=truncation)
     start = 0
     for images, _ in sampler.batches(request):
         if not images.isfinite().all():

@@ -23,6 +23,9 @@ CAS_PICTURES = 60_000
 HIGH_COPIED_SHARE = 0.2
 """A higher ``copied_share`` raises a warning."""
 
+TRUNCATIONS = (0.9, 0.8, 0.7, 0.6)
+"""Factors of z in a report."""
+
 
 def distance_section(drawn: FeatureSet, reference: Reference, class_fids: Values) -> Section:
     """Distances between the distributions: FID, KID, and FID within each class."""
@@ -81,6 +84,26 @@ def manifold_section(drawn: FeatureSet, reference: Reference) -> Section:
             )
         ]
     )  # fmt: skip
+
+
+def truncation_section(sampler: Sampler, reference: Reference) -> Section:
+    """Control and recall of truncated z: the dial between control and variety."""
+    section = Section()
+    for factor in TRUNCATIONS:
+        drawn = reference.draw(sampler, truncation=factor)
+        manifold, control = reference.manifold_of(drawn), reference.control_of(drawn)
+        key, title = f"truncation_{factor:g}", f"at truncation {factor:g}"
+        if sampler.conditional:
+            section.figures.append(
+                Figure(f"control_accuracy_{key}", f"control accuracy {title}", control.accuracy,
+                       share=True, meaning="with z multiplied by this factor; higher is better")
+            )  # fmt: skip
+        if manifold is not None:
+            section.figures.append(
+                Figure(f"recall_{key}", f"recall {title}", manifold.recall, share=True,
+                       meaning="with z multiplied by this factor; higher is better")
+            )  # fmt: skip
+    return section
 
 
 def memorization_section(closest: Nearest, reference: Reference) -> Section:

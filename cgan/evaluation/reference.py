@@ -102,7 +102,7 @@ class Reference:
         keep = evenly_spaced(everything, MEMORIZATION_QUERIES)
         self.held_out = self._extract(read_images(held_out, everything), keep)
 
-    def draw(self, sampler: Sampler, seed: int = 0) -> FeatureSet:
+    def draw(self, sampler: Sampler, seed: int = 0, truncation: float = 1.0) -> FeatureSet:
         """Draw ``per_class`` images of each class, from this seed on, and extract their features.
 
         The images for the memorization metrics are kept, in the label proportions of the held-out
@@ -111,7 +111,7 @@ class Reference:
         target = requested_labels(len(sampler.classes), self.per_class)
         matched = first_of_each_class(target, self.counts)
         keep = evenly_spaced(matched, MEMORIZATION_QUERIES)
-        return self._extract(draw_by_class(sampler, self.per_class, seed), keep)
+        return self._extract(draw_by_class(sampler, self.per_class, seed, truncation), keep)
 
     def _extract(self, batches: Iterable[Labelled], keep: Tensor | None = None) -> FeatureSet:
         return extract_features(

@@ -7,8 +7,6 @@ Dinh et al. 2017, "Density estimation using Real NVP"; with a class: Ardizzone e
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
@@ -16,8 +14,6 @@ from torch.nn.functional import silu
 from cgan.models.conditioning import embed_labels
 from cgan.models.freeze import frozen
 
-MAX_LOG_SCALE = 1.5
-"""Largest absolute log-scale of one coupling, so that a step cannot make it overflow."""
 EMBEDDING_STD = 0.5
 """Standard deviation of the initial embeddings: about that of the first layer's other inputs."""
 
@@ -40,27 +36,19 @@ class AffineCoupling(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(self, x1: Tensor, x2: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The new x₂, and log |det J|, (B,)."""
+        """The new x₂, and s, (B, changed) in [-1, 1], whose sum is log |det J|."""
         h = silu(self.first(x1) + embed_labels(labels, self.embedding.weight))
         s, t = self.out(silu(self.second(h))).chunk(2, dim=1)
-        s = MAX_LOG_SCALE * torch.tanh(s / MAX_LOG_SCALE)
-        return torch.addcmul(t, x2, s.exp()), s.sum(1)
-
-
-class Latents(NamedTuple):
-    """Latent vectors of a flow."""
-
-    z: Tensor
-    """(B, latent_dim)."""
-    kl: Tensor
-    """log q(z|y) − log N(z; 0, I), (B,); its mean over u is the KL divergence, in nats."""
+        s = s.tanh()  # bounded, so that a step cannot make exp(s) overflow
+        return torch.addcmul(t, x2, s.exp()), s
 
 
 class Flow(nn.Module):
     """z = f(u, y): u (B, latent_dim) and y (B,) to z (B, latent_dim).
 
-    Each block changes one half of the dimensions given the other, and then the other way round.
-    The halves are the even and the odd dimensions of the block before, so they mix.
+    Each block changes the first half of the dimensions given the second one, and then the other way
+    round. Between blocks they are rotated by a quarter, an eighth and so on, so that the halves
+    differ.
 
     Args:
         latent_dim: length of u and z, at least 2.
@@ -71,25 +59,41 @@ class Flow(nn.Module):
 
     def __init__(self, latent_dim: int, num_classes: int, blocks: int, width: int) -> None:
         super().__init__()
-        odd = latent_dim // 2
-        even = latent_dim - odd
-        self.change_odd = nn.ModuleList(
-            AffineCoupling(even, odd, num_classes, width) for _ in range(blocks)
+        self.middle = latent_dim // 2
+        rest = latent_dim - self.middle
+        self.change_first = nn.ModuleList(
+            AffineCoupling(rest, self.middle, num_classes, width) for _ in range(blocks)
         )
-        self.change_even = nn.ModuleList(
-            AffineCoupling(odd, even, num_classes, width) for _ in range(blocks)
+        self.change_second = nn.ModuleList(
+            AffineCoupling(self.middle, rest, num_classes, width) for _ in range(blocks)
         )
 
-    def forward(self, u: Tensor, labels: Tensor) -> Latents:
-        """Map u to z. Of u ~ N(0, I), log q(z|y) is log N(u; 0, I) − log |det J|."""
-        z, log_det = u, u.new_zeros(len(u))
-        for change_odd, change_even in zip(self.change_odd, self.change_even, strict=True):
-            even, odd = z[:, ::2], z[:, 1::2]
-            odd, first = change_odd(even, odd, labels)
-            even, second = change_even(odd, even, labels)
-            z, log_det = torch.cat([even, odd], dim=1), log_det + first + second
-        kl = 0.5 * (z.square().sum(1) - u.square().sum(1)) - log_det
-        return Latents(z, kl)
+    def forward(self, u: Tensor, labels: Tensor) -> Tensor:
+        """Map u to z."""
+        return self.transform(u, labels)[0]
+
+    def with_kl(self, u: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """z, and log q(z|y) − log N(z; 0, I), (B,).
+
+        For u ~ N(0, I), log q(z|y) is log N(u; 0, I) − log |det J|, and the mean of the second
+        value is KL(q(z|y) ‖ N(0, I)), in nats.
+        """
+        z, scales = self.transform(u, labels)
+        log_det = torch.cat(scales, dim=1).sum(1)
+        return z, 0.5 * (z.square().sum(1) - u.square().sum(1)) - log_det
+
+    def transform(self, u: Tensor, labels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """z, and the log-scales of all couplings."""
+        z, scales = u, []
+        couplings = zip(self.change_first, self.change_second, strict=True)
+        for index, (change_first, change_second) in enumerate(couplings):
+            first, second = z[:, : self.middle], z[:, self.middle :]
+            first, s1 = change_first(second, first, labels)
+            second, s2 = change_second(first, second, labels)
+            scales += [s1, s2]
+            turn = max(self.middle >> (index + 1), 1)
+            z = torch.cat([first[:, turn:], second, first[:, :turn]], dim=1)
+        return z, scales
 
 
 class SteeredGenerator(nn.Module):
@@ -129,13 +133,13 @@ class SteeredGenerator(nn.Module):
     def forward(self, u: Tensor, labels: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Generate one image per row of u.
 
-        In training mode it also returns a penalty, a scalar: the weighted mean of ``Latents.kl``,
-        plus the mean squared error of the surrogate.
+        In training mode it also returns a penalty, a scalar: the weighted KL divergence of the
+        flow, plus the mean squared error of the surrogate.
         """
-        z, kl = self.flow(u, labels)
         if not self.training:
-            images: Tensor = self.generator(z)
+            images: Tensor = self.generator(self.flow(u, labels))
             return images
+        z, kl = self.flow.with_kl(u, labels)
         penalty = self.kl_weight * kl.mean()
         if self.surrogate is None:
             return self.generator(z), penalty
