@@ -10,14 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import cgan
 from benchmarks.__main__ import app as benchmarks_app
 from cgan.cli import app
 from cgan.config_io import load_config
-from cgan.evaluation import augment_test, judge_training, quality
-from cgan.training import trainer
+from cgan.evaluation import augment_test, encoder, invert, judge_training, quality
+from cgan.storage.images import save_png
+from cgan.storage.latents import Latents
+from cgan.training import steer, trainer
 from tests.conftest import (
     columns_of,
     make_pets,
@@ -56,8 +59,10 @@ def shell_examples() -> list[str]:
 def shorten(command: str) -> list[str]:
     """The words of a command, with a small budget."""
     words = shlex.split(command.replace("1000000", "100"))[1:]
-    if words[0] == "train" and "--dry-run" not in words:
+    if words[0] in ("train", "steer") and "--dry-run" not in words:
         words += SHORT
+    if words[0] == "steer":  # runs/plain draws the bundled digits here
+        words = [word for word in words if word not in ("--data", "mnist")]
     if words[0] in ("evaluate", "compare"):
         words += ["--per-class", "5"]
     return words
@@ -90,6 +95,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pets", "folder-dcgan"):
         cgan.train(pets, root / "runs" / name)
     cgan.train(plain, root / "runs" / "plain")
+    steered = {**quiet, "steer": str(root / "runs" / "plain"), "data.source": "digits"}
+    cgan.train(load_config("steer", steered), root / "runs" / "plain-steered")
+    seven = cgan.load_pictures("mnist", data_dir=root / "data").take(torch.tensor([0]))[0]
+    save_png(seven, root / "seven.png")
+    Latents(torch.zeros(1, 64), torch.eye(10)[:1], tuple("0123456789")).save(
+        root / "generated" / "seven-inverted.safetensors"
+    )
     two = load_config("folder-dcgan", {**quiet, "data.source": str(root / "two-labels")})
     cgan.train(two, root / "runs" / "two-labels")
     for name in ("conditional", "A", "B", "NAME"):
@@ -108,6 +120,10 @@ def workplace(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(augment_test, "default_images", lambda _: 128)
     monkeypatch.setattr(augment_test, "MIN_IMAGES", 1)
     monkeypatch.setattr(augment_test, "TIMED_STEPS", 1)
+    monkeypatch.setattr(steer, "check_classes", lambda *_: None)  # that generator is untrained
+    for name, count in (("STEPS", 2), ("HELD_OUT", 4)):
+        monkeypatch.setattr(invert, name, count)
+    monkeypatch.setattr(encoder, "IMAGES", 256)
     return folder
 
 

@@ -1,0 +1,166 @@
+"""Inversion finds the z and the class of images that the generator has drawn."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import Result
+
+import cgan
+from cgan.errors import ConfigError, DataError, FileError
+from cgan.evaluation import encoder as encoders
+from cgan.evaluation import invert as inversion
+from cgan.evaluation.encoder import Encoder, encoder_path, find_encoder, load_encoder
+from cgan.evaluation.invert import Inversion, invert_batch, read_picture
+from cgan.storage.images import save_png, to_pixels
+from cgan.storage.latents import Latents
+from tests.conftest import open_image
+
+Shell = Callable[..., Result]
+
+
+@pytest.fixture(autouse=True)
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoders, "IMAGES", 12_800)
+    monkeypatch.setattr(inversion, "HELD_OUT", 10)
+
+
+@pytest.fixture(scope="module")
+def sampler(small_run: cgan.Run) -> cgan.Sampler:
+    return cgan.load(small_run.folder)
+
+
+@pytest.fixture
+def encoder(sampler: cgan.Sampler) -> Encoder:
+    return find_encoder(sampler)[0]
+
+
+def test_it_finds_the_class_and_the_image(sampler: cgan.Sampler, encoder: Encoder) -> None:
+    labels = torch.arange(20) % 10
+    z = 0.7 * torch.randn(20, 64, generator=torch.Generator().manual_seed(0))
+    images = sampler.generate(z, labels)
+    found, classes, distances = invert_batch(sampler, encoder, images)
+    assert (classes == labels).float().mean() >= 0.8  # chance is 0.1
+    again = sampler.generate(found, classes)
+    assert torch.allclose((again - images).square().mean((1, 2, 3)).sqrt(), distances, atol=1e-4)
+    others = (images.roll(1, 0) - images).square().mean((1, 2, 3)).sqrt()
+    assert distances.median() < 0.5 * others.median()
+
+
+def test_an_image_alone_and_in_a_batch(sampler: cgan.Sampler, encoder: Encoder) -> None:
+    images = sampler.sample("3", n=3)
+    together, alone = (
+        invert_batch(sampler, encoder, images),
+        invert_batch(sampler, encoder, images[1:2]),
+    )
+    assert together[1][1] == alone[1][0]
+    assert torch.allclose(together[2][1], alone[2][0], atol=0.02)
+
+
+def test_from_python(sampler: cgan.Sampler) -> None:
+    image = sampler.sample("7", seed=3)[0]
+    found = cgan.invert(sampler, image)
+    assert found.z.shape == (64,)
+    assert found.label in sampler.classes
+    assert len(found.held_out) == 10
+    assert list(found.held_out) == sorted(found.held_out)
+    same = cgan.invert(sampler, to_pixels(image))  # uint8
+    assert same.distance == pytest.approx(found.distance, abs=0.02)
+
+
+def test_the_encoder_is_cached_and_belongs_to_its_generator(
+    sampler: cgan.Sampler, plain_run: cgan.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cgan.invert(sampler, sampler.sample("7")[0])
+    path = encoder_path(sampler)
+    monkeypatch.setattr(encoders, "train_encoder", lambda *_, **__: pytest.fail("trained again"))
+    found, is_new = find_encoder(sampler)
+    assert not is_new
+    assert found.header["held_out"]
+    other = cgan.load(plain_run.folder)
+    assert encoder_path(other) != path
+    with pytest.raises(FileError, match="does not fit"):
+        load_encoder(other, path)
+
+
+def test_a_damaged_encoder_is_replaced(
+    sampler: cgan.Sampler, caplog: pytest.LogCaptureFixture
+) -> None:
+    cgan.invert(sampler, sampler.sample("7")[0])
+    encoder_path(sampler).write_bytes(b"noise")
+    with caplog.at_level(logging.WARNING, logger="cgan"):
+        assert find_encoder(sampler)[1]
+    assert "it is ignored" in caplog.text
+
+
+def test_a_plain_generator_has_no_class(plain_run: cgan.Run) -> None:
+    plain = cgan.load(plain_run.folder)
+    found = cgan.invert(plain, plain.sample()[0])
+    assert found.label is None
+    assert found.z.shape == (64,)
+
+
+def test_without_data_there_is_no_reference(
+    small_run: cgan.Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    alone = cgan.load(small_run.folder)
+    with caplog.at_level(logging.WARNING, logger="cgan"):
+        found = inversion._held_out_distances(
+            alone, find_encoder(alone)[0], str(tmp_path / "nowhere"), None
+        )
+    assert found == []
+    assert "has no reference" in caplog.text
+
+
+def test_outside_means_farther_than_99_percent() -> None:
+    held_out = tuple(index / 100 for index in range(100))
+    z = torch.zeros(2)
+    assert not Inversion(z, "1", 0.99, held_out).is_outside
+    assert Inversion(z, "1", 0.991, held_out).is_outside
+    assert not Inversion(z, "1", 5.0, ()).is_outside
+
+
+def test_images_of_another_shape_are_refused(sampler: cgan.Sampler, tmp_path: Path) -> None:
+    save_png(
+        torch.zeros(3, 8, 8, dtype=torch.uint8) + torch.tensor([1, 2, 3]).byte()[:, None, None],
+        tmp_path / "colour.png",
+    )
+    save_png(torch.zeros(1, 9, 8, dtype=torch.uint8), tmp_path / "large.png")
+    (tmp_path / "text.png").write_text("text")
+    for name, sentence in (
+        ("colour.png", r"has the shape \[3, 8, 8\]"),
+        ("large.png", r"has the shape \[1, 9, 8\]"),
+        ("text.png", "cannot be read as an image"),
+        ("nowhere.png", "cannot be read as an image"),
+    ):
+        with pytest.raises(DataError, match=sentence):
+            cgan.invert(sampler, tmp_path / name)
+    with pytest.raises(DataError, match=r"has the shape \[8, 8\]"):
+        read_picture(torch.zeros(8, 8), (1, 8, 8))
+
+
+def test_the_shell(sampler: cgan.Sampler, small_run: cgan.Run, shell: Shell) -> None:
+    save_png(to_pixels(sampler.sample("7", seed=2)[0]), Path("seven.png"))
+    done = shell("invert", small_run.folder, "seven.png", "--out", "found.png", "--scale", 1)
+    assert done.exit_code == 0, done.output
+    assert "of 10 real test images" in done.output
+    assert open_image("found.png").size == (12 * 10 - 2, 8)  # original, reconstruction, ten classes
+    latents = Latents.load(Path("found.safetensors"))
+    assert latents.labels is not None
+    drawn = to_pixels(sampler.generate(latents.z, latents.labels))[0, 0]
+    pixels = torch.tensor(list(open_image("found.png").tobytes())).view(8, -1)
+    assert torch.equal(pixels[:, 10:18], drawn.int())
+    wrong = shell("invert", small_run.folder, "found.png")
+    assert wrong.exit_code == 2
+    assert "convert it first" in wrong.output
+
+
+def test_an_onnx_network_has_no_gradient(sampler: cgan.Sampler) -> None:
+    steered = {**sampler.header, "steered": {"model": None}}
+    foreign = cgan.Sampler(sampler.generator, steered, sampler.path)
+    with pytest.raises(ConfigError, match="an ONNX network has no gradient"):
+        cgan.invert(foreign, sampler.sample("7")[0])
