@@ -156,7 +156,7 @@ def inversion(
     count: Annotated[int, typer.Option(help="Test images.")] = 500,
     picture: Annotated[Path | None, typer.Option(help="Write a picture of some.")] = None,
 ) -> None:
-    """The figures of inversion in docs/handles.md, and of a style in other classes."""
+    """The figures of inversion in docs/latent-space.md, and of a style in other classes."""
     from benchmarks.inversion import measure
 
     print(f"{machine()}\n")

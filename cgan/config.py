@@ -190,6 +190,8 @@ class Config(Section):
             raise ValueError("give the budget either in images or in minutes")
         if self.data.size is not None and self.data.source in DATA_NAMES:
             raise ValueError(f"{self.data.source} has a fixed image size: leave out data.size")
+        if self.steer is not None and self.warm_start is not None:
+            raise ValueError("a steered generator keeps its weights: leave out warm_start")
         if self.bf16 and not self.device.startswith(("auto", "cuda")):
             raise ValueError(f"bf16 needs a CUDA device: turn it off on {self.device}")
         return self
@@ -200,6 +202,7 @@ RENAMED_KEYS = {"auxiliary": "aux_weight", "penalty.every_steps": "penalty.lazy_
 
 RESUMABLE_CHANGES = frozenset(
     {"images", "minutes", "device", "data.data_dir", "wandb", "tensorboard", "control_per_class"}
+    | {"steer"}  # the file may have been moved; a state knows its digest
     | {"log_every_images", "sample_every_images", "eval_every_images"}
     | {"save_every_seconds", "compile"}
 )

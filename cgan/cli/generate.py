@@ -102,8 +102,8 @@ def generate(
 ) -> None:
     """Generate images of the given classes and print the output path."""
     _check_options(n, out, count, format, scale)
-    handles = {"--mix": mix is not None, "--truncation": truncation != 1, "--latent": latent}
-    _check_handles([name for name, used in handles.items() if used], count, verify, n)
+    given = {"--mix": mix is not None, "--truncation": truncation != 1, "--latent": latent}
+    _check_latent_options([name for name, used in given.items() if used], count, verify, n)
     weights = None if mix is None else _parse_mix(mix)
     needs_torch = verify or count is not None or mix is not None or latent is not None
     sampler = _open(model, device, needs_torch)
@@ -147,7 +147,7 @@ def _parse_mix(text: str) -> dict[str, float]:
     return mix
 
 
-def _check_handles(used: list[str], count: int | None, verify: bool, n: int | None) -> None:
+def _check_latent_options(used: list[str], count: int | None, verify: bool, n: int | None) -> None:
     """Reject options that do not fit --mix, --truncation or --latent."""
     if used and count is not None:
         raise ConfigError(f"{used[0]} does not apply to a data set: leave out {used[0]} or --count")

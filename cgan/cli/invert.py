@@ -51,14 +51,17 @@ def invert(
     target = Path(out or output_folder(sampler) / f"{Path(picture).stem}-inverted.png")
     if target.suffix != ".png":
         raise ConfigError(f"--out must be a .png file, not {out}")
+    latents = target.with_suffix(".safetensors")
+    if latents.exists():
+        Latents.load(latents)  # raises if it is something else, which must not be overwritten
     found = find(sampler, picture, data=data, data_dir=data_dir, progress=True)
 
     original = read_picture(picture, sampler.image_shape)[None]
     z, labels = found.z[None], None
     rows = {"distance": f"{found.distance:.3f}"}
-    if found.held_out:
-        share = sum(one <= found.distance for one in found.held_out) / len(found.held_out)
-        rows["distance"] += f", more than {share:.0%} of {len(found.held_out)} real test images"
+    if others := found.held_out_distances:
+        share = sum(one <= found.distance for one in others) / len(others)
+        rows["distance"] += f", larger than that of {share:.0%} of {len(others)} real test images"
     grid = [original, sampler.generate(z, labels)] if not sampler.conditional else [original]
     if found.label is not None:
         classes = torch.eye(len(sampler.classes))
@@ -67,7 +70,6 @@ def invert(
         grid += [sampler.generate(z, labels), sampler.generate(z.repeat(len(classes), 1), classes)]
     pixels = to_pixels(torch.cat(grid))
     save_png(make_grid(pixels, len(pixels), enlargement(sampler, scale)), target)
-    latents = target.with_suffix(".safetensors")
     Latents(z, labels, sampler.classes).save(latents)
     print_rows({**rows, "latent vector": str(latents)})
     if found.is_outside:

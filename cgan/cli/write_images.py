@@ -143,7 +143,7 @@ def write_latents(
 
     Raises:
         FileError: the file holds no latent vectors.
-        ConfigError: they are those of another generator.
+        ConfigError: z has another length, or there are other classes, than those of the generator.
     """
     import torch
 

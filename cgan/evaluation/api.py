@@ -90,7 +90,7 @@ def compare(
     Generators of the same data are measured by the same judge against the same images. A given
     judge measures all of them.
     """
-    torch_device = find_device(device)
+    torch_device, optional = find_device(device), {"cas": cas, "truncation": truncation}
     samplers = [one if isinstance(one, Sampler) else load(one) for one in models]
     given = _open_judge(judge, samplers, torch_device)
     sources = [data_config_of(sampler, data, data_dir) for sampler in samplers]
@@ -122,9 +122,7 @@ def compare(
             logger.info("evaluating %s", sampler.name)
             home = sampler.device
             try:
-                report = build_report(
-                    sampler.to(torch_device), references[key], cas=cas, truncation=truncation
-                )
+                report = build_report(sampler.to(torch_device), references[key], **optional)
             finally:
                 sampler.to(home)
         warnings = [
@@ -133,13 +131,15 @@ def compare(
             *_other_images(report, reports, key == next(iter(references))),
             *_judge_of_other_data(given, splits["train"]),
         ]
-        described: dict[str, str] = {
-            split: describe_split(source.source, split) for split in DESCRIBED_SPLITS
-        }
+        described = _describe_splits(source.source)
         curves = read_curves(sampler.path.parent) if run_config(sampler) else {}
         named = replace(report, model=sampler.name, splits=described)
         reports.append(replace(named, curves=curves, warnings=warnings))
     return reports
+
+
+def _describe_splits(source: str) -> dict[str, str]:
+    return {split: describe_split(source, split) for split in DESCRIBED_SPLITS}
 
 
 def _open_judge(

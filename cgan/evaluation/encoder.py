@@ -1,8 +1,7 @@
 """The encoder of a generator: from an image to a first guess of its z and its class.
 
-It is trained on the generator's own images, whose z and classes are known: Donahue et al. 2017,
-"Adversarial feature learning", section 4.1, call this the latent regressor. Once per generator; it
-is kept in the cache.
+It is trained on the generator's own images, whose z and classes are known (the latent regressor of
+Donahue et al. 2017, "Adversarial feature learning"), once per generator, and kept in the cache.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ class Encoder:
     Attributes:
         network: images (B, C, H, W) in [-1, 1] to z and class logits, (B, latent_dim + classes).
         latent_dim: length of z.
-        header: of its file; ``held_out`` are distances of real images, if they are known.
+        header: of its file; ``distances`` are those of test images, if they are known.
     """
 
     network: JudgeNetwork
@@ -52,10 +51,6 @@ class Encoder:
         """z (B, latent_dim) and class logits (B, classes) of images in [-1, 1]."""
         output = self.network(images)
         return output[:, : self.latent_dim], output[:, self.latent_dim :]
-
-    def save(self, path: Path) -> None:
-        """Save it as one safetensors file."""
-        save_tensors(path, dict(self.network.state_dict()), self.header)
 
 
 def encoder_path(sampler: Sampler) -> Path:
@@ -77,15 +72,25 @@ def load_encoder(sampler: Sampler, path: Path) -> Encoder:
     return Encoder(network, sampler.latent_dim, header)
 
 
-def find_encoder(sampler: Sampler, progress: bool = False) -> tuple[Encoder, bool]:
-    """The encoder of a generator from the cache, or trained now, and whether it is new."""
+def find_encoder(sampler: Sampler, progress: bool = False) -> Encoder:
+    """The encoder of a generator from the cache, or trained and cached now."""
     path = encoder_path(sampler)
     if path.exists():
         try:
-            return load_encoder(sampler, path), False
+            return load_encoder(sampler, path)
         except FileError as error:
             logger.warning("%s; it is ignored", error)
-    return train_encoder(sampler, progress=progress), True
+    encoder = train_encoder(sampler, progress=progress)
+    save_encoder(sampler, encoder)
+    return encoder
+
+
+def save_encoder(sampler: Sampler, encoder: Encoder) -> None:
+    """Save an encoder in the cache; if that fails, log a warning."""
+    try:
+        save_tensors(encoder_path(sampler), dict(encoder.network.state_dict()), encoder.header)
+    except FileError as error:
+        logger.warning("the encoder is not cached: %s", error)
 
 
 @torch_defaults()
@@ -120,7 +125,7 @@ def train_encoder(sampler: Sampler, images: int | None = None, progress: bool = 
             schedule.step()
             shown.add(BATCH)
     network.eval().requires_grad_(False)
-    header = {**new_header(ENCODER), "generator": file_digest(sampler.path), "held_out": []}
+    header = {**new_header(ENCODER), "data_digest": "", "distances": []}
     return Encoder(network, sampler.latent_dim, header)
 
 

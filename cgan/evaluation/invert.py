@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from cgan.data import load_split
+from cgan.data import ImageDataset, ImageFolder, load_split
 from cgan.data.image_file import open_image, read_image
 from cgan.errors import CganError, ConfigError, DataError
+from cgan.evaluation.control import check_fit
 from cgan.evaluation.data_source import data_config_of
-from cgan.evaluation.encoder import Encoder, encoder_path, find_encoder
+from cgan.evaluation.encoder import Encoder, find_encoder, save_encoder
 from cgan.evaluation.feature_set import evenly_spaced
-from cgan.runtime.device import torch_defaults
+from cgan.runtime.device import explain_out_of_memory, torch_defaults
 from cgan.sampling.sampler import Sampler
 
 STEPS, LR = 100, 0.05
@@ -42,14 +42,14 @@ class Inversion(NamedTuple):
     """The class; None if the generator is unconditional."""
     distance: float
     """Root mean square difference of pixels in [0, 1] between the image and its reconstruction."""
-    held_out: tuple[float, ...]
+    held_out_distances: tuple[float, ...]
     """Sorted distances of real images that the generator was not trained on; empty if unknown."""
 
     @property
     def is_outside(self) -> bool:
         """Whether it is farther away than 99 % of real images are."""
-        index = int(OUTSIDE * len(self.held_out))
-        return bool(self.held_out) and self.distance > self.held_out[index]
+        others = self.held_out_distances
+        return bool(others) and self.distance > others[int(OUTSIDE * len(others))]
 
 
 @torch_defaults()
@@ -72,8 +72,8 @@ def invert(
         sampler: the generator.
         picture: an image file of the generator's size, or a tensor (C, H, W): uint8, or float in
             [0, 1].
-        data: as for ``cgan.evaluate``: the data whose held-out images are the reference. Without
-            data the distance has no reference.
+        data: as for ``cgan.evaluate``: the data whose test images are the reference. If None, and
+            the data is not found, the distance has no reference.
         data_dir: where data sets are stored.
         progress: show progress on the terminal.
 
@@ -84,16 +84,13 @@ def invert(
     if (steered := sampler.header.get("steered")) and steered["model"] is None:
         raise ConfigError(f"{sampler.name} cannot be inverted: an ONNX network has no gradient")
     image = read_picture(picture, sampler.image_shape)
-    encoder, is_new = find_encoder(sampler, progress)
-    if is_new:
-        encoder.header["held_out"] = _held_out_distances(sampler, encoder, data, data_dir)
-        try:
-            encoder.save(encoder_path(sampler))
-        except CganError as error:
-            logger.warning("the encoder is not cached: %s", error)
-    z, labels, distances = invert_batch(sampler, encoder, image[None])
+    held_out = _load_held_out(sampler, data, data_dir)
+    with explain_out_of_memory(f"inverting an image of {sampler.name}", "free memory"):
+        encoder = find_encoder(sampler, progress)
+        _measure_held_out(sampler, encoder, held_out)
+        z, labels, distances = invert_batch(sampler, encoder, image[None])
     label = sampler.classes[int(labels[0])] if sampler.conditional else None
-    return Inversion(z[0], label, float(distances[0]), tuple(encoder.header["held_out"]))
+    return Inversion(z[0], label, float(distances[0]), tuple(encoder.header["distances"]))
 
 
 def read_picture(picture: str | Path | Tensor, image_shape: tuple[int, int, int]) -> Tensor:
@@ -134,9 +131,14 @@ def invert_batch(
     Returns:
         z (N, latent_dim), class indices (N,), 0 if unconditional, and distances (N,), on the CPU.
     """
+    size = max(sampler.batch_size // CANDIDATES, 1)
+    if len(images) > size:
+        parts = [invert_batch(sampler, encoder, part) for part in images.split(size)]
+        z, labels, distances = (torch.cat(found) for found in zip(*parts, strict=True))
+        return z, labels, distances
     signed = images.to(sampler.device) * 2 - 1
     guess, logits = encoder.encode(signed)
-    surprise = -logits.log_softmax(1)
+    class_nll = -logits.log_softmax(1)
     count = min(CANDIDATES, logits.shape[1]) if sampler.conditional else 1
     labels = torch.zeros(len(images), 1, dtype=torch.int64, device=signed.device)
     if sampler.conditional:
@@ -146,7 +148,7 @@ def invert_batch(
     z, energy, distance = _refine(sampler, target, guess.repeat_interleave(count, 0), chosen)
     energy = energy.view(-1, count)
     if sampler.conditional:
-        energy = energy + surprise.gather(1, labels)
+        energy = energy + class_nll.gather(1, labels)
     best = energy.argmin(1, keepdim=True)
     rows = torch.arange(len(images), device=z.device) * count + best.squeeze(1)
     return z[rows].cpu(), labels.gather(1, best).squeeze(1).cpu(), distance[rows].cpu()
@@ -182,18 +184,38 @@ def _refine(
     return found, least.detach(), distance.detach()
 
 
-def _held_out_distances(
-    sampler: Sampler, encoder: Encoder, data: str | None, data_dir: str | Path | None
-) -> Sequence[float]:
-    """Sorted distances of held-out images; empty, with a warning, if there are none."""
+def _load_held_out(
+    sampler: Sampler, data: str | None, data_dir: str | Path | None
+) -> ImageDataset | ImageFolder | None:
+    """The test images of the generator's data.
+
+    Raises:
+        CganError: the data that was asked for is not found, or has other images.
+    """
     try:
         held_out = load_split(data_config_of(sampler, data, data_dir), "test")
+        check_fit(sampler, f"{held_out.name} has", held_out.classes, held_out.image_shape)
+        if len(held_out):
+            return held_out
+        logger.warning("without test images the distance has no reference")
     except CganError as error:
-        logger.warning("without held-out images the distance has no reference: %s", error)
-        return []
-    if held_out.image_shape != sampler.image_shape or not len(held_out):
-        logger.warning("without held-out images of its size the distance has no reference")
-        return []
-    indices = evenly_spaced(torch.arange(len(held_out)), HELD_OUT)
-    _, _, distances = invert_batch(sampler, encoder, held_out.take(indices) / 255)
-    return [round(one, 5) for one in distances.sort().values.tolist()]
+        if data is not None or data_dir is not None:
+            raise
+        logger.warning("without test images the distance has no reference: %s", error)
+    return None
+
+
+def _measure_held_out(
+    sampler: Sampler, encoder: Encoder, held_out: ImageDataset | ImageFolder | None
+) -> None:
+    """Measure the distances of test images, unless the encoder's file holds those of the same."""
+    header = encoder.header
+    digest = "" if held_out is None else held_out.digest()
+    if held_out is not None and header["data_digest"] != digest:
+        indices = evenly_spaced(torch.arange(len(held_out)), HELD_OUT)
+        _, _, distances = invert_batch(sampler, encoder, held_out.take(indices) / 255)
+        header |= {
+            "data_digest": digest,
+            "distances": [round(one, 5) for one in distances.sort().values.tolist()],
+        }
+        save_encoder(sampler, encoder)

@@ -138,22 +138,27 @@ def build_generator(header: Mapping[str, Any]) -> nn.Module:
     """
     model = make_config(header["config"], warn=False).model
     channels, height, width = header["image_shape"]
+    image_shape = channels, height, width
     classes, steered = len(header["classes"]), header.get("steered")
     if steered is None:
-        model = resolve_stored_width(model, (channels, height, width))
-        return build_networks(model, (channels, height, width), classes).generator
-    if steered["model"] is not None:
-        plain = build_generator(
-            {
-                "config": {**header["config"], "model": steered["model"]},
-                "image_shape": header["image_shape"],
-                "classes": header["classes"],
-            }
-        )
-    else:
+        return build_networks(
+            resolve_stored_width(model, image_shape), image_shape, classes
+        ).generator
+    if not model.conditional:
+        raise ConfigError("a steered generator is conditional")
+    if steered["model"] is None:
         content = torch.empty(steered["onnx_bytes"], dtype=torch.uint8)
         low, high = steered["value_range"]
-        plain = ForeignGenerator(OnnxGenerator(content), steered["latent_map"], (low, high))
+        plain: nn.Module = ForeignGenerator(
+            OnnxGenerator(content, image_shape), steered["latent_map"], (low, high)
+        )
+        return steer_generator(plain, model, classes)
+    of_plain = make_config({**header["config"], "model": steered["model"]}, warn=False).model
+    if of_plain.conditional or of_plain.latent_dim != model.latent_dim:
+        raise ConfigError("the generator that is steered has labels, or a z of another length")
+    plain = build_networks(
+        resolve_stored_width(of_plain, image_shape), image_shape, classes
+    ).generator
     return steer_generator(plain, model, classes)
 
 

@@ -19,7 +19,7 @@ EMBEDDING_STD = 0.5
 
 
 class AffineCoupling(nn.Module):
-    """x₂ ↦ x₂ · exp(s(x₁, y)) + t(x₁, y): Dinh et al. 2017, equations 7 and 8.
+    """x₂ ↦ x₂ · exp(s(x₁, y)) + t(x₁, y): Dinh et al. 2017, equations 4 and 5.
 
     The label enters as a bias of the first layer, which equals an embedding that is concatenated to
     x₁, and is faster. Shapes: x₁ (B, given), x₂ (B, changed), y (B,). It starts as the identity.

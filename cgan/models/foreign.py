@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cgan.errors import ConfigError
+from cgan.errors import ConfigError, FileError, one_line
 from cgan.runtime.cpu import count_cores
 
 if TYPE_CHECKING:
@@ -35,11 +34,13 @@ class ForeignGenerator(nn.Module):
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """One image per row of z."""
-        images: Tensor = self.module(z[:, :, None, None] if self.latent_map else z)
+        images = self.module(z[:, :, None, None] if self.latent_map else z)
+        if not isinstance(images, Tensor):
+            raise TypeError(f"it returns a {type(images).__name__}, not a tensor of images")
         low, high = self.value_range
         if (low, high) != (-1, 1):
-            images = (images.float() - low) * (2 / (high - low)) - 1
-        return images
+            images = (images - low) * (2 / (high - low)) - 1
+        return images.float()
 
 
 class OnnxGenerator(nn.Module):
@@ -47,25 +48,27 @@ class OnnxGenerator(nn.Module):
 
     Args:
         content: the bytes of the ONNX file, uint8 (N,).
+        image_shape: (C, H, W) of its images; None accepts any.
     """
 
     content: Tensor
 
-    def __init__(self, content: Tensor) -> None:
+    def __init__(self, content: Tensor, image_shape: tuple[int, int, int] | None = None) -> None:
         super().__init__()
         self.register_buffer("content", content)
+        self.image_shape = image_shape
         self._session: InferenceSession | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies: a session cannot be copied."""
         return {**self.__dict__, "_session": None}
 
-    @property
-    def session(self) -> InferenceSession:
+    def open(self) -> InferenceSession:
         """The opened network.
 
         Raises:
             ConfigError: onnxruntime is not installed.
+            FileError: it cannot read the network.
         """
         if self._session is None:
             try:
@@ -77,15 +80,31 @@ class OnnxGenerator(nn.Module):
             options = onnxruntime.SessionOptions()
             options.log_severity_level = 4  # errors are raised, so do not print them
             options.intra_op_num_threads = count_cores()
-            # Without a path, the network cannot name other files that hold its weights.
-            self._session = onnxruntime.InferenceSession(
-                self.content.cpu().numpy().tobytes(), options, providers=["CPUExecutionProvider"]
-            )
+            # Waiting threads would take the cores from torch, which runs between two calls.
+            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+            content = self.content.cpu().numpy().tobytes()
+            try:  # without a path, the network cannot name other files that hold its weights
+                self._session = onnxruntime.InferenceSession(
+                    content, options, providers=["CPUExecutionProvider"]
+                )
+            except Exception as error:  # onnxruntime's exceptions have no common base class
+                raise FileError(
+                    f"onnxruntime cannot read the network ({one_line(error)})"
+                ) from error
         return self._session
 
     def forward(self, z: Tensor) -> Tensor:
-        """The output of the network, on the device of z."""
-        session = self.session
-        name = session.get_inputs()[0].name
-        (images,) = session.run(None, {name: z.detach().cpu().numpy().astype(np.float32)})
-        return torch.from_numpy(images).to(z.device)
+        """The output of the network, on the device of z.
+
+        Raises:
+            FileError: the network fails, or its output has another shape than its images.
+        """
+        session = self.open()
+        inputs = {session.get_inputs()[0].name: z.detach().cpu().float().numpy()}
+        try:
+            (found,) = session.run(None, inputs)
+        except Exception as error:  # see above
+            raise FileError(f"onnxruntime cannot run the network ({one_line(error)})") from error
+        if self.image_shape is not None and found.shape != (len(z), *self.image_shape):
+            raise FileError(f"the ONNX network returns {list(found.shape)}, not images of its file")
+        return torch.from_numpy(found).to(z.device)

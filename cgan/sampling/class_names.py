@@ -16,8 +16,8 @@ from cgan.attributes import match_values, split_classes
 from cgan.errors import ConfigError, UnconditionalError, UnknownNameError
 from cgan.storage.paths import CONFIG_FILE, GENERATOR_FILE, PACKAGED
 
-MIX_TOLERANCE = 1e-3
-"""The weights of a mix may differ from 1 in sum by this much, because 0.33 is a third."""
+MIX_TOLERANCE = 0.011
+"""The weights of a mix may differ from 1 in sum by this much, because people write 0.33 for 1/3."""
 
 
 @runtime_checkable
@@ -146,9 +146,10 @@ class GeneratorInfo:
             if not weight >= 0:
                 raise ConfigError(f"the weight of {name!r} in the mix is {weight:g}: use 0 to 1")
             weights[self._class_index(name)] += weight
-        if not abs(sum(weights) - 1) <= MIX_TOLERANCE:
-            raise ConfigError(f"the weights of the mix sum to {sum(weights):g}, not to 1")
-        return tuple(weights)
+        total = sum(weights)
+        if not abs(total - 1) <= MIX_TOLERANCE:
+            raise ConfigError(f"the weights of the mix sum to {total:g}, not to 1")
+        return tuple(weight / total for weight in weights)
 
     def class_indices(self, labels: Labels) -> list[int]:
         """Class indices of names, digits, a list of them, or an index tensor; None means all.

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cgan.config import Config
 from cgan.errors import ConfigError, MeasureError, one_line
 from cgan.runtime.device import torch_defaults
 from cgan.sampling.latents import draw_latents
@@ -57,23 +58,23 @@ def probe(network: nn.Module, latent_dim: int) -> Tensor:
     """
     z = torch.from_numpy(draw_latents(range(PROBES), latent_dim))
     try:
-        images, few = network(z), network(z[:2])
+        images: Tensor = network(z)
+        few: Tensor = network(z[:2])
     except Exception as error:  # whatever foreign code raises
         raise ConfigError(
             f"the generator cannot draw images from z of the shape {list(z.shape)}: "
             f"{one_line(error)}"
         ) from error
-    if not isinstance(images, Tensor) or not is_image_shape(list(images.shape[1:])):
-        found = list(images.shape) if isinstance(images, Tensor) else type(images).__name__
+    if not is_image_shape(list(images.shape[1:])):
         raise ConfigError(
             "the generator must return images (batch, channels, height, width) with 1 or 3 "
-            f"channels and up to {MAX_SIDE:,} pixels a side, not {found}"
+            f"channels and up to {MAX_SIDE:,} pixels a side, not {list(images.shape)}"
         )
     check_images(images)
     if not torch.allclose(images[:2], few, atol=TOLERANCE * float(images.abs().max())):
         raise ConfigError(
-            "an image of the generator depends on the others in its batch: set it to evaluation "
-            "mode (module.eval())"
+            "an image of the generator depends on the others in its batch, or on more than z: set "
+            "it to evaluation mode, and turn its own noise off"
         )
     return images
 
@@ -91,3 +92,21 @@ def check_images(images: Tensor) -> None:
         )
     if torch.equal(images, images[:1].expand_as(images)):
         raise MeasureError("the generator draws the same image for every z: train it again")
+
+
+def check_plain(plain: PlainGenerator, config: Config) -> None:
+    """Check that a generator that is to be steered fits the config; raises ``ConfigError``."""
+    if plain.latent_dim != config.model.latent_dim or not config.model.conditional:
+        raise ConfigError(
+            f"steering this generator needs model.latent_dim {plain.latent_dim} and a conditional "
+            "model: use cgan steer"
+        )
+
+
+def check_same_shape(plain: PlainGenerator, image_shape: tuple[int, int, int], data: str) -> None:
+    """Raise ``ConfigError`` unless the images of the data have the shape of the generator's."""
+    if plain.image_shape != image_shape:
+        raise ConfigError(
+            f"the generator draws images of {plain.image_shape} (channels, height, width) and "
+            f"{data} has {image_shape}: give the data that it was trained on with --data"
+        )

@@ -134,7 +134,8 @@ class Sampler(GeneratorInfo):
                 chosen = request.labels[start : start + self.batch_size]
                 labels = torch.tensor(chosen, device=self.device)
             elif request.mix is not None:
-                labels = torch.tensor([request.mix] * len(seeds), device=self.device)
+                weights = torch.tensor(request.mix, dtype=torch.float32, device=self.device)
+                labels = weights.expand(len(seeds), -1)
             draw = partial(self._draw, truncation=request.truncation)
             with self._explain_out_of_memory():
                 images = draw(seeds, labels)

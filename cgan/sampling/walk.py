@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from cgan.errors import ConfigError
+from cgan.runtime.device import torch_defaults
 from cgan.sampling.latents import draw_latents
 from cgan.sampling.sampler import Sampler
 
@@ -13,6 +14,7 @@ MAX_FRAMES = 10_000
 """Most images of one walk, which are all in memory."""
 
 
+@torch_defaults()
 def walk(
     sampler: Sampler,
     start: str | int | None = None,
@@ -41,7 +43,8 @@ def walk(
     Raises:
         UnknownNameError: no such class.
         UnconditionalError: a class was requested from an unconditional GAN.
-        ConfigError: frames or a seed are out of range, or a conditional GAN got no class.
+        ConfigError: frames or a seed are out of range, a conditional GAN got no class, or a value
+            of an attribute belongs to several classes.
         RunError: memory ran out.
     """
     if not 2 <= frames <= MAX_FRAMES:
@@ -51,15 +54,24 @@ def walk(
     end, end_seed = start if end is None else end, seed if end_seed is None else end_seed
     for name, number in ((start, seed), (end, end_seed)):
         sampler.request(name, 1, number)  # raises for a class or a seed that does not exist
-    t = torch.linspace(0, 1, frames)
+    t = torch.linspace(0, 1, frames, dtype=torch.float32)
     first, last = torch.from_numpy(draw_latents([seed, end_seed], sampler.latent_dim))
     labels = None
     if start is not None and end is not None:
-        a, b = sampler.class_indices([start, end])
-        labels = torch.zeros(frames, len(sampler.classes))
+        a, b = (_one_class(sampler, name) for name in (start, end))
+        labels = torch.zeros(frames, len(sampler.classes), dtype=torch.float32)
         labels[:, a] += 1 - t
         labels[:, b] += t
     return sampler.generate(slerp(first, last, t), labels)
+
+
+def _one_class(sampler: Sampler, name: str | int) -> int:
+    """The index of a class; a value of an attribute is none if several classes have it."""
+    indices = sampler.class_indices(name)
+    if len(indices) > 1:
+        names = ", ".join(sampler.classes[index] for index in indices[:5])
+        raise ConfigError(f"{name!r} are several classes: choose one of {names}")
+    return indices[0]
 
 
 def slerp(first: Tensor, last: Tensor, t: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from hashlib import sha256
 from pathlib import Path
@@ -64,9 +65,9 @@ def wrap(
     """Make a generator of other code usable for ``cgan.steer``.
 
     Args:
-        module: maps z, (B, latent_dim) or (B, latent_dim, 1, 1), to images (B, C, H, W). It is
-            moved to the CPU and set to evaluation mode. It must be exportable as ONNX, because the
-            file of the steered generator holds it in this format.
+        module: maps z, (B, latent_dim) or (B, latent_dim, 1, 1), to images (B, C, H, W). A copy
+            of it is used, in evaluation mode. It must be exportable as ONNX, because the file of
+            the steered generator holds it in this format.
         latent_dim: length of z ~ N(0, I).
         value_range: black and white in its images.
 
@@ -81,11 +82,11 @@ def wrap(
         name for name, one in module.named_modules() if isinstance(one, _BatchNorm) and one.training
     ]:
         logger.warning(
-            "batch norm was in training mode (%s): it is in evaluation mode now, so that an image "
+            "batch norm was in training mode (%s): it is in evaluation mode here, so that an image "
             "does not depend on the others in its batch",
             ", ".join(training[:5]),
         )
-    module = module.cpu().eval()
+    module = copy.deepcopy(module).cpu().eval()
     latent_map = _takes_map(module, latent_dim)
     images = probe(ForeignGenerator(module, latent_map), latent_dim)
     _find_range(images, (value_range,))
@@ -111,11 +112,9 @@ def _load_onnx(path: Path) -> PlainGenerator:
     content = read_bytes(path, MAX_ONNX_BYTES)
     module = OnnxGenerator(_as_tensor(content))
     try:
-        inputs = module.session.get_inputs()
-    except ConfigError:
-        raise
-    except Exception as error:  # those of onnxruntime have no common base class
-        raise FileError(f"onnxruntime cannot read {path} ({one_line(error)})") from error
+        inputs = module.open().get_inputs()
+    except FileError as error:
+        raise FileError(f"{path}: {error}") from error
     shape: list[Any] = list(inputs[0].shape) if len(inputs) == 1 else []
     if len(shape) not in (2, 4) or shape[2:] not in ([], [1, 1]) or type(shape[1]) is not int:
         found = ", ".join(f"{one.name} {one.shape}" for one in inputs[:4])
@@ -161,7 +160,7 @@ def _find_range(images: Tensor, ranges: tuple[tuple[float, float], ...]) -> tupl
     wanted = " or ".join(f"{low:g} to {high:g}" for low, high in ranges)
     raise ConfigError(
         f"the generator draws values from {least:.3g} to {largest:.3g}, not from {wanted}: "
-        "give the values of black and white as value_range"
+        "give them to cgan.wrap as value_range, or scale the output before the export as ONNX"
     )
 
 
@@ -177,6 +176,7 @@ def _describe(
         "latent_map": network.latent_map,
         "value_range": list(network.value_range),
     }
+    network.requires_grad_(False)
     with torch.enable_grad():
         differentiable = network(torch.zeros(2, latent_dim, requires_grad=True)).requires_grad
     return PlainGenerator(

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from cgan.errors import ConfigError
+from cgan.errors import ConfigError, FileError, one_line
 from cgan.storage.atomic import write_atomically
 from cgan.storage.images import make_grid, save_png, to_array
 
@@ -53,19 +53,27 @@ def save_animation(frames: Pixels, path: Path, scale: int = 1) -> Path:
 
     Raises:
         ConfigError: the format is unknown, or needs a package that is not installed.
-        FileError: the file cannot be written.
+        FileError: it cannot be written, or a folder holds frames already.
     """
     check_format(path)
     frames = to_array(frames)
     if path.suffix == ".png":
         return save_png(make_grid(frames, len(frames), scale), path)
-    large = frames.repeat(scale, axis=2).repeat(scale, axis=3)
     if path.suffix == "":
-        for index, frame in enumerate(large):
-            save_png(frame, path / f"frame-{index:05d}.png")
+        if next(path.glob("frame-*.png"), None):
+            raise FileError(f"{path} holds frames already: choose another folder")
+        for index, frame in enumerate(frames):
+            save_png(make_grid(frame[None], 1, scale), path / f"frame-{index:05d}.png")
         return path
     encode = _encode_mp4 if path.suffix == ".mp4" else _encode_with_pillow
-    write_atomically(path, encode(large, path.suffix))
+    try:
+        content = encode(frames.repeat(scale, axis=2).repeat(scale, axis=3), path.suffix)
+    except Exception as error:  # the encoders and NumPy raise exceptions of many types
+        raise FileError(
+            f"{path} cannot be written as {path.suffix[1:]} ({one_line(error)}): use fewer frames, "
+            "a lower --scale or another format"
+        ) from error
+    write_atomically(path, content)
     return path
 
 

@@ -1,4 +1,4 @@
-"""safetensors files with a JSON header: generators, judges, states of runs, latents.
+"""safetensors files with a JSON header: generators, judges, encoders, states of runs, latents.
 
 Each file has one metadata key, ``cgan``, that holds sorted JSON. Nothing is pickled. Writes are
 atomic. A file may come from anyone: its header is checked before its tensors are read.

@@ -122,9 +122,9 @@ def is_card(value: object) -> bool:
 
 def is_steered(value: object) -> bool:
     """The generator without labels that a flow steers: ours, or an ONNX network."""
-    if not isinstance(value, dict) or not is_text(value.get("name")):
+    if not isinstance(value, dict) or not is_text(value.get("name")) or "model" not in value:
         return False
-    if value.get("model") is not None:
+    if value["model"] is not None:
         return isinstance(value["model"], dict)
     limits = value.get("value_range")
     return (
@@ -187,13 +187,14 @@ STATE_RULES = {
     "classes": CLASSES._replace(required=False),
     "data_digest": Rule(is_text, "a text", required=False),
     "unlabelled_digest": Rule(is_text, "a text", required=False),
+    "steered_digest": Rule(is_text, "a text", required=False),
     "data_changed": DATA_CHANGED,
     "dataset_size": COUNT._replace(required=False),
 }
 
 ENCODER_RULES = {
-    "generator": TEXT,
-    "held_out": Rule(
+    "data_digest": TEXT,
+    "distances": Rule(
         lambda value: isinstance(value, list) and all(map(is_number, value)), "a list of numbers"
     ),
 }

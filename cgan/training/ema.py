@@ -32,7 +32,7 @@ def update_ema(ema: nn.Module, network: nn.Module, decay: float | Tensor) -> Non
     """
     old = [*ema.parameters(), *ema.buffers()]
     new = [*network.parameters(), *network.buffers()]
-    pairs = [(o, n) for o, n in zip(old, new, strict=True) if o.is_floating_point()]
+    pairs = [(o, n) for o, n in zip(old, new, strict=True) if o.is_floating_point() and o is not n]
     averaged, current = [o for o, _ in pairs], [n for _, n in pairs]
     if isinstance(decay, Tensor):
         steps = torch._foreach_sub(current, averaged)
@@ -41,5 +41,5 @@ def update_ema(ema: nn.Module, network: nn.Module, decay: float | Tensor) -> Non
     else:
         torch._foreach_lerp_(averaged, current, 1 - decay)
     for o, n in zip(old, new, strict=True):
-        if not o.is_floating_point():
+        if not o.is_floating_point() and o is not n:
             o.copy_(n)

@@ -62,7 +62,8 @@ def check_batch_fits(state: TrainState, world_size: int = 1) -> None:
 def bytes_per_image(state: TrainState) -> int:
     """Bytes that a forward pass of G and D saves for backward, per image, without the weights."""
     saved: dict[int, int] = {}
-    weights = {w.data_ptr() for n in state.networks.values() for w in n.parameters()}
+    networks = state.generator, state.discriminator
+    weights = {weight.data_ptr() for one in networks for weight in one.parameters()}
 
     def record(tensor: Tensor) -> Tensor:
         if tensor.data_ptr() not in weights:

@@ -17,12 +17,13 @@ from cgan import __version__
 from cgan.attributes import split_classes
 from cgan.config import DATA_NAMES, Config
 from cgan.data import ImageDataset, ImageFolder
-from cgan.errors import ConfigError, DivergedError, RunError
+from cgan.errors import DivergedError, RunError
 from cgan.models import build_networks, resolve_width, steer_generator
 from cgan.models.attributes import share_values, to_class_rows
+from cgan.models.flow import SteeredGenerator
 from cgan.runtime.device import to_device
 from cgan.runtime.distributed import World
-from cgan.sampling.plain import PlainGenerator
+from cgan.sampling.plain import PlainGenerator, check_plain, check_same_shape
 from cgan.sampling.sampler import Sampler
 from cgan.storage.checkpoint import GENERATOR, new_header, save_tensors
 from cgan.storage.paths import GENERATOR_FILE
@@ -88,18 +89,25 @@ class TrainState:
             )
             pair = pair._replace(generator=steered)
         self.attributes = split_classes(dataset.classes)
-        for network in pair if self.attributes else ():
+        labelled = getattr(pair.generator, "flow", pair.generator), pair.discriminator
+        for network in labelled if self.attributes else ():
             share_values(network, self.attributes or [])
         self.generator = to_device(pair.generator, device)
         self.discriminator = to_device(pair.discriminator, device)
         self.generator_ema = frozen_copy(self.generator)
+        if isinstance(self.generator, SteeredGenerator):
+            self.generator_ema.generator = self.generator.generator  # it never changes
         self.generator_optimizer = make_optimizer(self.generator, config)
         self.discriminator_optimizer = make_optimizer(self.discriminator, config)
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """By their names in a state file."""
-        return {"G": self.generator, "D": self.discriminator, "ema": self.generator_ema}
+        """Those that change, by their names in a state file; a steered generator does not."""
+        generator, ema, D = self.generator, self.generator_ema, self.discriminator
+        if isinstance(generator, SteeredGenerator) and isinstance(ema, SteeredGenerator):
+            found = {"G": generator.flow, "D": D, "ema": ema.flow}
+            return found if generator.surrogate is None else {**found, "S": generator.surrogate}
+        return {"G": generator, "D": D, "ema": ema}
 
     @property
     def optimizers(self) -> dict[str, torch.optim.Optimizer]:
@@ -123,6 +131,7 @@ class TrainState:
             "classes": self.classes,
             "data_digest": self.data_digest,
             **({"unlabelled_digest": one} if (one := self.unlabelled_digest) else {}),
+            **({"steered_digest": self.plain.header["sha256"]} if self.plain else {}),
             "dataset_size": self.dataset_size,
             "data_changed": self.data_changed,
             **asdict(self.counters),
@@ -144,9 +153,14 @@ class TrainState:
         Raises:
             FileError: there is no readable state.
             RunError: it was trained on other classes, or on other images and ``data_changed`` is
-                not set.
+                not set, or it steers another generator.
         """
         path, tensors, header, problems = load_state(folder)
+        if self.plain and header.get("steered_digest") != self.plain.header["sha256"]:
+            raise RunError(
+                f"{folder} steers another generator than {self.config.steer}: restore that file, "
+                "or leave out --resume to start a new run"
+            )
         self.check_same_data(folder, header, data_changed)
         unpack_state(tensors, self.networks, self.optimizers, self.device, path)
         self.counters = Counters(header["images_seen"], header["steps"], header["seconds"])
@@ -221,21 +235,3 @@ def make_optimizer(network: nn.Module, config: Config) -> torch.optim.Optimizer:
     """Fused Adam (Kingma and Ba 2015) of the parameters that are not frozen."""
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
     return torch.optim.Adam(trainable, config.lr, config.betas, fused=True)
-
-
-def check_plain(plain: PlainGenerator, config: Config) -> None:
-    """Check that a generator that is to be steered fits the config; raises ``ConfigError``."""
-    if plain.latent_dim != config.model.latent_dim or not config.model.conditional:
-        raise ConfigError(
-            f"steering this generator needs model.latent_dim {plain.latent_dim} and a conditional "
-            "model: use cgan steer"
-        )
-
-
-def check_same_shape(plain: PlainGenerator, image_shape: tuple[int, int, int], data: str) -> None:
-    """Raise ``ConfigError`` unless the images of the data have the shape of the generator's."""
-    if plain.image_shape != image_shape:
-        raise ConfigError(
-            f"the generator draws images of {plain.image_shape} (channels, height, width) and "
-            f"{data} has {image_shape}: give the data that it was trained on with --data"
-        )

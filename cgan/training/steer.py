@@ -7,13 +7,15 @@ conditional discriminator with an auxiliary classifier, and f minimises
     −log σ(D(x, y)) − aux_weight · log p(y|x) + kl_weight · KL(q(z|y) ‖ N(0, I)),  x = G(f(u, y)).
 
 The last term keeps the variety: without it, f soon chooses a few z of each class. Labels enter
-through D, from real images, as in InRep+ (Zhao et al. 2022), so that the judge that measures the
+through D, from real images, as in InRep+ (Dinh et al.
+2022, "Improved Input Reprogramming for GAN Conditioning"), so that the judge that measures the
 control teaches nothing.
 """
 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,24 +24,25 @@ import torch
 from cgan.config import DATA_NAMES, DataConfig
 from cgan.config_io import load_config
 from cgan.config_values import size_of
-from cgan.data import load_split
+from cgan.data import dataset_info, load_split
 from cgan.data.load import resolve_source
 from cgan.errors import ConfigError, MeasureError
 from cgan.evaluation.data_source import data_config_of
 from cgan.evaluation.judge_training import find_judge
+from cgan.models import build_networks
 from cgan.runtime.device import find_device, to_device, torch_defaults
+from cgan.runtime.rank import local_rank, rank_and_world_size
 from cgan.sampling.batch import batch_size
 from cgan.sampling.latents import draw_latents
-from cgan.sampling.plain import PlainGenerator, check_images
+from cgan.sampling.plain import PlainGenerator, check_images, check_plain, check_same_shape
 from cgan.sampling.sampler import load
 from cgan.sampling.wrap import load_plain
 from cgan.storage.images import to_unit
 from cgan.storage.paths import RUNS
-from cgan.training.state import check_same_shape
 from cgan.training.trainer import Run, train
 
-DRAWS = 5_000
-"""Images that are drawn to count the classes."""
+DRAWS, DRAWS_PER_CLASS = 5_000, 50
+"""Images that are drawn to count the classes: the larger of both."""
 RARE = 0.1
 """A class that the generator draws less often than this fraction of 1 / classes is rare."""
 
@@ -63,8 +66,8 @@ def steer(
         generator: a run folder, a generator file, an ONNX file, or the result of ``cgan.wrap``.
         data: labelled images: a data set or a folder; default: the data it was trained on.
         data_dir: where data sets are stored.
-        out: the run folder; the default is next to that of the generator, with ``-steered`` at the
-            end of its name.
+        out: the run folder; the default is the name of the generator with ``-steered``, next to its
+            run folder, or in ``runs/`` if it is a file.
         device: the device to use.
         overrides: values of the config ``steer`` by dotted key.
         progress: show progress on the terminal.
@@ -80,12 +83,13 @@ def steer(
     if isinstance(generator, PlainGenerator):
         plain, source, parent = generator, generator.header["name"], RUNS
     else:
-        plain, source = load_plain(generator), str(generator)
-        parent = Path(generator).parent if Path(generator).is_dir() else RUNS
+        place = Path(generator).resolve() if Path(generator).exists() else Path(generator)
+        plain, source = load_plain(place), str(place)
+        parent = place.parent if place.is_dir() else RUNS
     config = load_config(
         "steer",
         {
-            "name": f"{plain.header['name']}-steered",
+            "name": safe_config_name(f"{plain.header['name']}-steered"),
             "steer": source,
             "device": device,
             "model.latent_dim": plain.latent_dim,
@@ -93,8 +97,18 @@ def steer(
             **(overrides or {}),
         },
     )
-    check_classes(plain, config.data, find_device(config.device))
+    check_plain(plain, config)
+    image_shape, classes = dataset_info(config.data)
+    check_same_shape(plain, image_shape, config.data.source)
+    build_networks(config.model, image_shape, len(classes))  # raises if D does not support the size
+    if rank_and_world_size()[0] == 0:
+        check_classes(plain, config.data, find_device(config.device, local_rank()))
     return train(config, out or parent / config.name, progress=progress, plain=plain)
+
+
+def safe_config_name(text: str) -> str:
+    """A name for a config: letters, digits and ``._-``, not beginning with one of these."""
+    return re.sub(r"[^\w.-]+", "-", text, flags=re.ASCII).strip("._-") or "steered"
 
 
 def find_data(
@@ -126,20 +140,23 @@ def check_classes(plain: PlainGenerator, data: DataConfig, device: torch.device)
         MeasureError: it never draws a class, or draws images that are not finite, or all equal.
     """
     judge = find_judge(lambda split: load_split(data, split), device)
-    check_same_shape(plain, judge.header.image_shape, data.source)
     network = to_device(plain.network, device)
+    draws = max(DRAWS, DRAWS_PER_CLASS * len(judge.classes))
     counts = torch.zeros(len(judge.classes), dtype=torch.int64)
-    for seeds in torch.arange(DRAWS).split(batch_size(plain.image_shape, device.type)):
-        images = network(
-            torch.from_numpy(draw_latents(seeds.tolist(), plain.latent_dim)).to(device)
-        )
-        check_images(images)
+    first = None
+    for seeds in torch.arange(draws).split(batch_size(plain.image_shape, device.type)):
+        z = torch.from_numpy(draw_latents(seeds.tolist(), plain.latent_dim))
+        images = network(z.to(device))
+        if first is None or len(first) < 2:
+            first = images if first is None else torch.cat([first, images])
+            if len(first) >= 2:
+                check_images(first)
         counts += judge.classify(to_unit(images)).cpu().bincount(minlength=len(counts))
-    shares = dict(zip(judge.classes, (counts / DRAWS).tolist(), strict=True))
+    shares = dict(zip(judge.classes, (counts / draws).tolist(), strict=True))
     missing = [name for name, share in shares.items() if share == 0]
     if missing:
         raise MeasureError(
-            f"the generator drew {', '.join(missing[:10])} 0 times in {DRAWS:,} images, so it has "
+            f"the generator drew {', '.join(missing[:10])} 0 times in {draws:,} images, so it has "
             "no latent vectors to choose from: leave such classes out of the data"
         )
     rarest = min(shares, key=lambda name: shares[name])
@@ -148,5 +165,5 @@ def check_classes(plain: PlainGenerator, data: DataConfig, device: torch.device)
         "without steering, the generator draws %s most rarely: %.1f %% of %s images",
         rarest,
         100 * shares[rarest],
-        f"{DRAWS:,}",
+        f"{draws:,}",
     )

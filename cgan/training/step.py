@@ -41,7 +41,10 @@ class TrainStep:
         config, device = state.config, state.device
         shares = (state.class_counts.cumsum(0) / state.class_counts.sum()).to(device)
         self.class_limits = shares[:-1] if state.unlabelled_digest else None
-        if capture is None and device.type == "cuda" and world.size == 1 and not config.compile:
+        single = world.size == 1 and not config.compile
+        if state.plain is not None and not state.plain.differentiable:
+            single = False  # onnxruntime cannot be captured
+        if capture is None and device.type == "cuda" and single:
             capture = capture_cuda_graph
         names = choose_augmentations(config.augment, state.classes, state.image_shape)
         of_real = [name for name in names if name == "mirror"]

@@ -192,7 +192,7 @@ def test_plain_says_how_to_choose(shell: Shell, plain_run: cgan.Run) -> None:
     refused(
         shell("generate", plain_run.folder, "--digit", 7),
         "a plain GAN cannot choose",
-        "cgan train --conditional digits-mlp",
+        "cgan steer",
     )
     assert draw(shell, plain_run, "-n", 4, "--out", "p.png").exists()
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import cgan
 from cgan.config import DataConfig
@@ -133,3 +134,19 @@ def test_a_given_judge(
             cgan.evaluate(small_run.folder, data=str(data), judge=tmp_path / "own.safetensors")
     with pytest.raises(FileError, match="no.safetensors"):
         cgan.evaluate(small_run.folder, judge=tmp_path / "no.safetensors")
+
+
+def test_truncation_is_measured_on_truncated_images(small_run: cgan.Run) -> None:
+    report = cgan.evaluate(small_run.folder, per_class=20, truncation=True, device="cpu")
+    values = {figure.key: figure.value for figure in report.figures}
+    sampler = cgan.load(small_run.folder)
+    judge = find_judge(lambda split: cgan.load_pictures("digits", split=split))
+    labels = torch.arange(10).repeat_interleave(20)
+    for factor in (0.9, 0.6):
+        predicted = judge.classify(sampler.sample(n=20, truncation=factor))
+        right = (predicted == labels).float().mean().item()
+        assert values[f"control_accuracy_truncation_{factor}"] == pytest.approx(right)
+        assert 0 <= values[f"recall_truncation_{factor}"] <= 1
+    assert "recall_truncation_0.9" not in {
+        figure.key for figure in cgan.evaluate(small_run.folder, per_class=5).figures
+    }

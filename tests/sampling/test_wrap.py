@@ -10,6 +10,7 @@ from typing import Any
 import onnx
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from typer.testing import Result
 
@@ -19,6 +20,7 @@ from cgan.models import build_pair
 from cgan.sampling.export import to_onnx
 from cgan.sampling.latents import draw_latents
 from cgan.sampling.wrap import load_plain
+from cgan.storage.checkpoint import read_header, save_tensors
 
 Shell = Callable[..., Result]
 
@@ -74,7 +76,7 @@ def test_batch_norm_in_training_mode_is_named_and_switched(
     with caplog.at_level(logging.WARNING, logger="cgan"):
         cgan.wrap(module, 12)
     assert "batch norm was in training mode (1)" in caplog.text
-    assert not module[1].training
+    assert module[1].training  # a copy is switched
 
 
 @pytest.mark.parametrize(
@@ -82,7 +84,7 @@ def test_batch_norm_in_training_mode_is_named_and_switched(
     [
         (nn.Linear(12, 12), ConfigError, "must return images"),
         (nn.Linear(5, 12), ConfigError, "cannot draw images from z"),
-        (Made(lambda z: (grey(z[:, 0]), 1)), ConfigError, "must return images"),
+        (Made(lambda z: (grey(z[:, 0]), 1)), ConfigError, "it returns a tuple"),
         (Made(lambda z: grey(3 * z[:, 0])), ConfigError, "not from -1 to 1"),
         (Made(lambda z: grey((z - z.mean(0))[:, 0].tanh())), ConfigError, "depends on the others"),
         (Made(lambda z: grey(0 * z[:, 0])), MeasureError, "the same image for every z"),
@@ -92,6 +94,31 @@ def test_batch_norm_in_training_mode_is_named_and_switched(
 def test_refused(module: nn.Module, kind: type[CganError], sentence: str) -> None:
     with pytest.raises(kind, match=sentence):
         cgan.wrap(module, 12)
+
+
+def test_the_callers_module_is_unchanged() -> None:
+    module = tutorial_dcgan()
+    plain = cgan.wrap(module, 12)
+    assert all(weight.requires_grad for weight in module.parameters())
+    assert plain.network.module is not module
+
+
+def test_what_hides_its_gradient_gets_a_surrogate() -> None:
+    class Hidden(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(12, 64)
+
+        def forward(self, z: Tensor) -> Tensor:
+            return self.layer(z.detach()).tanh().view(-1, 1, 8, 8)
+
+    assert not cgan.wrap(Hidden(), 12).differentiable
+
+
+def test_doubles_become_floats() -> None:
+    module = nn.Sequential(nn.Linear(12, 64), nn.Tanh(), nn.Unflatten(1, (1, 8, 8)))
+    double = Made(lambda z: module(z).double())
+    assert cgan.wrap(double, 12).network(z()).dtype == torch.float32
 
 
 def test_refused_lengths_of_z() -> None:
@@ -170,6 +197,47 @@ def test_a_steered_onnx_generator_is_not_exported_again(
     done = shell("export", foreign_run[0].folder)
     assert done.exit_code == 2
     assert "cannot be exported" in done.output
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [
+        ({"model": "nothing"}, FileError),
+        ({"onnx_bytes": 5}, FileError),
+        ({"value_range": [1, 0]}, FileError),
+        ({"latent_map": True}, CganError),
+        ({"model": {"conditional": True}}, FileError),
+        ({"model": {"conditional": False, "latent_dim": 3}}, FileError),
+    ],
+)
+def test_hostile_headers_are_one_sentence(
+    changes: dict[str, Any],
+    kind: type[CganError],
+    foreign_run: tuple[cgan.Run, Path],
+    tmp_path: Path,
+) -> None:
+    tensors = load_file(foreign_run[0].generator)
+    header = read_header(foreign_run[0].generator, "cgan-generator")
+    save_tensors(
+        tmp_path / "g.safetensors", tensors, {**header, "steered": {**header["steered"], **changes}}
+    )
+    with pytest.raises(kind):
+        cgan.load(tmp_path / "g.safetensors").sample("7")
+
+
+def test_a_hostile_network_is_one_sentence(
+    foreign_run: tuple[cgan.Run, Path], tmp_path: Path
+) -> None:
+    tensors = load_file(foreign_run[0].generator)
+    header = read_header(foreign_run[0].generator, "cgan-generator")
+    name = "generator.module.content"
+    save_tensors(tmp_path / "a.safetensors", {**tensors, name: tensors[name].flip(0)}, header)
+    with pytest.raises(FileError, match="onnxruntime cannot read the network"):
+        cgan.load(tmp_path / "a.safetensors").sample("7")
+    header = {**header, "image_shape": [1, 12, 12]}
+    save_tensors(tmp_path / "b.safetensors", tensors, header)
+    with pytest.raises(FileError, match="not images of its file"):
+        cgan.load(tmp_path / "b.safetensors").sample("7")
 
 
 def test_the_shell_needs_data_for_an_onnx_file(

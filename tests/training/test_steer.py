@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor, nn
 from typer.testing import Result
 
 import cgan
+from cgan.config import DataConfig
 from cgan.config_io import load_config
+from cgan.data import ImageDataset
+from cgan.errors import ConfigError, MeasureError, RunError
+from cgan.sampling.onnx import open_export
+from cgan.sampling.plain import PlainGenerator
+from cgan.sampling.wrap import load_plain
 from cgan.storage.checkpoint import read_header
 from cgan.storage.safe_reading import file_digest
+from cgan.training.state import TrainState
+from cgan.training.steer import check_classes, safe_config_name
 
 Shell = Callable[..., Result]
 
@@ -61,20 +72,86 @@ def test_an_image_is_one_that_the_generator_draws(
         assert torch.equal(network(u, labels), plain.generator(z))
 
 
-def test_it_is_reproducible_and_resumes(trained_plain_run: cgan.Run, tmp_path: Path) -> None:
-    overrides = {"control_per_class": 0, "model.backbone": "mlp", "images": 640}
+QUICK = {
+    "control_per_class": 0, "model.backbone": "mlp", "lr_final_fraction": 1.0, "images": 640,
+}  # fmt: skip
+
+
+def test_it_resumes_bit_for_bit(trained_plain_run: cgan.Run, tmp_path: Path) -> None:
+    """With constant schedules a longer budget changes nothing before."""
     source = trained_plain_run.folder
-    first, second = (
-        cgan.steer(source, out=tmp_path / name, device="cpu", overrides=overrides)
-        for name in ("first", "second")
+    whole, part = (
+        cgan.steer(source, out=tmp_path / name, device="cpu", overrides={**QUICK, **changes})
+        for name, changes in (("whole", {"images": 1_280}), ("part", {}))
     )
-    before = load_file(first.generator)
-    again = load_file(second.generator)
-    assert all(torch.equal(before[name], tensor) for name, tensor in again.items())
-    resumed = cgan.train(load_config(first.folder / "config.yaml"), first.folder, resume=True)
-    assert resumed.images_seen == 640
-    after = load_file(first.generator)
-    assert all(torch.equal(before[name], tensor) for name, tensor in after.items())
+    before = load_file(part.generator)
+    resumed = cgan.train(whole.config, part.folder, resume=True)
+    assert resumed.images_seen == 1_280
+    wanted, found = load_file(whole.generator), load_file(part.generator)
+    assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+    assert any(not torch.equal(found[name], tensor) for name, tensor in before.items())
+
+
+def test_it_does_not_resume_with_another_generator(
+    trained_plain_run: cgan.Run, plain_run: cgan.Run, tmp_path: Path
+) -> None:
+    run = cgan.steer(trained_plain_run.folder, out=tmp_path / "a", device="cpu", overrides=QUICK)
+    moved = shutil.copytree(trained_plain_run.folder, tmp_path / "moved")
+    longer = {"images": 1_280, "steer": str(moved)}
+    config = load_config(run.folder / "config.yaml", longer)
+    assert cgan.train(config, run.folder, resume=True).images_seen == 1_280
+    other = load_config(run.folder / "config.yaml", {"steer": str(plain_run.folder)})
+    with pytest.raises(RunError, match="steers another generator"):
+        cgan.train(other, run.folder, resume=True)
+
+
+def test_attributes_are_shared_in_the_flow_and_in_d_only(trained_plain_run: cgan.Run) -> None:
+    plain = load_plain(trained_plain_run.folder)
+    plain.network.table = nn.Embedding(4, 2)  # as many rows as classes, by chance
+    names = tuple(f"{kind} + {place}" for kind in "ab" for place in ("in", "out"))
+    images = torch.randint(0, 256, (8, 1, 8, 8), dtype=torch.uint8)
+    data = ImageDataset("noise", images, torch.arange(8) % 4, names)
+    config = load_config("steer", {**QUICK, "steer": "x", "device": "cpu"})
+    state = TrainState(config, data, torch.device("cpu"), None, plain)
+    parametrized = [name for name, _ in state.generator.named_parameters() if "original" in name]
+    assert len(parametrized) == 2 * config.model.flow_blocks
+    assert all(name.startswith("flow.") for name in parametrized)
+
+
+def test_the_average_has_the_same_frozen_generator(trained_plain_run: cgan.Run) -> None:
+    plain = load_plain(trained_plain_run.folder)
+    config = load_config("steer", {**QUICK, "steer": "x", "device": "cpu"})
+    state = TrainState(config, cgan.load_pictures("digits"), torch.device("cpu"), None, plain)
+    assert state.generator_ema.generator is state.generator.generator
+    assert state.generator_ema.flow is not state.generator.flow
+
+
+def test_a_steered_generator_keeps_its_weights() -> None:
+    with pytest.raises(ConfigError, match="keeps its weights"):
+        load_config("steer", {"steer": "a", "warm_start": "b"})
+
+
+def test_large_images_are_drawn_one_by_one() -> None:
+    """With a batch of one image, two batches are compared."""
+
+    class Large(nn.Module):
+        def forward(self, z: Tensor) -> Tensor:
+            return z[:, :1, None, None].tanh().expand(-1, 1, 8, 8)
+
+    plain = PlainGenerator(Large(), (1, 8, 8), 4, {"name": "x"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cgan.training.steer.batch_size", lambda *_: 1)
+        patch.setattr("cgan.training.steer.DRAWS", 40)
+        patch.setattr("cgan.training.steer.DRAWS_PER_CLASS", 1)
+        with pytest.raises(MeasureError, match=r"0 times in 40 images"):
+            check_classes(plain, DataConfig(), torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"), [("my gan (1)-steered", "my-gan-1--steered"), ("--", "steered")]
+)
+def test_names_of_runs(name: str, wanted: str) -> None:
+    assert safe_config_name(name) == wanted
 
 
 def test_the_divergence_keeps_the_variety(trained_plain_run: cgan.Run, tmp_path: Path) -> None:
@@ -96,6 +173,10 @@ def test_the_divergence_keeps_the_variety(trained_plain_run: cgan.Run, tmp_path:
 
 def test_exported_and_verified(steered_run: cgan.Run, shell: Shell) -> None:
     assert shell("export", steered_run.folder).exit_code == 0
+    exported = open_export(steered_run.generator)
+    assert exported is not None
+    wanted = cgan.load(steered_run.folder).sample("7", n=4, seed=1)
+    assert np.allclose(exported.sample("7", n=4, seed=1), wanted.numpy(), atol=1e-4)
     drawn = shell("generate", steered_run.folder, "--digit", "7", "-n", 4, "--out", "seven.png")
     assert drawn.exit_code == 0, drawn.output
     verified = shell(

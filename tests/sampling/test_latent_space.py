@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -18,6 +19,7 @@ from cgan.models import build_pair
 from cgan.models.conditioning import embed_labels
 from cgan.sampling.latents import draw_latents
 from cgan.sampling.walk import slerp
+from cgan.storage.animation import save_animation
 from cgan.storage.checkpoint import LATENTS, new_header, save_tensors
 from cgan.storage.latents import Latents
 from tests.conftest import open_image
@@ -77,6 +79,22 @@ def test_mixes_that_are_none(
 ) -> None:
     with pytest.raises(kind, match=sentence):
         sampler.sample(mix=mix)
+
+
+def test_a_mix_of_three_thirds(sampler: cgan.Sampler) -> None:
+    weights = sampler.mix_weights({"3": 0.33, "8": 0.33, "9": 0.33})
+    assert sum(weights) == pytest.approx(1)
+    assert weights[3] == weights[8] == weights[9]
+
+
+def test_the_callers_default_dtype_does_not_matter(sampler: cgan.Sampler) -> None:
+    wanted = sampler.sample(mix={"3": 0.5, "8": 0.5}), cgan.walk(sampler, "3", "8", frames=3)
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = sampler.sample(mix={"3": 0.5, "8": 0.5}), cgan.walk(sampler, "3", "8", frames=3)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert all(torch.equal(a, b) for a, b in zip(wanted, found, strict=True))
 
 
 def test_a_mix_excludes_classes_a_judge_and_a_plain_gan(
@@ -162,6 +180,29 @@ def test_walks_that_lead_nowhere(
     assert not list(Path().iterdir())
 
 
+def test_walks_that_cannot_be_written(small_run: cgan.Run, shell: Shell) -> None:
+    words = ("walk", small_run.folder, "--from", "3", "--style", "--frames", 3, "--out")
+    assert shell(*words, "frames").exit_code == 0
+    again = shell(*words, "frames")
+    assert again.exit_code == 2
+    assert "holds frames already" in again.output
+    large = np.zeros((1, 1, 2, 300), np.uint8)
+    with pytest.raises(FileError, match="cannot be written as webp"):
+        save_animation(large, Path("wide.webp"), 64)
+    assert not Path("wide.webp").exists()
+
+
+def test_a_walk_needs_one_class(small_run: cgan.Run) -> None:
+    header = cgan.load(small_run.folder).header
+    classes = [f"{animal} + {place}" for animal in "abcde" for place in ("in", "out")]
+    sampler = cgan.Sampler(
+        cgan.load(small_run.folder).generator, {**header, "classes": classes}, small_run.generator
+    )
+    assert len(cgan.walk(sampler, "b + in", "a + out", frames=3)) == 3
+    with pytest.raises(ConfigError, match="'a' are several classes: choose one of a"):
+        cgan.walk(sampler, "a", end_seed=1)
+
+
 def test_the_shell_draws_mixes_and_truncated_images(small_run: cgan.Run, shell: Shell) -> None:
     for words in (["--mix", "3=0.5,8=0.5"], ["--digit", 7, "--truncation", "0.5"]):
         done = shell("generate", small_run.folder, *words, "-n", 2, "--out", "some.png")
@@ -198,8 +239,11 @@ def test_a_file_of_latents_draws_the_same_images(
     Latents(z(1, 2), weights, sampler.classes).save(Path("two.safetensors"))
     found = Latents.load(Path("two.safetensors"))
     assert torch.equal(found.z, z(1, 2))
-    done = shell("generate", small_run.folder, "--latent", "two.safetensors", "--out", "a.png")
-    assert done.exit_code == 0, done.output
+    words = ("--latent", "two.safetensors", "--scale", 1, "--out", "a.png")
+    assert shell("generate", small_run.folder, *words).exit_code == 0
+    own = sampler.sample(["3"], seed=1).mul(255).round().byte()[0, 0]
+    drawn = torch.tensor(list(open_image("a.png").tobytes())).view(8, 18)
+    assert torch.equal(drawn[:, :8], own.int())
     done = shell(
         "generate", small_run.folder, "--latent", "two.safetensors", "--digit", 7, "--digit", 1,
         "--scale", 1, "--out", "b.png",
