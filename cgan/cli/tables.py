@@ -88,6 +88,7 @@ def print_file(sampler: Sampler) -> None:
             f"{header['seconds'] / 60:.1f} minutes",
             "parameters": f"{count_parameters(sampler.generator):,}",
             "control accuracy": accuracy,
+            **_steered_row(header),
             "written by": versions,
         }
     )
@@ -95,6 +96,14 @@ def print_file(sampler: Sampler) -> None:
         print_card(card)
     results.print()
     print_yaml(yaml.safe_dump(header["config"], sort_keys=False))
+
+
+def _steered_row(header: Mapping[str, Any]) -> dict[str, str]:
+    """The generator that a steered one steers."""
+    if (steered := header.get("steered")) is None:
+        return {}
+    kind = "an ONNX network, " if steered["model"] is None else ""
+    return {"steers": f"{steered['name']} ({kind}SHA-256 {steered['sha256'][:16]}…)"}
 
 
 def print_card(card: Mapping[str, Any]) -> None:

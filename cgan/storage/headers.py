@@ -122,7 +122,9 @@ def is_card(value: object) -> bool:
 
 def is_steered(value: object) -> bool:
     """The generator without labels that a flow steers: ours, or an ONNX network."""
-    if not isinstance(value, dict) or not is_text(value.get("name")) or "model" not in value:
+    if not isinstance(value, dict) or "model" not in value:
+        return False
+    if not is_text(value.get("name")) or not is_text(value.get("sha256")):
         return False
     if value["model"] is not None:
         return isinstance(value["model"], dict)

@@ -54,6 +54,12 @@ def test_its_file_holds_the_unchanged_generator(
     assert header["config"]["steer"] == trained_plain_run.folder.name
 
 
+def test_info_names_the_generator(steered_run: cgan.Run, shell: Shell) -> None:
+    done = shell("info", steered_run.folder)
+    assert done.exit_code == 0
+    assert "steers            plain-gan (SHA-256 " in done.output
+
+
 def test_its_folder_is_next_to_that_of_the_generator(
     trained_plain_run: cgan.Run, steered_run: cgan.Run
 ) -> None:
