@@ -7,9 +7,8 @@ conditional discriminator with an auxiliary classifier, and f minimises
     −log σ(D(x, y)) − aux_weight · log p(y|x) + kl_weight · KL(q(z|y) ‖ N(0, I)),  x = G(f(u, y)).
 
 The last term keeps the variety: without it, f soon chooses a few z of each class. Labels enter
-through D, from real images, as in InRep+ (Dinh et al.
-2022, "Improved Input Reprogramming for GAN Conditioning"), so that the judge that measures the
-control teaches nothing.
+through D, from real images, as in InRep+ (Dinh et al. 2022, "Improved Input Reprogramming for GAN
+Conditioning"). So the judge that measures the control teaches nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from cgan.config import DATA_NAMES, DataConfig
 from cgan.config_io import load_config
@@ -141,17 +141,18 @@ def check_classes(plain: PlainGenerator, data: DataConfig, device: torch.device)
     """
     judge = find_judge(lambda split: load_split(data, split), device)
     network = to_device(plain.network, device)
+
+    def draw(seeds: Tensor) -> Tensor:
+        z = torch.from_numpy(draw_latents(seeds.tolist(), plain.latent_dim))
+        images: Tensor = network(z.to(device))
+        return images
+
+    check_images(draw(torch.arange(2)))
     draws = max(DRAWS, DRAWS_PER_CLASS * len(judge.classes))
     counts = torch.zeros(len(judge.classes), dtype=torch.int64)
-    first = None
     for seeds in torch.arange(draws).split(batch_size(plain.image_shape, device.type)):
-        z = torch.from_numpy(draw_latents(seeds.tolist(), plain.latent_dim))
-        images = network(z.to(device))
-        if first is None or len(first) < 2:
-            first = images if first is None else torch.cat([first, images])
-            if len(first) >= 2:
-                check_images(first)
-        counts += judge.classify(to_unit(images)).cpu().bincount(minlength=len(counts))
+        labels = judge.classify(to_unit(draw(seeds))).cpu()
+        counts += labels.bincount(minlength=len(counts))
     shares = dict(zip(judge.classes, (counts / draws).tolist(), strict=True))
     missing = [name for name, share in shares.items() if share == 0]
     if missing:

@@ -137,20 +137,36 @@ def test_a_steered_generator_keeps_its_weights() -> None:
         load_config("steer", {"steer": "a", "warm_start": "b"})
 
 
-def test_large_images_are_drawn_one_by_one() -> None:
-    """With a batch of one image, two batches are compared."""
+class Painter(nn.Module):
+    """Images of one grey each, a function of z."""
 
-    class Large(nn.Module):
-        def forward(self, z: Tensor) -> Tensor:
-            return z[:, :1, None, None].tanh().expand(-1, 1, 8, 8)
+    def __init__(self, grey: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.grey = grey
 
-    plain = PlainGenerator(Large(), (1, 8, 8), 4, {"name": "x"})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("cgan.training.steer.batch_size", lambda *_: 1)
-        patch.setattr("cgan.training.steer.DRAWS", 40)
-        patch.setattr("cgan.training.steer.DRAWS_PER_CLASS", 1)
-        with pytest.raises(MeasureError, match=r"0 times in 40 images"):
-            check_classes(plain, DataConfig(), torch.device("cpu"))
+    def forward(self, z: Tensor) -> Tensor:
+        return self.grey(z[:, :1, None, None]).expand(-1, 1, 8, 8)
+
+
+@pytest.mark.parametrize("size", [1, 64])
+@pytest.mark.parametrize(
+    ("grey", "sentence"),
+    [
+        (torch.tanh, "0 times in 40 images"),
+        (torch.zeros_like, "the same image for every z"),
+        (torch.log, "not finite"),
+    ],
+)
+def test_generators_that_cannot_be_steered(
+    grey: Callable[[Tensor], Tensor], sentence: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large images are drawn one by one, in batches of 1."""
+    monkeypatch.setattr("cgan.training.steer.batch_size", lambda *_: size)
+    monkeypatch.setattr("cgan.training.steer.DRAWS", 40)
+    monkeypatch.setattr("cgan.training.steer.DRAWS_PER_CLASS", 1)
+    plain = PlainGenerator(Painter(grey), (1, 8, 8), 4, {"name": "x"})
+    with pytest.raises(MeasureError, match=sentence):
+        check_classes(plain, DataConfig(), torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -185,6 +201,8 @@ def test_exported_and_verified(steered_run: cgan.Run, shell: Shell) -> None:
     assert np.allclose(exported.sample("7", n=4, seed=1), wanted.numpy(), atol=1e-4)
     drawn = shell("generate", steered_run.folder, "--digit", "7", "-n", 4, "--out", "seven.png")
     assert drawn.exit_code == 0, drawn.output
+    done = shell("generate", steered_run.folder, "--count", 20, "--out", "set", "--format", "npz")
+    assert done.exit_code == 0, done.output
     verified = shell(
         "generate", steered_run.folder, "--digit", "3", "-n", 4, "--verify", "--out", "three.png"
     )
