@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
-import io
 import json
-import warnings
-from collections.abc import Sequence
-from contextlib import redirect_stdout
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from cgan.errors import ConfigError, RunError
+from cgan.models.flow import SteeredGenerator
+from cgan.models.foreign import ForeignGenerator
 from cgan.runtime.device import torch_defaults
 from cgan.sampling.class_names import Request
 from cgan.sampling.onnx import (
@@ -27,16 +23,13 @@ from cgan.sampling.onnx import (
     export_path,
     open_session,
 )
+from cgan.sampling.onnx_graph import EXAMPLE_BATCH, merge, to_onnx
 from cgan.sampling.sampler import Sampler, load
 from cgan.storage.atomic import write_atomically
 from cgan.storage.images import to_unit
 from cgan.storage.paths import find_generator
 from cgan.storage.safe_reading import file_digest
 
-REQUIRED_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
-OPSET = 20
-EXAMPLE_BATCH = 64
-"""Images that the export traces; it computes none. With 1, torch would fix the batch size."""
 CHECKED_IMAGES = 64
 """Images that are compared with torch's."""
 TOLERANCE = 1e-4
@@ -96,16 +89,18 @@ def encode(sampler: Sampler, digest: str) -> bytes:
         digest: the SHA-256 of its file.
 
     Raises:
-        ConfigError: it steers an ONNX network.
+        ConfigError: a package of ``REQUIRED_PACKAGES`` is not installed, or it steers an ONNX
+            network that cannot be merged with its flow.
     """
-    if (steered := sampler.header.get("steered")) and steered["model"] is None:
-        raise ConfigError(
-            f"{sampler.name} cannot be exported as one ONNX network, because the generator that it "
-            "steers is one already: use the generator file"
-        )
-    z = torch.zeros(EXAMPLE_BATCH, sampler.latent_dim)
-    inputs = (z, torch.zeros(EXAMPLE_BATCH, dtype=torch.int64))[: 1 + sampler.conditional]
-    model = to_onnx(UnitGenerator(sampler.generator).eval(), inputs, INPUTS[: len(inputs)])
+    generator = sampler.generator
+    if isinstance(generator, SteeredGenerator) and isinstance(
+        generator.generator, ForeignGenerator
+    ):
+        model = merge(generator, sampler.latent_dim, sampler.image_shape)
+    else:
+        z = torch.zeros(EXAMPLE_BATCH, sampler.latent_dim)
+        inputs = (z, torch.zeros(EXAMPLE_BATCH, dtype=torch.int64))[: 1 + sampler.conditional]
+        model = to_onnx(UnitGenerator(generator).eval(), inputs, INPUTS[: len(inputs)])
     network: bytes = model.SerializeToString()
     about = {
         "format": ONNX,
@@ -119,43 +114,6 @@ def encode(sampler: Sampler, digest: str) -> bytes:
     text = json.dumps(about, sort_keys=True, ensure_ascii=False)
     metadata.metadata_props.add(key="cgan", value=text)
     return network + bytes(metadata.SerializeToString())
-
-
-def to_onnx(network: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[str]) -> Any:
-    """An ``onnx.ModelProto`` of a network on the CPU, in evaluation mode.
-
-    Args:
-        network: its output is called ``pictures``.
-        inputs: examples, whose first dimension is the batch.
-        names: of the inputs.
-
-    Raises:
-        ConfigError: a package of ``REQUIRED_PACKAGES`` is not installed.
-    """
-    for module in REQUIRED_PACKAGES:
-        try:
-            importlib.import_module(module)
-        except ImportError as error:
-            raise ConfigError(f"exporting needs {module}: pip install 'cgan[onnx]'") from error
-    with redirect_stdout(io.StringIO()), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = torch.onnx.export(
-            network,
-            inputs,
-            dynamo=True,
-            external_data=False,
-            opset_version=OPSET,
-            input_names=names,
-            output_names=["pictures"],
-            dynamic_shapes=tuple({0: torch.export.Dim("batch")} for _ in inputs),
-            verbose=False,
-        )
-    assert program is not None
-    model = program.model_proto
-    for part in (*model.graph.node, *model.graph.value_info):
-        del part.metadata_props[:]  # they hold source paths of this machine
-    del model.metadata_props[:]
-    return model
 
 
 def check_same_images(sampler: Sampler, exported: OnnxSampler) -> None:

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from cgan.errors import ConfigError, FileError, one_line
 from cgan.models.foreign import ForeignGenerator, OnnxGenerator
 from cgan.runtime.device import torch_defaults
-from cgan.sampling.export import EXAMPLE_BATCH, to_onnx
+from cgan.sampling.onnx_graph import EXAMPLE_BATCH, to_onnx
 from cgan.sampling.plain import PlainGenerator, probe
 from cgan.sampling.sampler import load
 from cgan.storage.limits import MAX_LATENT_DIM

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 import torch
@@ -15,12 +16,15 @@ from torch import Tensor, nn
 from typer.testing import Result
 
 import cgan
+from cgan.config import ModelConfig
 from cgan.errors import CganError, ConfigError, FileError, MeasureError
-from cgan.models import build_pair
-from cgan.sampling.export import to_onnx
+from cgan.models import build_pair, steer_generator
 from cgan.sampling.latents import draw_latents
+from cgan.sampling.onnx import open_export, open_session
+from cgan.sampling.onnx_graph import merge, to_onnx
 from cgan.sampling.wrap import load_plain
 from cgan.storage.checkpoint import read_header, save_tensors
+from cgan.storage.images import to_unit
 
 Shell = Callable[..., Result]
 
@@ -191,12 +195,30 @@ def test_forward_passes_are_enough(foreign_run: tuple[cgan.Run, Path]) -> None:
     path.with_suffix(".away").rename(path)
 
 
-def test_a_steered_onnx_generator_is_not_exported_again(
+def test_an_export_is_the_network_with_its_flow(
     foreign_run: tuple[cgan.Run, Path], shell: Shell
 ) -> None:
-    done = shell("export", foreign_run[0].folder)
-    assert done.exit_code == 2
-    assert "cannot be exported" in done.output
+    run = foreign_run[0]
+    done = shell("export", run.folder)
+    assert done.exit_code == 0, done.output
+    exported = open_export(run.generator)
+    assert exported is not None
+    wanted = cgan.load(run.folder).sample("7", n=3, seed=2).numpy()
+    assert np.allclose(exported.sample("7", n=3, seed=2), wanted, atol=1e-5)
+    run.generator.with_suffix(".onnx").unlink()
+
+
+def test_a_map_and_a_range_are_exported_too(tmp_path: Path) -> None:
+    unit = nn.Sequential(tutorial_dcgan()[:-1], nn.Sigmoid()).eval()
+    plain = load_plain(write_onnx(tmp_path / "u.onnx", unit, torch.zeros(64, 12, 1, 1)))
+    assert plain.header["latent_map"]
+    assert plain.header["value_range"] == [0, 1]
+    steered = steer_generator(plain.network, ModelConfig(latent_dim=12, flow_width=8), 3).eval()
+    session = open_session(merge(steered, 12, (1, 8, 8)).SerializeToString())
+    labels = torch.tensor([0, 2, 1, 1])
+    (drawn,) = session.run(None, {"z": z().numpy(), "labels": labels.numpy()})
+    wanted = to_unit(steered(z(), labels)).detach().numpy()
+    assert np.allclose(drawn, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize(
