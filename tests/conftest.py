@@ -84,7 +84,7 @@ def plain_run(tmp_path_factory: pytest.TempPathFactory) -> cgan.Run:
 def trained_plain_run(tmp_path_factory: pytest.TempPathFactory) -> cgan.Run:
     """A plain run on the real digits, long enough to draw each of them."""
     overrides = {
-        "images": "40k", "control_per_class": 0, "model.conditional": False, "device": "cpu",
+        "images": "25k", "control_per_class": 0, "model.conditional": False, "device": "cpu",
         "sample_every_images": "1M",
     }  # fmt: skip
     config = load_config("digits-mlp", overrides)
@@ -94,7 +94,7 @@ def trained_plain_run(tmp_path_factory: pytest.TempPathFactory) -> cgan.Run:
 @pytest.fixture(scope="session")
 def steered_run(trained_plain_run: cgan.Run) -> cgan.Run:
     """The same GAN with class control."""
-    overrides = {"images": "25k", "model.backbone": "mlp", "control_per_class": 50}
+    overrides = {"images": "12k", "model.backbone": "mlp", "control_per_class": 50}
     return cgan.steer(trained_plain_run.folder, device="cpu", overrides=overrides)
 
 
