@@ -83,8 +83,10 @@ def steer(
     if isinstance(generator, PlainGenerator):
         plain, source, parent = generator, generator.header["name"], RUNS
     else:
-        place = Path(generator).resolve() if Path(generator).exists() else Path(generator)
-        plain, source = load_plain(place), str(place)
+        place = Path(generator)
+        place = place if place.name else place.resolve()  # "." has no name
+        plain = load_plain(place)
+        source = str(place.resolve() if place.exists() else place)
         parent = place.parent if place.is_dir() else RUNS
     config = load_config(
         "steer",
