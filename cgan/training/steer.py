@@ -158,9 +158,10 @@ def check_classes(plain: PlainGenerator, data: DataConfig, device: torch.device)
     shares = dict(zip(judge.classes, (counts / draws).tolist(), strict=True))
     missing = [name for name, share in shares.items() if share == 0]
     if missing:
+        which = "these classes" if missing[1:] else "this class"
         raise MeasureError(
             f"the generator drew {', '.join(missing[:10])} 0 times in {draws:,} images, so it has "
-            "no latent vectors to choose from: leave such classes out of the data"
+            f"no latent vectors to choose from: leave the images of {which} out of the data"
         )
     rarest = min(shares, key=lambda name: shares[name])
     report = logger.warning if shares[rarest] < RARE / len(shares) else logger.info
