@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from cgan.errors import ConfigError, FileError, one_line
-from cgan.runtime.cpu import count_cores
+from cgan.runtime.onnx_session import open_session
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -71,22 +71,13 @@ class OnnxGenerator(nn.Module):
             FileError: it cannot read the network.
         """
         if self._session is None:
+            content = self.content.cpu().numpy().tobytes()
             try:
-                import onnxruntime
+                self._session = open_session(content, spinning=False)
             except ImportError as error:
                 raise ConfigError(
                     "an ONNX generator needs onnxruntime: pip install 'cgan[onnx]'"
                 ) from error
-            options = onnxruntime.SessionOptions()
-            options.log_severity_level = 4  # errors are raised, so do not print them
-            options.intra_op_num_threads = count_cores()
-            # Waiting threads would take the cores from torch, which runs between two calls.
-            options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-            content = self.content.cpu().numpy().tobytes()
-            try:  # without a path, the network cannot name other files that hold its weights
-                self._session = onnxruntime.InferenceSession(
-                    content, options, providers=["CPUExecutionProvider"]
-                )
             except Exception as error:  # onnxruntime's exceptions have no common base class
                 raise FileError(
                     f"onnxruntime cannot read the network ({one_line(error)})"

@@ -14,6 +14,7 @@ from cgan.errors import ConfigError, RunError
 from cgan.models.flow import SteeredGenerator
 from cgan.models.foreign import ForeignGenerator
 from cgan.runtime.device import torch_defaults
+from cgan.runtime.onnx_session import open_session
 from cgan.sampling.class_names import Request
 from cgan.sampling.onnx import (
     INPUTS,
@@ -21,7 +22,6 @@ from cgan.sampling.onnx import (
     ONNX_VERSION,
     OnnxSampler,
     export_path,
-    open_session,
 )
 from cgan.sampling.onnx_graph import EXAMPLE_BATCH, merge, to_onnx
 from cgan.sampling.sampler import Sampler, load

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgan.errors import ConfigError, FileError, one_line
-from cgan.runtime.cpu import count_cores
+from cgan.runtime.onnx_session import open_session
 from cgan.sampling.batch import batch_size
 from cgan.sampling.class_names import GeneratorInfo, Labels, Request
 from cgan.sampling.latents import draw_latents
@@ -131,20 +131,3 @@ def _check_export(content: bytes, path: Path, generator: Path) -> dict[str, Any]
 def export_path(generator: Path) -> Path:
     """Path of the export of a generator file, in the same folder."""
     return generator.with_suffix(".onnx")
-
-
-def open_session(content: bytes) -> InferenceSession:
-    """Open the bytes of an ONNX file with onnxruntime, with one thread per usable core.
-
-    Without a path, the network cannot name other files that hold its weights.
-
-    Raises:
-        ImportError: onnxruntime is not installed.
-        Exception: any exception of onnxruntime for an invalid file.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # errors are raised, so do not print them
-    options.intra_op_num_threads = count_cores()
-    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

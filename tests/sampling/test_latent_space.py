@@ -36,6 +36,13 @@ def z(*seeds: int) -> torch.Tensor:
     return torch.from_numpy(draw_latents(seeds, 64))
 
 
+def refused(done: Result, sentence: str) -> None:
+    """Exit status 2 with this sentence, and nothing written."""
+    assert done.exit_code == 2
+    assert sentence in " ".join(done.output.split())
+    assert not list(Path().iterdir())
+
+
 def test_labels_choose_rows_and_weights_sum_them() -> None:
     table = torch.tensor([[1.0, 2.0], [10.0, 20.0], [100.0, 200.0]])
     assert embed_labels(torch.tensor([2, 0]), table).tolist() == [[100, 200], [1, 2]]
@@ -174,10 +181,7 @@ def test_the_shell_writes_every_format(name: str, small_run: cgan.Run, shell: Sh
 def test_walks_that_lead_nowhere(
     words: list[str], sentence: str, small_run: cgan.Run, shell: Shell
 ) -> None:
-    done = shell("walk", small_run.folder, *words)
-    assert done.exit_code == 2
-    assert sentence in " ".join(done.output.split())
-    assert not list(Path().iterdir())
+    refused(shell("walk", small_run.folder, *words), sentence)
 
 
 def test_walks_that_cannot_be_written(small_run: cgan.Run, shell: Shell) -> None:
@@ -226,10 +230,7 @@ def test_the_shell_draws_mixes_and_truncated_images(small_run: cgan.Run, shell: 
 def test_options_that_do_not_fit(
     words: list[str], sentence: str, small_run: cgan.Run, shell: Shell
 ) -> None:
-    done = shell("generate", small_run.folder, *words)
-    assert done.exit_code == 2
-    assert sentence in " ".join(done.output.split())
-    assert not list(Path().iterdir())
+    refused(shell("generate", small_run.folder, *words), sentence)
 
 
 def test_a_file_of_latents_draws_the_same_images(
