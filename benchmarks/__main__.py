@@ -173,12 +173,28 @@ def evaluation(model: Annotated[str, typer.Argument()] = "mnist", per_class: int
     print(f"(min {min(times):.0f}, max {max(times):.0f})")
 
 
+def pack_encoder(folder: Path) -> None:
+    """Store the encoder of `cgan invert` beside a packaged generator, with its reference."""
+    import shutil
+
+    import cgan
+    from cgan.evaluation.encoder import encoder_path, find_encoder
+    from cgan.storage.paths import ENCODER_FILE
+
+    sampler = cgan.load(folder)
+    (folder / ENCODER_FILE).unlink(missing_ok=True)
+    find_encoder(sampler, progress=True)
+    cgan.invert(sampler, sampler.sample(None, 1)[0])  # measures the distances of test images
+    shutil.copyfile(encoder_path(sampler), folder / ENCODER_FILE)
+
+
 @app.command()
 def pack(
     run: Annotated[Path, typer.Argument(help="A run of configs/mnist.yaml.")],
     machine_said: Annotated[str, typer.Option("--machine", help="The training machine.")],
 ) -> None:
-    """Package a run's generator and judge, with a model card, an ONNX export and a report.
+    """Package a run's generator, judge and encoder, with a model card, an ONNX export, a report
+    and a page.
 
     If the run is `cgan/packaged/mnist`, evaluate it again; its report then has no training curves.
     """
@@ -188,6 +204,7 @@ def pack(
     from cgan.evaluation.html import render_page
     from cgan.evaluation.judge import Judge
     from cgan.sampling.export import export
+    from cgan.sharing.page import export_page
     from cgan.storage.checkpoint import GENERATOR, new_header, save_tensors
     from cgan.storage.metrics import read_curves
     from cgan.storage.paths import GENERATOR_FILE, JUDGE_FILE, PACKAGED
@@ -226,6 +243,8 @@ def pack(
     header = {**sampler.header, **new_header(GENERATOR), "measured": summary, "card": card}
     save_tensors(folder / GENERATOR_FILE, tensors, header)
     export(folder / GENERATOR_FILE)
+    pack_encoder(folder)
+    export_page(sampler.config.name, Path("docs/draw.html"))
     for path in sorted(folder.iterdir()):
         print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
 

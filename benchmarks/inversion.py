@@ -16,7 +16,7 @@ from torch import Tensor
 import cgan
 from cgan.config import DataConfig
 from cgan.data import load_split
-from cgan.evaluation.encoder import encoder_path, find_encoder
+from cgan.evaluation.encoder import train_encoder
 from cgan.evaluation.invert import invert_batch
 from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import find_judge
@@ -56,10 +56,8 @@ def measure(model: str, data: str, count: int, picture: Path | None) -> None:
     splits = {split: load_split(config, split) for split in ("train", "test")}
     test, judge = splits["test"], find_judge(splits.__getitem__)
     begun = time.perf_counter()
-    cached = encoder_path(sampler).exists()
-    encoder = find_encoder(sampler)
-    if not cached:
-        print(f"- encoder trained in {time.perf_counter() - begun:.0f} s")
+    encoder = train_encoder(sampler)
+    print(f"- encoder trained in {time.perf_counter() - begun:.0f} s")
     chosen = torch.arange(count) * len(test) // count
     images, labels = test.take(chosen) / 255, test.labels[chosen]
     times, found = [], []

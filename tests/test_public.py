@@ -22,6 +22,7 @@ LEVELS = """
     updates
     sampling
     evaluation
+    sharing
     training
     cli
     __main__

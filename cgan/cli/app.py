@@ -138,9 +138,11 @@ app.command(
     epilog="Examples:  cgan augment-test  |  cgan augment-test runs/pets --minutes 60",
 )(augment_test.augment_test)
 app.command(epilog="Examples:  cgan info mnist  |  cgan info runs/mnist-dcgan --json")(export.info)
-app.command(epilog="Examples:  cgan export  |  cgan export runs/pets --onnx --out pets.onnx")(
-    export.export
-)
+app.command(
+    epilog="Examples:  cgan export  |  cgan export runs/pets --onnx --out pets.onnx  |  "
+    "cgan export runs/pets --html pets.html"
+)(export.export)
+app.command(epilog="Examples:  cgan show  |  cgan show runs/pets")(export.show)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""``cgan info`` and ``cgan export``."""
+"""``cgan info``, ``cgan export`` and ``cgan show``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from cgan.cli.options import JsonOption, ModelArgument, load_model, results
+from cgan.cli.options import JsonOption, ModelArgument, load_model, messages, results
+from cgan.errors import ConfigError
 
 
 def info(model: ModelArgument = None, as_json: JsonOption = False) -> None:
@@ -25,17 +26,52 @@ def info(model: ModelArgument = None, as_json: JsonOption = False) -> None:
         tables.print_file(sampler)
 
 
+OnnxOption = Annotated[
+    bool,
+    typer.Option("--onnx", help="Write ONNX. Without --html this is the default."),
+]
+OutOption = Annotated[
+    str | None,
+    typer.Option(help="An .onnx file.", show_default="next to the generator file"),
+]
+HtmlOption = Annotated[
+    str | None,
+    typer.Option(help="Write a page that draws in a browser: one .html file, without a server."),
+]
+
+
 def export(
     model: ModelArgument = None,
-    onnx: Annotated[bool, typer.Option("--onnx", help="Write ONNX, the only format.")] = True,
-    out: Annotated[
-        str | None,
-        typer.Option(help="An .onnx file.", show_default="next to the generator file"),
-    ] = None,
+    onnx: OnnxOption = False,
+    out: OutOption = None,
+    html: HtmlOption = None,
 ) -> None:
-    """Export a generator as ONNX. cgan generate then runs without importing torch."""
-    from cgan.sampling.export import export as write_export
+    """Export a generator: as ONNX, which draws without torch, or as a web page that draws."""
     from cgan.storage.paths import newest_model
 
     chosen = model if model is not None else newest_model()
-    results.print(str(write_export(chosen, None if out is None else Path(out))))
+    if html is not None and out is not None and not onnx:
+        raise ConfigError("--out is the path of the ONNX file: give --onnx too, or only --html")
+    if html is not None:
+        from cgan.sharing.page import export_page
+
+        results.print(str(export_page(chosen, Path(html))))
+    if onnx or html is None:
+        from cgan.sampling.export import export as write_export
+
+        results.print(str(write_export(chosen, None if out is None else Path(out))))
+
+
+def show(model: ModelArgument = None) -> None:
+    """Show a generator in a browser: choose a class, move through seeds, mix, walk."""
+    import tempfile
+    import webbrowser
+
+    from cgan.sharing.page import export_page
+    from cgan.storage.paths import newest_model
+
+    folder = Path(tempfile.mkdtemp(prefix="cgan-"))
+    page = export_page(model if model is not None else newest_model(), folder / "cgan.html")
+    results.print(str(page))
+    if not webbrowser.open(page.as_uri()):
+        messages.print("no browser was found: open this file in one")

@@ -22,7 +22,7 @@ from cgan.runtime.device import seeded, set_memory_format, to_device, torch_defa
 from cgan.runtime.progress import CountProgress
 from cgan.sampling.sampler import Sampler
 from cgan.storage.checkpoint import ENCODER, new_header, open_checkpoint, save_tensors
-from cgan.storage.paths import cache_folder, safe_file_name
+from cgan.storage.paths import ENCODER_FILE, cache_folder, safe_file_name
 from cgan.storage.safe_reading import file_digest
 from cgan.storage.weights import load_network
 
@@ -72,16 +72,32 @@ def load_encoder(sampler: Sampler, path: Path) -> Encoder:
     return Encoder(network, sampler.latent_dim, header)
 
 
-def find_encoder(sampler: Sampler, progress: bool = False) -> Encoder:
-    """The encoder of a generator from the cache, or trained and cached now."""
-    path = encoder_path(sampler)
-    if path.exists():
+def read_encoder(sampler: Sampler) -> Encoder | None:
+    """The encoder of a generator: from the cache, or from the file beside a packaged generator.
+
+    None if there is none. A file that is damaged or belongs to another generator is ignored, with a
+    warning.
+    """
+    for path in (encoder_path(sampler), sampler.path.with_name(ENCODER_FILE)):
+        if not path.exists():
+            continue
         try:
-            return load_encoder(sampler, path)
+            encoder = load_encoder(sampler, path)
         except FileError as error:
             logger.warning("%s; it is ignored", error)
-    encoder = train_encoder(sampler, progress=progress)
-    save_encoder(sampler, encoder)
+            continue
+        if encoder.header.get("generator") in (None, file_digest(sampler.path)):
+            return encoder
+        logger.warning("%s belongs to another generator; it is ignored", path)
+    return None
+
+
+def find_encoder(sampler: Sampler, progress: bool = False) -> Encoder:
+    """The encoder of a generator: read, or trained and cached now."""
+    encoder = read_encoder(sampler)
+    if encoder is None:
+        encoder = train_encoder(sampler, progress=progress)
+        save_encoder(sampler, encoder)
     return encoder
 
 
@@ -125,7 +141,12 @@ def train_encoder(sampler: Sampler, images: int | None = None, progress: bool = 
             schedule.step()
             shown.add(BATCH)
     network.eval().requires_grad_(False)
-    header = {**new_header(ENCODER), "data_digest": "", "distances": []}
+    header = {
+        **new_header(ENCODER),
+        "generator": file_digest(sampler.path),
+        "data_digest": "",
+        "distances": [],
+    }
     return Encoder(network, sampler.latent_dim, header)
 
 

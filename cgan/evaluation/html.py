@@ -58,7 +58,7 @@ def render_page(reports: Sequence[Report]) -> str:
     It contains no date and no machine name: the same reports and versions give the same page.
     """
     environment = Environment(
-        autoescape=True, finalize=_finalize, undefined=StrictUndefined, trim_blocks=True,
+        autoescape=True, finalize=finalize, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters.update(
@@ -74,7 +74,7 @@ def render_page(reports: Sequence[Report]) -> str:
     )
 
 
-def _finalize(value: object) -> object:
+def finalize(value: object) -> object:
     """What the template prints for a value; text of unknown origin must not reorder the page."""
     return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
 

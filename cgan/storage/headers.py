@@ -195,6 +195,7 @@ STATE_RULES = {
 }
 
 ENCODER_RULES = {
+    "generator": Rule(is_text, "a text", required=False),
     "data_digest": TEXT,
     "distances": Rule(
         lambda value: isinstance(value, list) and all(map(is_number, value)), "a list of numbers"

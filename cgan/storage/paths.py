@@ -15,13 +15,15 @@ GENERATOR_FILE = "generator.safetensors"
 CONFIG_FILE = "config.yaml"
 BEST_FILE = "best.safetensors"
 JUDGE_FILE = "judge.safetensors"
+ENCODER_FILE = "encoder.safetensors"
 SAMPLES_FOLDER = "samples"
 STATE_FILES = ("state.safetensors", "state-before.safetensors")
 """The latest state, and the one before it."""
 
 RUNS = Path("runs")
 PACKAGED = Path(__file__).parent.parent / "packaged"
-"""Files shipped with the package: one folder per data set, with a judge, some with a generator."""
+"""Files shipped with the package: one folder per data set, with a judge, some with a generator
+and its encoder."""
 
 MAX_NAME_BYTES = 120
 """UTF-8 bytes of a safe file name, before a number. Encrypted folders allow only 143 bytes."""

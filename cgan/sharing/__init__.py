@@ -1,0 +1,1 @@
+"""Show and share a generator: an HTML page that draws, and the Hugging Face Hub."""
