@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cgan.sampling.sampler import Sampler, load
     from cgan.sampling.walk import walk
     from cgan.sampling.wrap import wrap
+    from cgan.sharing.push import push
     from cgan.training.steer import steer
     from cgan.training.trainer import Run, train
 
@@ -43,6 +44,7 @@ _HOMES = {
     "load": "cgan.sampling.sampler",
     "load_config": "cgan.config_io",
     "load_pictures": "cgan.data.load",
+    "push": "cgan.sharing.push",
     "steer": "cgan.training.steer",
     "train": "cgan.training.trainer",
     "walk": "cgan.sampling.walk",
@@ -68,6 +70,7 @@ __all__ = [
     "losses",
     "models",
     "penalties",
+    "push",
     "steer",
     "train",
     "updates",

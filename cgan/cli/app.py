@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cgan.cli import augment_test, evaluate, export, generate, invert, steer, train, walk
+from cgan.cli import augment_test, evaluate, export, generate, invert, push, steer, train, walk
 from cgan.cli.options import messages
 from cgan.console import printable
 from cgan.errors import CganError
@@ -142,6 +142,10 @@ app.command(
     epilog="Examples:  cgan export  |  cgan export runs/pets --onnx --out pets.onnx  |  "
     "cgan export runs/pets --html pets.html"
 )(export.export)
+app.command(
+    epilog="Examples:  cgan push runs/pets owner/pets --license mit --dry-run  |  "
+    "cgan push runs/pets owner/pets --space"
+)(push.push)
 app.command(epilog="Examples:  cgan show  |  cgan show runs/pets")(export.show)
 
 

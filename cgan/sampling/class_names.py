@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from cgan.attributes import match_values, split_classes
 from cgan.errors import ConfigError, UnconditionalError, UnknownNameError
+from cgan.storage.hub import hub_name
 from cgan.storage.paths import CONFIG_FILE, GENERATOR_FILE, PACKAGED
 
 MIX_TOLERANCE = 0.011
@@ -79,8 +80,10 @@ class GeneratorInfo:
 
     @property
     def name(self) -> str:
-        """Its name in the package, its run folder, or its file."""
+        """Its name in the package or on the Hub, its run folder, or its file."""
         path = self.path
+        if on_hub := hub_name(path):
+            return on_hub
         if path.parent.parent == PACKAGED:
             return f"{path.parent.name} (in the package)"
         in_run = path.name == GENERATOR_FILE and (path.parent / CONFIG_FILE).exists()

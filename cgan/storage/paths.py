@@ -10,12 +10,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cgan.errors import FileError
+from cgan.storage.hub import download, is_hub_name
 
 GENERATOR_FILE = "generator.safetensors"
 CONFIG_FILE = "config.yaml"
 BEST_FILE = "best.safetensors"
 JUDGE_FILE = "judge.safetensors"
 ENCODER_FILE = "encoder.safetensors"
+SHARED_FILES = (GENERATOR_FILE, JUDGE_FILE, ENCODER_FILE)
+"""The files of a repository of the Hub that are downloaded."""
 SAMPLES_FOLDER = "samples"
 STATE_FILES = ("state.safetensors", "state-before.safetensors")
 """The latest state, and the one before it."""
@@ -38,11 +41,20 @@ def packaged_names() -> list[str]:
 
 
 def find_generator(path_or_run: str | Path) -> Path:
-    """The generator file for a file path, a run folder or the name of a packaged generator.
+    """The generator file for a file path, a run folder, or the name of a generator.
+
+    Names are those of packaged generators, and ``hf-hub:owner/name@revision``, which is downloaded
+    into the cache of the Hub.
 
     Raises:
         FileError: there is none, its folder cannot be read, or its path is not UTF-8.
+        ConfigError: the Hub has no such names, or its library is not installed.
     """
+    if is_hub_name(str(path_or_run)):
+        path = download(str(path_or_run), SHARED_FILES) / GENERATOR_FILE
+        if not path.exists():
+            raise FileError(f"{path_or_run} holds no {GENERATOR_FILE}: was it made by cgan push?")
+        return path
     path = Path(path_or_run)
     require_utf8(path)
     try:
