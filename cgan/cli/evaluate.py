@@ -17,6 +17,7 @@ from cgan.cli.options import (
     load_model,
     messages,
 )
+from cgan.errors import ConfigError
 
 if TYPE_CHECKING:
     from cgan.evaluation.report import Report
@@ -38,6 +39,19 @@ JudgeOption = Annotated[
     Path | None,
     typer.Option("--judge", help="Use the judge in this file.", metavar="FILE"),
 ]
+FailUnderOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Exit with status 1 if a figure is worse than this, like control=0.99 or fid=2; "
+        "repeatable.",
+        metavar="FIGURE=LIMIT",
+        show_default=False,
+    ),
+]
+JunitOption = Annotated[
+    str | None,
+    typer.Option("--junit", help="Write the checks of --fail-under as JUnit XML.", metavar="FILE"),
+]
 HtmlOption = Annotated[
     str | None, typer.Option("--html", help="Write an HTML report.", metavar="FILE")
 ]
@@ -56,22 +70,37 @@ def evaluate(
     second_judge: SecondJudgeOption = False,
     judge: JudgeOption = None,
     html: HtmlOption = None,
+    fail_under: FailUnderOption = None,
+    junit: JunitOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate a generator against real images: control, quality, diversity, memorization."""
     from cgan.cli import tables
     from cgan.evaluation.api import evaluate as evaluate_model
+    from cgan.evaluation.limits import check_limits, junit_xml, parse_limits
+    from cgan.storage.atomic import write_atomically
 
+    limits = parse_limits(fail_under or [])
+    if junit is not None and not limits:
+        raise ConfigError("--junit writes the checks of --fail-under: give at least one")
     report = evaluate_model(
         load_model(model), data=data, data_dir=data_dir, per_class=per_class, features=features,
         cas=cas, truncation=truncation, second_judge=second_judge, judge=judge, device=device,
     )  # fmt: skip
+    checks = check_limits(report, limits)
     if as_json:
-        _print_json(report.to_dict())
+        _print_json({**report.to_dict(), "checks": [check._asdict() for check in checks]})
     else:
         tables.print_report(report)
     _write_html(html, [report])
+    if junit is not None:
+        write_atomically(Path(junit), junit_xml(report, checks).encode())
+    for check in checks:
+        mark, style = ("passed", None) if check.passed else ("FAILED", "red")
+        messages.print(f"{mark}: {check.sentence}", style=style)
+    if not all(check.passed for check in checks):
+        raise typer.Exit(1)
 
 
 def compare(

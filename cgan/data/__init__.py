@@ -1,5 +1,8 @@
 """From a data set's name or a folder to shuffled batches on the training device."""
 
+import importlib
+from typing import Any
+
 from cgan.data.dataset import ImageDataset, warn_about_classes
 from cgan.data.datasets import DATASETS
 from cgan.data.image_folder import ImageFolder
@@ -30,3 +33,9 @@ __all__ = [
     "load_training_split",
     "warn_about_classes",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "GeneratedDataset":  # it needs a sampler, which is on a higher level
+        return importlib.import_module("cgan.sampling.generated").GeneratedDataset
+    raise AttributeError(f"module 'cgan.data' has no attribute {name!r}")

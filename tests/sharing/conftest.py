@@ -1,4 +1,4 @@
-"""Fixtures: a real browser, and generators with random weights."""
+"""Fixtures: a real browser."""
 
 from __future__ import annotations
 
@@ -8,12 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import nn
-
-import cgan
-from cgan.models import build_pair
-from cgan.storage.checkpoint import GENERATOR, new_header, save_tensors
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 
@@ -62,49 +56,3 @@ def wait_for(page: Any, script: str) -> None:
             return
         page.wait_for_timeout(25)
     pytest.fail(f"not true after five seconds: {script}")
-
-
-def randomise(network: nn.Module) -> nn.Module:
-    """Weights that make each layer matter: no running moment, gain or bias is 0 or 1."""
-    with torch.no_grad():
-        for name, buffer in network.named_buffers():
-            if name.endswith("running_mean"):
-                buffer.normal_(0, 0.3)
-            elif name.endswith("running_var"):
-                buffer.uniform_(0.5, 1.5)
-        for parameter in network.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return network.eval()
-
-
-@pytest.fixture
-def make_generator(tmp_path: Path) -> Callable[..., cgan.Sampler]:
-    """``make_generator(classes, image_shape, backbone)`` writes a generator file and loads it."""
-
-    def make(
-        classes: tuple[str, ...] = ("cat", "dog"),
-        image_shape: tuple[int, int, int] = (1, 8, 8),
-        backbone: str = "mlp",
-        conditional: bool = True,
-        measured: dict[str, Any] | None = None,
-        **model: Any,
-    ) -> cgan.Sampler:
-        torch.manual_seed(0)
-        pair = build_pair(
-            backbone, image_shape=image_shape, num_classes=len(classes) if conditional else None,
-            width=16, latent_dim=8, **model,
-        )  # fmt: skip
-        config = cgan.load_config("digits-mlp", {
-            "model.backbone": backbone, "model.width": 16, "model.latent_dim": 8,
-            "model.conditional": conditional, **{f"model.{key}": model[key] for key in model},
-        })  # fmt: skip
-        header = {
-            **new_header(GENERATOR), "config": config.model_dump(mode="json"), "data": "pets",
-            "classes": list(classes), "image_shape": list(image_shape), "images_seen": 100,
-            "seconds": 6.0, "steps": 10, "measured": measured or {}, "versions": {},
-        }  # fmt: skip
-        path = tmp_path / "pets" / "generator.safetensors"
-        save_tensors(path, randomise(pair.generator).state_dict(), header)
-        return cgan.load(path)
-
-    return make

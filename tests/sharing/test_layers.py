@@ -20,7 +20,7 @@ from cgan.sampling.latents import draw_latents
 from cgan.sampling.walk import slerp
 from cgan.sharing import page as pages
 from cgan.sharing.layers import LayerWriter
-from tests.sharing.conftest import randomise
+from tests.conftest import randomise
 
 RUN = """([layers, arrays, weights, inputs, shape]) => {
   attach(layers, decode(weights, arrays));

@@ -1,0 +1,95 @@
+"""Generated images as a data set of torch, and as a generator for torchmetrics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from cgan.errors import ConfigError
+from cgan.sampling.class_names import Request
+from cgan.sampling.latents import draw_latents
+from cgan.sampling.sampler import Sampler
+
+UNCONDITIONAL = -1
+"""The label of images of a plain GAN."""
+
+
+class GeneratedDataset(Dataset[tuple[Tensor, int]]):
+    """Labelled images that are drawn when they are read, for ``torch.utils.data.DataLoader``.
+
+    Image i is a function of generator, seed and i alone, so the order, the batch size and the
+    number of workers do not change it. A ``DataLoader`` reads a batch in one call.
+
+    Args:
+        sampler: the generator.
+        count: number of images.
+        balanced: image i has the class i mod K of K classes. Otherwise each class is drawn
+            uniformly at random, so their frequencies vary.
+        seed: seed of the first image of each class.
+
+    An item is an image, float32 (C, H, W) in [0, 1], and its class index, −1 for a plain GAN.
+    """
+
+    def __init__(self, sampler: Sampler, count: int, balanced: bool = True, seed: int = 0) -> None:
+        if count < 1:
+            raise ConfigError(f"a data set has at least one image, not {count}")
+        sampler.request(seed=seed, n=count)  # raises if a seed is out of range
+        self.sampler, self.count, self.balanced, self.seed = sampler, count, balanced, seed
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        if not -self.count <= index < self.count:
+            raise IndexError(f"image {index} of {self.count}")
+        return self.__getitems__([index % self.count])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
+        labels, seeds = zip(*(self._plan(index) for index in indices), strict=True)
+        request = Request(labels if self.sampler.conditional else None, seeds)
+        batches = [images.cpu() for images, _ in self.sampler.batches(request)]
+        return list(zip(torch.cat(batches), labels, strict=True))
+
+    def _plan(self, index: int) -> tuple[int, int]:
+        """The class and the seed of an image."""
+        if not self.sampler.conditional:
+            return UNCONDITIONAL, self.seed + index
+        classes = len(self.sampler.classes)
+        if self.balanced:
+            return index % classes, self.seed + index // classes
+        drawn = np.random.default_rng([self.seed, index]).integers(classes)
+        return int(drawn), self.seed + index
+
+
+class TorchmetricsGenerator(nn.Module):
+    """A sampler with the interface that torchmetrics' ``PerceptualPathLength`` expects.
+
+    Args:
+        sampler: the generator.
+        seed: seed of the first latent vector; each call of ``sample`` continues.
+    """
+
+    def __init__(self, sampler: Sampler, seed: int = 0) -> None:
+        super().__init__()
+        self.generator, self.sampler, self.next_seed = sampler.generator, sampler, seed
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.sampler.classes)
+
+    def sample(self, num_samples: int) -> Tensor:
+        """Latent vectors (num_samples, latent_dim)."""
+        seeds = range(self.next_seed, self.next_seed + num_samples)
+        self.next_seed += num_samples
+        return torch.from_numpy(draw_latents(seeds, self.sampler.latent_dim))
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Images (B, 3, H, W) in [0, 255]; grey ones get three equal channels."""
+        images: Any = 255 * self.sampler.generate(z, labels)
+        return images.expand(-1, 3, -1, -1)  # type: ignore[no-any-return]
