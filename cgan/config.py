@@ -183,6 +183,7 @@ class Config(Section):
     """Images per class in the final evaluation; 0 skips it."""
     wandb: bool = False
     tensorboard: bool = False
+    mlflow: bool = False
 
     @model_validator(mode="after")
     def _reject_contradictions(self) -> Self:
@@ -201,7 +202,8 @@ RENAMED_KEYS = {"auxiliary": "aux_weight", "penalty.every_steps": "penalty.lazy_
 """Keys of version 0.1, and their names now."""
 
 RESUMABLE_CHANGES = frozenset(
-    {"images", "minutes", "device", "data.data_dir", "wandb", "tensorboard", "control_per_class"}
+    {"images", "minutes", "device", "data.data_dir", "wandb", "tensorboard", "mlflow"}
+    | {"control_per_class"}
     | {"steer"}  # the file may have been moved; a state knows its digest
     | {"log_every_images", "sample_every_images", "eval_every_images"}
     | {"save_every_seconds", "compile"}

@@ -1,32 +1,28 @@
-"""Loggers for the terminal, JSON lines, wandb and TensorBoard, with one common protocol."""
+"""Loggers of a run, with one common protocol: JSON lines, the terminal, trackers, your own."""
 
 from __future__ import annotations
 
-import importlib
 import json
-import logging
-import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from cgan.config import Config
-from cgan.errors import ConfigError, FileError, one_line
+from cgan.errors import FileError
+from cgan.evaluation.control import Control
 from cgan.runtime.progress import ProgressLine, format_seconds
 from cgan.storage.atomic import explain_write_error, write_atomically
 from cgan.storage.metrics import METRICS_FILE, read_metrics
-
-WANDB_ID_FILE = "wandb-run-id"
-"""In the run folder: the id of its wandb run. A copy of the folder continues the same wandb run."""
-
-Metrics = Mapping[str, float]
-
-logger = logging.getLogger("cgan")
+from cgan.training.trackers import Metrics, Mlflow, TensorBoard, Wandb
 
 
 class Logger(Protocol):
-    """Receives metrics and sample grids. ``images_seen`` is always among the metrics."""
+    """Receives what a run measures, for ``cgan.train(config, loggers=[…])``.
+
+    All methods are called in rank 0 only, between training steps; what they raise ends the run.
+    ``images_seen`` is always among the metrics.
+    """
 
     def log(self, metrics: Metrics) -> None:
         """Log one set of metrics."""
@@ -36,8 +32,12 @@ class Logger(Protocol):
         """Log the grid of samples stored at ``path``."""
         ...
 
+    def log_result(self, generator: Path, images_seen: int, control: Control | None) -> None:
+        """Log the final generator file and its evaluation on test images, once, at the end."""
+        ...
+
     def close(self) -> None:
-        """Release all resources."""
+        """Release all resources; also called if the run fails."""
         ...
 
 
@@ -71,6 +71,9 @@ class JsonLines:
     def log_images(self, path: Path, images_seen: int) -> None:
         """Do nothing: the grid is a file already."""
 
+    def log_result(self, generator: Path, images_seen: int, control: Control | None) -> None:
+        """Do nothing: the generator is a file already."""
+
     def close(self) -> None:
         """Close the file. Every line has been flushed."""
         with suppress(OSError):
@@ -97,101 +100,43 @@ class Terminal:
     def log_images(self, path: Path, images_seen: int) -> None:
         """Do nothing: a terminal shows no images."""
 
+    def log_result(self, generator: Path, images_seen: int, control: Control | None) -> None:
+        """Do nothing: the result is printed later."""
+
     def close(self) -> None:
         """Remove the progress line."""
         self.line.__exit__()
 
 
-class Wandb:
-    """Weights & Biases. ``WANDB_MODE=offline`` needs no account.
+class Loggers:
+    """All loggers of a run.
 
-    The id of its run is stored in the run folder, so that a resumed run continues it. Curves are
-    drawn over ``images_seen``. wandb's own step is a little more after a killed run was resumed:
-    it must never fall, and the resumed state is from before the last log line.
+    Args:
+        config: its config, which names the trackers.
+        folder: the run folder.
+        images_seen: images seen when the run resumes.
+        progress: show progress on the terminal.
+        others: loggers of the caller.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
-        wandb = import_optional("wandb", "wandb")
-        known = read_wandb_id(folder)
-        try:
-            self.run = wandb.init(
-                project="cgan", name=folder.name, dir=str(folder), config=dict(config),
-                id=known, resume="allow" if known else None,
-                reinit="create_new" if wandb.run else None,  # leave a run of the caller alone
-            )  # fmt: skip
-        except wandb.Error as error:
-            again = f", delete {folder / WANDB_ID_FILE} to start a new wandb run" if known else ""
-            raise ConfigError(
-                f"wandb failed to start ({one_line(error)}): log in with `wandb login`, "
-                f"set WANDB_MODE=offline{again}, or leave out --wandb"
-            ) from error
-        self.run.define_metric("*", step_metric="images_seen")
-        self.last_step = self.run.step - 1
-        self.image = wandb.Image
-        if known is None:
-            try:
-                write_atomically(folder / WANDB_ID_FILE, self.run.id.encode())
-            except FileError:
-                self.close()
-                raise
-
-    def log(self, metrics: Metrics) -> None:
-        """Log one set of metrics."""
-        self._log(dict(metrics))
-
-    def log_images(self, path: Path, images_seen: int) -> None:
-        """Log the grid."""
-        self._log({"samples": self.image(str(path)), "images_seen": images_seen})
-
-    def _log(self, row: dict[str, Any]) -> None:
-        self.last_step = max(self.last_step + 1, int(row["images_seen"]))
-        self.run.log(row, step=self.last_step)
-
-    def close(self) -> None:
-        """Finish the run."""
-        self.run.finish()
-
-
-class TensorBoard:
-    """Event files in the run folder."""
-
-    def __init__(self, folder: Path) -> None:
-        import_optional("tensorboard", "cgan[tensorboard]")
-        writer: Any = importlib.import_module("torch.utils.tensorboard").SummaryWriter
-        self.writer = writer(log_dir=str(folder / "tensorboard"))
-
-    def log(self, metrics: Metrics) -> None:
-        """Log every metric over images seen."""
-        for name, value in metrics.items():
-            if name != "images_seen":
-                self.writer.add_scalar(name, value, int(metrics["images_seen"]))
-
-    def log_images(self, path: Path, images_seen: int) -> None:
-        """Log the grid."""
-        import numpy as np
-        from PIL import Image
-
-        with Image.open(path) as image:
-            pixels = np.asarray(image)
-        layout = "HW" if pixels.ndim == 2 else "HWC"
-        self.writer.add_image("samples", pixels, images_seen, dataformats=layout)
-
-    def close(self) -> None:
-        """Flush."""
-        self.writer.close()
-
-
-class Loggers:
-    """All loggers of a run."""
-
-    def __init__(self, config: Config, folder: Path, images_seen: int, progress: bool) -> None:
-        self.quiet: list[Logger] = [JsonLines(folder, images_seen)]
+    def __init__(
+        self,
+        config: Config,
+        folder: Path,
+        images_seen: int,
+        progress: bool,
+        others: Sequence[Logger] = (),
+    ) -> None:
+        self.quiet: list[Logger] = [JsonLines(folder, images_seen), *others]
         self.terminal: Terminal | None = None
+        values = config.model_dump(mode="json")
         try:
             if config.wandb:
-                self.quiet.append(Wandb(folder, config.model_dump(mode="json")))
+                self.quiet.append(Wandb(folder, values))
             if config.tensorboard:
-                self.quiet.append(TensorBoard(folder))
+                self.quiet.append(TensorBoard(folder, values))
+            if config.mlflow:
+                self.quiet.append(Mlflow(folder, values))
         except Exception:
             self.close()
             raise
@@ -208,6 +153,11 @@ class Loggers:
         for logger in self._all():
             logger.log_images(path, images_seen)
 
+    def log_result(self, generator: Path, images_seen: int, control: Control | None) -> None:
+        """Log the final generator to all."""
+        for logger in self._all():
+            logger.log_result(generator, images_seen, control)
+
     def close_terminal(self) -> None:
         """Remove the progress line, so that other lines can follow."""
         if self.terminal is not None:
@@ -222,27 +172,3 @@ class Loggers:
 
     def _all(self) -> list[Logger]:
         return [*self.quiet, *([self.terminal] if self.terminal else [])]
-
-
-def read_wandb_id(folder: Path) -> str | None:
-    """The id of a folder's wandb run; None if there is none, or, with a warning, no valid one."""
-    path = folder / WANDB_ID_FILE
-    if not path.is_file():
-        return None
-    content = b""
-    with suppress(OSError), path.open("rb") as file:
-        content = file.read(200).strip()
-    if not re.fullmatch(rb"[\w.-]{1,128}", content):
-        logger.warning("%s holds no id of a wandb run: starting a new wandb run", path)
-        return None
-    return content.decode()
-
-
-def import_optional(module: str, requirement: str) -> Any:
-    """Import an optional package; raises ``ConfigError`` if it is not installed."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ConfigError(
-            f"{module} is not installed: pip install '{requirement}', or run without it"
-        ) from error

@@ -19,11 +19,12 @@ from cgan.storage.checkpoint import GENERATOR, read_header
 from cgan.storage.images import make_grid, save_png, to_pixels
 from cgan.storage.paths import BEST_FILE, GENERATOR_FILE, SAMPLES_FOLDER
 from cgan.training.budget import BudgetTimer
-from cgan.training.loggers import Loggers, Metrics
+from cgan.training.loggers import Loggers
 from cgan.training.monitor import Monitor
 from cgan.training.schedules import learning_rate
 from cgan.training.state import Counters
 from cgan.training.step import TrainStep
+from cgan.training.trackers import Metrics
 from cgan.updates import Losses
 
 GRID_COLUMNS = 10

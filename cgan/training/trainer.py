@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ from cgan.sampling.plain import PlainGenerator
 from cgan.sampling.wrap import load_plain
 from cgan.storage.atomic import lock, write_atomically
 from cgan.storage.paths import CONFIG_FILE, GENERATOR_FILE
-from cgan.training.loggers import Loggers
+from cgan.training.loggers import Logger, Loggers
 from cgan.training.loop import TrainLoop
 from cgan.training.memory import check_batch_fits
 from cgan.training.run_dir import check_same_config, new_run, run_to_resume
@@ -78,6 +78,7 @@ def train(
     data_changed: bool = False,
     progress: bool = False,
     plain: PlainGenerator | None = None,
+    loggers: Sequence[Logger] = (),
 ) -> Run:
     """Train a GAN.
 
@@ -94,6 +95,7 @@ def train(
             must be the same.
         progress: show progress on the terminal.
         plain: the generator to steer, in place of the file that ``config.steer`` names.
+        loggers: your own loggers, with the protocol of ``cgan.training.loggers.Logger``.
 
     Returns:
         The run. ``stopped_by`` is set if Ctrl-C or SIGTERM stopped it; its state is saved.
@@ -120,12 +122,18 @@ def train(
                 step = TrainStep(state, world)
                 check_batch_fits(state, world.size)
             check_same_data_across_ranks(state, world)
-            with open_run(state, world, folder, out, progress, data_changed) as (folder, loggers):
-                loop = TrainLoop(step, dataset, folder, loggers, unlabelled)
+            with open_run(state, world, folder, out, progress, data_changed, loggers) as (
+                folder,
+                all_loggers,
+            ):
+                loop = TrainLoop(step, dataset, folder, all_loggers, unlabelled)
                 stopped_by = run_loop(loop)
                 control = None
                 if stopped_by is None and config.control_per_class and len(dataset.classes) > 1:
                     control = loop.final_evaluation()
+                if stopped_by is None and all_loggers is not None:
+                    generator = folder / GENERATOR_FILE
+                    all_loggers.log_result(generator, state.counters.images_seen, control)
     counters = state.counters
     return Run(
         folder, config, counters.images_seen, counters.seconds, control, stopped_by, world.is_main
@@ -157,6 +165,7 @@ def open_run(
     out: str | Path | None,
     progress: bool,
     data_changed: bool = False,
+    own_loggers: Sequence[Logger] = (),
 ) -> Iterator[tuple[Path, Loggers | None]]:
     """Create and lock the run folder, restore a resumed state, and send the state to all processes.
 
@@ -175,7 +184,8 @@ def open_run(
         write_atomically(folder / CONFIG_FILE, to_yaml(config).encode())
         log_start(state, world, folder)
         try:
-            loggers = Loggers(config, folder, state.counters.images_seen, progress)
+            seen = state.counters.images_seen
+            loggers = Loggers(config, folder, seen, progress, own_loggers)
         except CganError:
             if is_new:
                 shutil.rmtree(folder, ignore_errors=True)

@@ -11,12 +11,15 @@ from typing import Any
 import pytest
 import torch
 
+import cgan
 from cgan.config_io import load_config
 from cgan.errors import ConfigError, FileError
+from cgan.evaluation.control import Control
 from cgan.runtime.progress import format_seconds
 from cgan.storage.images import save_png
 from cgan.storage.metrics import read_metrics
-from cgan.training.loggers import WANDB_ID_FILE, JsonLines, Loggers, Terminal
+from cgan.training.loggers import JsonLines, Loggers, Terminal
+from cgan.training.trackers import MLFLOW_ID_FILE, WANDB_ID_FILE, confusion_rows, flatten
 
 FIGURES = {
     "images_seen": 1_000, "images_per_second": 250.0, "seconds_left": 75.0,
@@ -115,6 +118,19 @@ class FakeWandb(types.ModuleType):
     def Image(self, path: str) -> str:
         return Path(path).name
 
+    def Artifact(self, name: str, type: str) -> FakeWandb:
+        self.artifact = [name, type]
+        return self
+
+    def add_file(self, path: str) -> None:
+        self.artifact.append(Path(path).name)
+
+    def log_artifact(self, artifact: FakeWandb) -> None:
+        self.artifacts = [*getattr(self, "artifacts", []), artifact.artifact]
+
+    def Table(self, columns: list[str], data: list[list[Any]]) -> list[Any]:
+        return [columns, *data]
+
     def define_metric(self, name: str, step_metric: str) -> None:
         self.metrics.append((name, step_metric))
 
@@ -195,17 +211,106 @@ def test_a_wandb_id_that_cannot_be_written_is_said(
     assert wandb.finished == 1
 
 
+def test_wandb_gets_the_generator_and_the_confusion_matrix(
+    tmp_path: Path, wandb: FakeWandb
+) -> None:
+    loggers = Loggers(load_config("digits-mlp", {"wandb": True}), tmp_path, 0, False)
+    loggers.log_result(generator_in(tmp_path), 3_000, CONTROL)
+    assert wandb.artifacts == [[tmp_path.name, "model", "generator.safetensors"]]
+    (step, row) = wandb.logged[-1]
+    columns = ["requested", "recognised", "images"]
+    assert (step, row["images_seen"]) == (3_000, 3_000)
+    assert row["confusion"] == [columns, ["cat", "cat", 3], ["cat", "dog", 1], ["dog", "dog", 4]]
+    loggers.log_result(generator_in(tmp_path), 3_000, None)  # no evaluation
+    assert len(wandb.logged) == 1
+    loggers.close()
+
+
+CONTROL = Control(("cat", "dog"), torch.tensor([[3, 1], [0, 4]]), True, 0.9, 10)
+
+
+def generator_in(folder: Path) -> Path:
+    path = folder / "generator.safetensors"
+    path.write_bytes(b"weights")
+    return path
+
+
 def test_tensorboard(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     config = load_config("digits-mlp", {"tensorboard": True})
     loggers = Loggers(config, tmp_path, 0, progress=False)
     loggers.log(FIGURES)
     loggers.log_images(save_png(torch.zeros(3, 8, 8, dtype=torch.uint8), tmp_path / "x.png"), 1_000)
+    loggers.log_result(generator_in(tmp_path), 1_000, CONTROL)
     loggers.close()
-    assert list((tmp_path / "tensorboard").glob("events*"))
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert events.Tags()["images"] == ["samples", "confusion"]
+    assert {"loss_G", "hparam/control_accuracy"} <= set(events.Tags()["scalars"])
+    (control,) = events.Scalars("hparam/control_accuracy")
+    assert control.value == 0.875
+    assert "_hparams_/session_start_info" in events.summary_metadata
 
 
-@pytest.mark.parametrize("name", ["wandb", "tensorboard"])
+def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
+    folder = tmp_path / "run"
+    folder.mkdir()
+    config = load_config("digits-mlp", {"mlflow": True, "model.width": 17})
+    for images_seen in (1_000, 2_000):  # the second time it resumes
+        loggers = Loggers(config, folder, images_seen, progress=False)
+        loggers.log({**FIGURES, "images_seen": images_seen})
+        grid = save_png(torch.zeros(1, 8, 8, dtype=torch.uint8), folder / "x.png")
+        loggers.log_images(grid, images_seen)
+        loggers.log_result(generator_in(folder), images_seen, CONTROL)
+        loggers.close()
+    client = mlflow.MlflowClient()
+    run_id = (folder / MLFLOW_ID_FILE).read_text()
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["model.width"] == "17"
+    history = client.get_metric_history(run_id, "loss_G")
+    assert [(one.step, one.value) for one in history] == [(1_000, 1.5), (2_000, 1.5)]
+    stored = {one.path for one in client.list_artifacts(run_id)}
+    assert stored == {"samples", "generator.safetensors", "confusion.json"}
+    (folder / MLFLOW_ID_FILE).write_text("0" * 32)
+    with pytest.raises(ConfigError, match="MLflow failed to start .*delete .*mlflow-run-id"):
+        Loggers(config, folder, 0, progress=False)
+
+
+def test_a_logger_of_the_caller(tmp_path: Path) -> None:
+    calls: list[tuple[str, Any]] = []
+
+    class Own:
+        def log(self, metrics: Any) -> None:
+            calls.append(("log", metrics["images_seen"]))
+
+        def log_images(self, path: Path, images_seen: int) -> None:
+            calls.append(("images", (path.is_file(), images_seen)))
+
+        def log_result(self, generator: Path, images_seen: int, control: Control | None) -> None:
+            calls.append(("result", (generator.is_file(), images_seen, control)))
+
+        def close(self) -> None:
+            calls.append(("close", None))
+
+    overrides = {"images": 640, "control_per_class": 0, "device": "cpu"}
+    cgan.train(load_config("digits-mlp", overrides), tmp_path / "run", loggers=[Own()])
+    assert calls == [
+        ("log", 640), ("images", (True, 640)), ("result", (True, 640, None)), ("close", None),
+    ]  # fmt: skip
+
+
+def test_rows_and_keys() -> None:
+    assert confusion_rows(CONTROL) == [["cat", "cat", 3], ["cat", "dog", 1], ["dog", "dog", 4]]
+    assert flatten({"a": 1, "b": {"c": {"d": 2}, "e": None}}) == {"a": 1, "b.c.d": 2, "b.e": None}
+
+
+@pytest.mark.parametrize("name", ["wandb", "tensorboard", "mlflow"])
 def test_missing_package_is_one_sentence(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,7 +323,7 @@ def test_nothing_is_imported_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def refuse(module: str, requirement: str) -> None:
         raise AssertionError(f"{module} was imported")
 
-    monkeypatch.setattr("cgan.training.loggers.import_optional", refuse)
+    monkeypatch.setattr("cgan.training.trackers.import_optional", refuse)
     Loggers(load_config("digits-mlp"), tmp_path, 0, progress=False).close()
     with pytest.raises(AssertionError, match="wandb was imported"):
         Loggers(load_config("digits-mlp", {"wandb": True}), tmp_path, 0, progress=False)
