@@ -6,7 +6,9 @@ import runpy
 import sys
 from pathlib import Path
 
+import jupytext
 import pytest
+from nbclient import NotebookClient
 
 from tests.conftest import save_untrained_judge, write_idx
 
@@ -22,9 +24,44 @@ SHORT = {
 
 
 def test_every_example_is_tried_and_short() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == set(SHORT)
-    for path in EXAMPLES.glob("*.py"):
-        assert len(path.read_text().splitlines()) <= 60
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*SHORT, "tour.py"}
+    for name in SHORT:
+        assert len((EXAMPLES / name).read_text().splitlines()) <= 60
+
+
+def test_the_notebook_is_made_from_the_script() -> None:
+    script = jupytext.read(EXAMPLES / "tour.py")
+    notebook = jupytext.read(EXAMPLES / "tour.ipynb")
+    assert [(cell.cell_type, cell.source) for cell in notebook.cells] == [
+        (cell.cell_type, cell.source) for cell in script.cells
+    ], "run: jupytext --to ipynb examples/tour.py"
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+
+
+# Without encryption: the kernel listens on the loopback.
+@pytest.mark.filterwarnings("ignore:.*without encryption", "ignore::DeprecationWarning")
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CGAN_TOUR_IMAGES", "6400")
+    notebook = jupytext.read(EXAMPLES / "tour.ipynb")
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": tmp_path}}).execute()
+    shown = [
+        output["data"]
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if "data" in output
+    ]
+    assert "runs/digits-mlp: 6,400 images, control accuracy" in shown[0]["text/html"]
+    assert "image/png" in shown[1]  # the sampler
+    report = next(data["text/html"] for data in shown[2:] if "text/html" in data)
+    assert "<td>worst class" in report
+    (progress,) = [
+        "".join(output["text"] for output in cell["outputs"] if "text" in output)
+        for cell in notebook.cells
+        if 'cgan.train(cgan.load_config("digits-mlp"' in cell.source
+    ]
+    assert progress.startswith("\r")
+    assert progress.count("\n") == 1  # one line, however often it changes
+    assert (tmp_path / "draw.html").is_file()
 
 
 @pytest.fixture

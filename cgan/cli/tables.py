@@ -15,13 +15,8 @@ from cgan.config import Config
 from cgan.config_io import to_yaml
 from cgan.data import dataset_info
 from cgan.evaluation.control import Control
-from cgan.evaluation.formatting import (
-    figure_rows,
-    format_interval,
-    format_share,
-    format_value,
-)
-from cgan.evaluation.report import Report
+from cgan.evaluation.formatting import format_interval, format_share, format_value
+from cgan.evaluation.report import Report, figure_rows
 from cgan.models import build_networks, count_parameters
 from cgan.runtime.device import find_device
 from cgan.sampling.sampler import Sampler

@@ -6,12 +6,15 @@ but ignores its label.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from cgan.evaluation.control import Control
+from cgan.evaluation.formatting import format_share, format_value
+from cgan.evaluation.notebook import figures_html
 from cgan.storage.metrics import Curves
 
 
@@ -136,3 +139,40 @@ class Report:
             "warnings": self.warnings,
             "left_out": self.left_out,
         }
+
+    def _repr_html_(self) -> str:
+        """The figures and some samples, for notebooks."""
+        title = f"{self.model}: control accuracy {format_share(self.control.accuracy)}"
+        return figures_html(title, self.warnings, figure_rows([self]), self.grid)
+
+
+class FigureRow(NamedTuple):
+    """One row of the metric table; ``values`` has one text per report."""
+
+    title: str
+    meaning: str
+    values: list[str]
+    real: str
+    chance: str
+
+
+def figure_rows(reports: Sequence[Report]) -> list[FigureRow]:
+    """The metrics of all reports, in order."""
+    by_key = [{figure.key: figure for figure in report.figures} for report in reports]
+    rows = []
+    for key in dict.fromkeys(key for figures in by_key for key in figures):
+        found = [figures.get(key) for figures in by_key]
+        one = next(figure for figure in found if figure)
+        values, real, chance = (
+            [format_value(getattr(figure, column, None), one.share) for figure in found]
+            for column in ("value", "real", "chance")
+        )
+        # The worst class may differ between reports.
+        title = one.title if len(reports) == 1 else one.title.partition(" (")[0]
+        rows.append(FigureRow(title, one.meaning, values, _merge(real), _merge(chance)))
+    return rows
+
+
+def _merge(texts: list[str]) -> str:
+    """The different texts, each once."""
+    return " / ".join(dict.fromkeys(texts))

@@ -1,15 +1,19 @@
-"""A progress line on stderr: a bar on a terminal, a plain line every few seconds in a pipe."""
+"""A progress line on stderr: a bar on a terminal, one line that changes in a notebook, and a plain
+line every few seconds in a pipe."""
 
 from __future__ import annotations
 
+import sys
 import time
 
 from rich.progress import BarColumn, Progress, TextColumn
 
-from cgan.console import SafeConsole
+from cgan.console import SafeConsole, printable
 
 LINE_SECONDS = 5.0
-"""Time between two plain lines."""
+"""Time between two plain lines,"""
+NOTEBOOK_SECONDS = 0.5
+"""and between two changes of the line in a notebook."""
 
 
 class ProgressLine:
@@ -27,6 +31,7 @@ class ProgressLine:
         )
         self.task = self.bar.add_task("starting", total=1.0)
         self.last_line = float("-inf")
+        self.width = 0  # of the line in a notebook
 
     def __enter__(self) -> ProgressLine:
         if not self.bar.disable:
@@ -36,14 +41,27 @@ class ProgressLine:
     def __exit__(self, *error: object) -> None:
         if not self.bar.disable:
             self.bar.stop()
+        elif self.width:
+            sys.stderr.write("\n")
+            self.width = 0
 
     def show(self, fraction: float, text: str) -> None:
-        """Update the bar, or print a line if the last one is old enough."""
+        """Update the bar, or write a line if the last one is old enough."""
         if not self.bar.disable:
             self.bar.update(self.task, completed=fraction, description=text)
-        elif self.enabled and time.monotonic() - self.last_line >= LINE_SECONDS:
-            self.last_line = time.monotonic()
-            self.console.print(f"{100 * fraction:3.0f} % · {text}")
+            return
+        seconds = NOTEBOOK_SECONDS if self.console.is_jupyter else LINE_SECONDS
+        if not self.enabled or time.monotonic() - self.last_line < seconds:
+            return
+        self.last_line = time.monotonic()
+        line = f"{100 * fraction:3.0f} % · {text}"
+        if self.console.is_jupyter:
+            line = printable(line)
+            sys.stderr.write(f"\r{line:<{self.width}}")  # spaces cover the line before
+            sys.stderr.flush()
+            self.width = len(line)
+        else:
+            self.console.print(line)
 
 
 class CountProgress:

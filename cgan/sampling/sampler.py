@@ -33,9 +33,11 @@ from cgan.sampling.class_names import GeneratorInfo, Labels, Request
 from cgan.sampling.latents import draw_latents, draw_normals
 from cgan.sampling.rejection import ImageClassifier, RejectionSampler
 from cgan.storage.checkpoint import GENERATOR, open_checkpoint
-from cgan.storage.images import to_unit
+from cgan.storage.images import encode_png, make_grid, to_pixels, to_unit
 from cgan.storage.paths import find_generator
 from cgan.storage.weights import load_network
+
+NOTEBOOK_ROWS = 10
 
 
 class Sampler(GeneratorInfo):
@@ -164,6 +166,13 @@ class Sampler(GeneratorInfo):
             with self._explain_out_of_memory():
                 found.append(self._generate(z[some].to(self.device), chosen).cpu())
         return torch.cat(found) if found else torch.empty(0, *self.image_shape)
+
+    def _repr_png_(self) -> bytes:
+        """Samples for notebooks: one row per class."""
+        labels = list(self.classes[:NOTEBOOK_ROWS]) if self.conditional else None
+        images = self.sample(labels, n=NOTEBOOK_ROWS)
+        scale = max(1, round(32 / self.image_shape[2]))
+        return encode_png(make_grid(to_pixels(images), NOTEBOOK_ROWS, scale))
 
     def _explain_out_of_memory(self) -> AbstractContextManager[None]:
         _, height, width = self.image_shape

@@ -17,6 +17,8 @@ from cgan.config import Config
 from cgan.config_io import load_config, to_yaml
 from cgan.errors import CganError, RunError
 from cgan.evaluation.control import Control
+from cgan.evaluation.formatting import format_share
+from cgan.evaluation.notebook import curves_html
 from cgan.runtime.device import (
     configure_backends,
     explain_out_of_memory,
@@ -28,6 +30,7 @@ from cgan.runtime.rank import is_restart
 from cgan.sampling.plain import PlainGenerator
 from cgan.sampling.wrap import load_plain
 from cgan.storage.atomic import lock, write_atomically
+from cgan.storage.metrics import read_curves
 from cgan.storage.paths import CONFIG_FILE, GENERATOR_FILE
 from cgan.training.loggers import Logger, Loggers
 from cgan.training.loop import TrainLoop
@@ -67,6 +70,13 @@ class Run:
     def generator(self) -> Path:
         """The generator file, for ``cgan.load``."""
         return self.folder / GENERATOR_FILE
+
+    def _repr_html_(self) -> str:
+        """The curves of the run, for notebooks."""
+        title = f"{self.folder}: {self.images_seen:,} images"
+        if self.control is not None:
+            title += f", control accuracy {format_share(self.control.accuracy)}"
+        return curves_html(title, read_curves(self.folder))
 
 
 @torch_defaults()
