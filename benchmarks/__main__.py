@@ -58,6 +58,56 @@ def speed(
 
 
 @app.command()
+def record(
+    entries: Annotated[
+        list[str] | None, typer.Argument(help="Entries [those that need no --python].")
+    ] = None,
+    seconds: Annotated[float, typer.Option(help="Budget of each run.")] = 75,
+    every: Annotated[float, typer.Option(help="Seconds between two measurements.")] = 3,
+    seeds: Annotated[int, typer.Option(help="Runs per entry.")] = 3,
+    python: Annotated[
+        list[str] | None,
+        typer.Option(help="ENTRY=PATH: the Python of an entry that has its own environment."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="JSON file.")] = Path("docs/record.json"),
+) -> None:
+    """Seconds to 95, 98, 99 and 99.5 % control on MNIST; docs/record.md has the rules."""
+    from benchmarks.record.harness import ENTRIES, to_table, write
+    from benchmarks.record.harness import record as run_record
+
+    pythons = {name: Path(path) for name, _, path in (one.partition("=") for one in python or [])}
+    own = [name for name in ENTRIES if not name.startswith("peer")]
+    results = run_record(entries or [*own, *pythons], seconds, every, seeds, pythons)
+    write(results, out)
+    print(to_table(results))
+
+
+@app.command()
+def gallery(
+    configs: Annotated[
+        list[str] | None, typer.Argument(help="Configs [all of the gallery].")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("runs/gallery"),
+    out: Annotated[Path, typer.Option(help="Folder for the pictures.")] = Path("docs"),
+) -> None:
+    """Train every config in its default budget: pictures and table of docs/gallery.md."""
+    from benchmarks.gallery import CONFIGS
+    from benchmarks.gallery import gallery as make_gallery
+
+    print(f"{machine()}\n")
+    make_gallery(configs or list(CONFIGS), runs, out)
+
+
+@app.command()
+def page(model: Annotated[str, typer.Argument(help="A generator.")] = "mnist") -> None:
+    """Size and speed of the page of a generator, in Chromium."""
+    from benchmarks.page import measure
+
+    print(f"{machine()}\n")
+    measure(model)
+
+
+@app.command()
 def table(
     data: Annotated[
         Path | None, typer.Option(help="A folder of images instead of MNIST, with folder-dcgan.")

@@ -31,7 +31,10 @@ from tests.conftest import (
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-PYTHON_PAGES = [ROOT / "README.md", ROOT / "docs" / "python.md", ROOT / "docs" / "index.md"]
+PYTHON_PAGES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("python", "index", "sharing")),
+]
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^(?: {4}|\t)?(?:\S.* && )?((?:cgan|python -m benchmarks) [^#\n]*)", re.M)
 SHORT = ("--set", "images=640", "--set", "eval_every_images=0", "--set", "control_per_class=0")
@@ -65,7 +68,10 @@ def shorten(command: str) -> list[str]:
         words = [word for word in words if word not in ("--data", "mnist")]
     if words[0] in ("evaluate", "compare"):
         words += ["--per-class", "5"]
-    return words
+    if words[0] == "push":
+        words += ["--dry-run", "--license", "mit"]
+    loose = {"control=0.99": "control=0", "fid=2": "control=0", "hf-hub:owner/pets": "runs/pets"}
+    return [loose.get(word, word) for word in words]
 
 
 @pytest.fixture(scope="module")
@@ -124,6 +130,8 @@ def workplace(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name, count in (("STEPS", 2), ("HELD_OUT", 4)):
         monkeypatch.setattr(invert, name, count)
     monkeypatch.setattr(encoder, "IMAGES", 256)
+    monkeypatch.setattr("webbrowser.open", lambda _: True)
+    monkeypatch.setattr("tempfile.tempdir", str(folder))  # cgan show writes there
     return folder
 
 
