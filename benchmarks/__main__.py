@@ -72,12 +72,11 @@ def record(
     out: Annotated[Path, typer.Option(help="JSON file.")] = Path("docs/record.json"),
 ) -> None:
     """Seconds to 95, 98, 99 and 99.5 % control on MNIST; docs/record.md has the rules."""
-    from benchmarks.record.harness import ENTRIES, to_table, write
+    from benchmarks.record.harness import OWN, to_table, write
     from benchmarks.record.harness import record as run_record
 
     pythons = {name: Path(path) for name, _, path in (one.partition("=") for one in python or [])}
-    own = [name for name in ENTRIES if not name.startswith("peer")]
-    results = run_record(entries or [*own, *pythons], seconds, every, seeds, pythons)
+    results = run_record(entries or [*OWN, *pythons], seconds, every, seeds, pythons)
     write(results, out)
     print(to_table(results))
 

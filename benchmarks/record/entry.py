@@ -48,9 +48,10 @@ class Snapshots:
     def wrap(self, batches: Iterable[Any]) -> Iterator[Any]:
         """The batches of an epoch. Between them it stores images; at the end of time it exits."""
         for batch in batches:
-            if self.seconds() >= self.next:
+            ended = self.seconds() >= self.options.seconds
+            if ended or self.seconds() >= self.next:
                 self.store()
-            if self.seconds() >= self.options.seconds:
+            if ended:
                 sys.stdout.flush()
                 os._exit(0)  # a library's loop cannot be left in another way
             yield batch

@@ -22,6 +22,8 @@ from cgan.storage.paths import JUDGE_FILE, PACKAGED, default_data_dir
 
 HERE = Path(__file__).parent
 LEVELS = (0.95, 0.98, 0.99, 0.995)
+OWN = ("cgan", "textbook")
+"""Entries that need no environment of their own."""
 ENTRIES = {path.stem.removeprefix("entry_"): path for path in sorted(HERE.glob("entry_*.py"))}
 
 
@@ -57,7 +59,15 @@ def run_entry(
         words += ["--data-dir", str(default_data_dir().resolve())]
         words += [word for key, value in options.items() for word in (f"--{key}", str(value))]
         subprocess.run(words, check=True, stdout=sys.stderr)
-        return [judge_images(path, judge, real) for path in sorted(Path(folder).glob("*.npy"))]
+        paths = [path for path in sorted(Path(folder).glob("*.npy")) if in_time(path, seconds)]
+        if not paths:
+            raise SystemExit(f"{name} stored no images within {seconds:g} seconds")
+        return [judge_images(path, judge, real) for path in paths]
+
+
+def in_time(path: Path, seconds: float) -> bool:
+    """Whether images were stored within the budget, or at the end of the step in which it ended."""
+    return float(path.stem) <= seconds + 1
 
 
 def judge_images(path: Path, judge: Judge, real: Any) -> dict[str, float]:

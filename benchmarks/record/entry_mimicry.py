@@ -1,19 +1,21 @@
 """torch-mimicry 0.1.16: its residual cGAN-PD pair for 32×32 and its Trainer, both half as wide.
 
-Patched to run: a stub of TensorFlow, which it imports for Inception scores.
+Patched to run: stubs of TensorFlow, which it imports for Inception scores, and of a module that
+torch no longer has.
 """
 
 from __future__ import annotations
 
 import sys
 import tempfile
+from importlib.machinery import ModuleSpec
 from unittest.mock import MagicMock
 
 import torch
 from entry import Snapshots, mnist_loader, parse, to_digits
 
-for missing in ("tensorflow", "tensorflow.compat", "tensorflow.compat.v1"):
-    sys.modules[missing] = MagicMock()
+for missing in ("tensorflow", "tensorflow.compat", "tensorflow.compat.v1", "torch._six"):
+    sys.modules[missing] = MagicMock(__spec__=ModuleSpec(missing, None))
 
 from torch_mimicry.nets.cgan_pd import CGANPDDiscriminator32, CGANPDGenerator32
 from torch_mimicry.training import Trainer
