@@ -82,6 +82,13 @@ def evaluate(
     from cgan.storage.atomic import write_atomically
 
     limits = parse_limits(fail_under or [])
+    for key, option, given in (
+        ("cas", "--cas", cas),
+        ("control_accuracy_second_judge", "--second-judge", second_judge),
+        ("judge_agreement", "--second-judge", second_judge),
+    ):
+        if key in limits and not given:
+            raise ConfigError(f"--fail-under {key} needs {option}, which measures it")
     if junit is not None and not limits:
         raise ConfigError("--junit writes the checks of --fail-under: give at least one")
     report = evaluate_model(

@@ -18,8 +18,8 @@ results = SafeConsole()
 ModelArgument = Annotated[
     str | None,
     typer.Argument(
-        help="A run folder, a generator file, or mnist (the packaged generator). Default: the "
-        "newest run, or mnist if there is none.",
+        help="A run folder, a generator file, mnist (the packaged generator) or hf-hub:owner/name. "
+        "Default: the newest run, or mnist if there is none.",
         show_default=False,
     ),
 ]

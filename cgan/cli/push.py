@@ -24,6 +24,10 @@ PrivateOption = Annotated[bool, typer.Option("--private", help="Make a new repos
 SpaceOption = Annotated[
     bool, typer.Option("--space", help="Publish the page that draws as a static Space, too.")
 ]
+ReportOption = Annotated[
+    bool,
+    typer.Option("--report", help="Publish report.html of the run, too. It shows training images."),
+]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Send nothing; show the files.")]
 
 
@@ -33,6 +37,7 @@ def push(
     license: LicenseOption = None,
     private: PrivateOption = False,
     space: SpaceOption = False,
+    report: ReportOption = False,
     dry_run: DryRunOption = False,
 ) -> None:
     """Publish a generator on the Hugging Face Hub, with its judge, a card and a page that draws."""
@@ -43,8 +48,9 @@ def push(
     from cgan.sharing.push import push as publish
 
     pushed = publish(
-        model, repository, license=license, private=private, space=space, dry_run=dry_run
-    )
+        model, repository, license=license, private=private, space=space, report=report,
+        dry_run=dry_run,
+    )  # fmt: skip
     for name, size in pushed.files.items():
         messages.print(f"{size:>12,} bytes  {name}")
     if dry_run:

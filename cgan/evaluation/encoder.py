@@ -78,7 +78,8 @@ def read_encoder(sampler: Sampler) -> Encoder | None:
     None if there is none. A file that is damaged or belongs to another generator is ignored, with a
     warning.
     """
-    for path in (encoder_path(sampler), sampler.path.with_name(ENCODER_FILE)):
+    cached = encoder_path(sampler)  # named after the digest of the generator
+    for path in (cached, sampler.path.with_name(ENCODER_FILE)):
         if not path.exists():
             continue
         try:
@@ -86,7 +87,7 @@ def read_encoder(sampler: Sampler) -> Encoder | None:
         except FileError as error:
             logger.warning("%s; it is ignored", error)
             continue
-        if encoder.header.get("generator") in (None, file_digest(sampler.path)):
+        if path == cached or encoder.header.get("generator") == file_digest(sampler.path):
             return encoder
         logger.warning("%s belongs to another generator; it is ignored", path)
     return None

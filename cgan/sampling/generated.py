@@ -38,7 +38,8 @@ class GeneratedDataset(Dataset[tuple[Tensor, int]]):
     def __init__(self, sampler: Sampler, count: int, balanced: bool = True, seed: int = 0) -> None:
         if count < 1:
             raise ConfigError(f"a data set has at least one image, not {count}")
-        sampler.request(seed=seed, n=count)  # raises if a seed is out of range
+        if not 0 <= seed <= 2**63 - 1 - count:
+            raise ConfigError(f"a seed is a whole number from 0 to 2^63 - 1 - count, not {seed}")
         self.sampler, self.count, self.balanced, self.seed = sampler, count, balanced, seed
 
     def __len__(self) -> int:
@@ -50,6 +51,8 @@ class GeneratedDataset(Dataset[tuple[Tensor, int]]):
         return self.__getitems__([index % self.count])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
+        if not indices:
+            return []
         labels, seeds = zip(*(self._plan(index) for index in indices), strict=True)
         request = Request(labels if self.sampler.conditional else None, seeds)
         batches = [images.cpu() for images, _ in self.sampler.batches(request)]
@@ -78,6 +81,10 @@ class TorchmetricsGenerator(nn.Module):
         super().__init__()
         self.generator, self.sampler, self.next_seed = sampler.generator, sampler, seed
 
+    def train(self, mode: bool = True) -> TorchmetricsGenerator:
+        """Do nothing: the sampler's generator stays in evaluation mode."""
+        return self
+
     @property
     def num_classes(self) -> int:
         """Number of classes."""
@@ -91,5 +98,5 @@ class TorchmetricsGenerator(nn.Module):
 
     def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
         """Images (B, 3, H, W) in [0, 255]; grey ones get three equal channels."""
-        images: Any = 255 * self.sampler.generate(z, labels)
+        images: Any = 255 * self.sampler.generate(z, labels).to(z.device)
         return images.expand(-1, 3, -1, -1)  # type: ignore[no-any-return]

@@ -220,11 +220,13 @@ def load(path_or_run: str | Path, device: torch.device | str = "cpu") -> Sampler
     """Load a generator.
 
     Args:
-        path_or_run: a generator file, a run folder, or ``"mnist"`` for the packaged generator.
+        path_or_run: a generator file, a run folder, ``"mnist"`` for the packaged generator, or
+            ``"hf-hub:owner/name@revision"`` for one of the Hugging Face Hub, which is downloaded.
         device: the device to draw on.
 
     Raises:
-        FileError: there is none, or the file is not a generator.
+        FileError: there is none, the file is not a generator, or a download failed.
+        ConfigError: a name of the Hub is invalid, or its library is not installed.
         DeviceError: the device is not available.
     """
     path = find_generator(path_or_run)

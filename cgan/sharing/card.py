@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from cgan.evaluation.formatting import format_interval, format_share, format_value
 from cgan.models import count_parameters
 from cgan.sampling.sampler import Sampler
 from cgan.storage.headers import is_count, is_number, is_share, is_text
+from cgan.storage.hub import hub_name
 from cgan.storage.paths import GENERATOR_FILE
 
 FIGURES = {
@@ -16,15 +19,19 @@ FIGURES = {
     "recall": "recall",
     "coverage": "coverage",
     "diversity_least": "least diversity of a class",
-    "copied_share": "copies of training images",
+    "copied_share": "closer to a training image than 99 % of held-out images are",
 }
 """Figures on a card, with their names."""
 SHARES = ("recall", "coverage", "copied_share")
+OF_FEATURES = ("fid", "recall", "coverage", "diversity_least")
+"""Figures that depend on the judge's features; the others depend on pixels."""
 
 
 def title_of(sampler: Sampler) -> str:
-    """A name without a path: of the run folder, or of the file."""
-    path = sampler.path.resolve()
+    """A name without a path: of the repository on the Hub, of the run folder, or of the file."""
+    if on_hub := hub_name(sampler.path):
+        return on_hub.partition("@")[0].rpartition("/")[2]
+    path = Path(os.path.abspath(sampler.path))  # "." has no name; a link keeps its own
     return path.parent.name if path.name == GENERATOR_FILE else path.stem
 
 
@@ -80,11 +87,13 @@ def card_rows(sampler: Sampler) -> dict[str, str]:
     """The lines of a model card: control first, then what it learned from, and its limits."""
     header, card = sampler.header, sampler.header.get("card", {})
     measured = header["measured"]
-    rows: dict[str, str | None] = {"control accuracy": measured_control(header)}
-    if is_share(measured.get("judge_accuracy")):
-        rows["real test images"] = f"{format_share(measured['judge_accuracy'])} recognised"
-    if worst := worst_class(header):
-        rows["worst class"] = f"{worst[0]}, {format_share(worst[1])}"
+    rows: dict[str, str | None] = {}
+    if sampler.conditional:
+        rows["control accuracy"] = measured_control(header)
+        if is_share(measured.get("judge_accuracy")):
+            rows["real test images"] = f"{format_share(measured['judge_accuracy'])} recognised"
+        if worst := worst_class(header):
+            rows["worst class"] = f"{worst[0]}, {format_share(worst[1])}"
     for key, (value, real) in figures(header).items():
         share = key in SHARES
         against = "" if real is None else f" (real images: {format_value(real, share)})"

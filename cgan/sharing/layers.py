@@ -58,7 +58,9 @@ class LayerWriter:
         Raises:
             ConfigError: the engine cannot evaluate it.
         """
-        raise ConfigError(f"a page cannot draw with {type(module).__name__}: use --onnx")
+        raise ConfigError(
+            f"a page cannot draw with {type(module).__name__}: use cgan generate or cgan export"
+        )
 
     def write_all(self, modules: Iterable[nn.Module]) -> list[Layer]:
         """The layers of several modules in a row."""
@@ -163,7 +165,9 @@ class LayerWriter:
     @write.register
     def _(self, network: SteeredGenerator) -> list[Layer]:
         if isinstance(network.generator, ForeignGenerator):
-            raise ConfigError("a page cannot draw with an ONNX network: use --onnx")
+            raise ConfigError(
+                "a page cannot draw with an ONNX network: use cgan generate or cgan export"
+            )
         return self.write_all([network.flow, network.generator])
 
     @write.register

@@ -6,6 +6,7 @@ const { classes } = generator;
 const byId = (id) => document.getElementById(id);
 
 const GRID = 24; // images below the picture
+const MAX_TILES = 48; // classes side by side; page.py has the same limit
 const MAX_BUTTONS = 24; // with more classes, a list replaces the buttons
 const MAX_SEED = 2n ** 63n - 1n - 1000n;
 const FRAME_MS = 12; // then the browser gets a turn
@@ -39,31 +40,50 @@ const runs = {};
 /** Runs tasks in turn and leaves time for the browser; a later call of the same name ends it. */
 async function inTurn(name, tasks) {
   const run = (runs[name] = (runs[name] || 0) + 1);
+  await nextFrame(); // what changed before is shown first
   let start = performance.now();
   for (const task of tasks) {
-    if (runs[name] !== run) return;
+    if (runs[name] !== run) return false;
     task();
     if (performance.now() - start > FRAME_MS) {
       await nextFrame();
       start = performance.now();
     }
   }
+  return runs[name] === run;
 }
 
-/** A button with an image and a caption. */
-function addTile(parent, caption, label, choose) {
-  const button = document.createElement("button"), canvas = document.createElement("canvas");
-  const text = document.createElement("span"), name = document.createElement("bdi");
-  button.type = "button";
-  button.setAttribute("aria-label", label);
-  name.textContent = caption;
-  text.append(name);
-  button.append(canvas, text);
-  button.addEventListener("click", choose);
-  parent.append(button);
-  canvas.width = generator.width;
-  canvas.height = generator.height;
-  return canvas;
+/** A button with an image and a caption; it calls what its "choose" is at that time. */
+function addTile(parent) {
+  const tile = {
+    button: document.createElement("button"),
+    canvas: document.createElement("canvas"),
+    name: document.createElement("bdi"),
+  };
+  const text = document.createElement("span");
+  text.append(tile.name);
+  tile.button.type = "button";
+  tile.button.append(tile.canvas, text);
+  tile.button.addEventListener("click", () => tile.choose());
+  [tile.canvas.width, tile.canvas.height] = [generator.width, generator.height];
+  parent.append(tile.button);
+  return tile;
+}
+
+function label(tile, caption, description, choose) {
+  tile.name.textContent = caption;
+  tile.button.setAttribute("aria-label", description);
+  tile.choose = choose;
+}
+
+/** Text in which names stand alone, whatever the direction of their letters. */
+function setText(element, ...parts) {
+  element.replaceChildren(...parts.map((part) => {
+    if (typeof part === "string") return part;
+    const name = document.createElement("bdi");
+    name.textContent = part.name;
+    return name;
+  }));
 }
 
 const describe = (className, seed) => `${className === null ? "" : `${className}, `}seed ${seed}`;
@@ -73,24 +93,25 @@ const describe = (className, seed) => `${className === null ? "" : `${className}
 const drawCurrent = () => generator.draw(state.className, state.seed);
 
 function refresh() {
-  const text = describe(state.className, state.seed);
+  const { className, seed } = state, text = describe(className, seed);
   show(byId("picture"), drawCurrent());
   performance.mark("cgan-first-image");
   byId("picture").setAttribute("aria-label", `generated image: ${text}`);
-  byId("caption").textContent = text;
-  byId("seed").value = state.seed;
-  byId("command").textContent = shellCommand();
-  state.gridStart = state.seed + 1n;
+  setText(byId("caption"), ...(className === null ? [] : [{ name: className }, ", "]), `seed ${seed}`);
+  setText(byId("command"), "cgan generate MODEL", ...quotedClass(), ` -n 1 --seed ${seed}`);
+  byId("seed").value = seed;
+  seedError("");
+  state.gridStart = seed + 1n;
   refreshGrid();
   refreshStyles();
   refreshWalk();
 }
 
-function shellCommand() {
-  const quoted = /^[\w.-]+$/.test(state.className) ? state.className
-    : `'${String(state.className).replaceAll("'", "'\\''")}'`;
-  const chosen = state.className === null ? "" : ` --class ${quoted}`;
-  return `cgan generate MODEL${chosen} -n 1 --seed ${state.seed}`;
+function quotedClass() {
+  const { className } = state;
+  if (className === null) return [];
+  const quoted = `'${className.replaceAll("'", "'\\''")}'`;
+  return [" --class ", { name: /^[\w.-]+$/.test(className) ? className : quoted }];
 }
 
 function choose(change) {
@@ -100,14 +121,18 @@ function choose(change) {
 }
 
 function setSeed(seed) {
-  byId("seed-error").textContent = "";
   choose({ seed: seed < 0n ? 0n : seed > MAX_SEED ? MAX_SEED : seed });
+}
+
+function seedError(text) {
+  byId("seed-error").textContent = text;
+  byId("seed").setAttribute("aria-invalid", text !== "");
 }
 
 function readSeed() {
   const text = byId("seed").value.trim();
-  if (/^\d{1,19}$/.test(text) && BigInt(text) <= MAX_SEED) return setSeed(BigInt(text));
-  byId("seed-error").textContent = "A seed is a whole number from 0.";
+  if (/^\d{1,19}$/.test(text) && BigInt(text) <= MAX_SEED) setSeed(BigInt(text));
+  else seedError(`A seed is a whole number from 0 to ${MAX_SEED}.`);
 }
 
 function addClasses() {
@@ -148,26 +173,27 @@ function selectClass(className) {
 
 // ---- the grid, and the style in every class ----
 
-function refreshGrid() {
-  const grid = byId("grid"), { className, gridStart } = state;
-  grid.replaceChildren();
-  const tasks = [];
-  for (let k = 0n; k < GRID; k++) {
-    const seed = gridStart + k;
-    const canvas = addTile(grid, seed, describe(className, seed), () => setSeed(seed));
-    tasks.push(() => show(canvas, generator.draw(className, seed)));
-  }
-  inTurn("grid", tasks);
+const gridTiles = Array.from({ length: GRID }, () => addTile(byId("grid")));
+const shownClasses = classes.slice(0, MAX_TILES);
+const styleTiles = shownClasses.map(() => addTile(byId("styles")));
+
+async function refreshGrid() {
+  const { className, gridStart } = state;
+  byId("download-grid").disabled = true;
+  const tasks = gridTiles.map((tile, k) => {
+    const seed = gridStart + BigInt(k);
+    label(tile, seed, describe(className, seed), () => setSeed(seed));
+    return () => show(tile.canvas, generator.draw(className, seed));
+  });
+  if (await inTurn("grid", tasks)) byId("download-grid").disabled = false;
 }
 
 function refreshStyles() {
-  if (!classes.length) return;
   const { seed } = state;
-  byId("styles").replaceChildren();
-  inTurn("styles", classes.map((className) => {
-    const label = describe(className, seed);
-    const canvas = addTile(byId("styles"), className, label, () => choose({ className }));
-    return () => show(canvas, generator.draw(className, seed));
+  inTurn("styles", styleTiles.map((tile, index) => {
+    const className = classes[index];
+    label(tile, className, describe(className, seed), () => choose({ className }));
+    return () => show(tile.canvas, generator.draw(className, seed));
   }));
 }
 
@@ -184,152 +210,31 @@ function walkTo(t) {
     : [];
   show(byId("walk"), generator.generate(z, mix));
   const percent = Math.round(100 * t);
-  byId("walk-caption").textContent = classes.length
-    ? `${100 - percent} % ${from.value}, ${percent} % ${to.value}`
-    : `${percent} % of the way from seed ${state.seed} to the next`;
+  const caption = classes.length
+    ? [`${100 - percent} % `, { name: from.value }, `, ${percent} % `, { name: to.value }]
+    : [`${percent} % of the way from seed ${state.seed} to the next`];
+  setText(byId("walk-caption"), ...caption);
   byId("share").setAttribute("aria-valuetext", byId("walk-caption").textContent);
 }
 
-const refreshWalk = () => walkTo(byId("share").value / 100);
+const refreshWalk = () => inTurn("walk", [() => walkTo(byId("share").value / 100)]);
 
 async function walk() {
-  const button = byId("play"), walking = button.getAttribute("aria-pressed") !== "true";
+  const button = byId("play"), share = byId("share"), run = (runs.play = (runs.play || 0) + 1);
+  const walking = button.getAttribute("aria-pressed") !== "true";
   button.setAttribute("aria-pressed", walking);
-  let before = await nextFrame(), position = byId("share").value / 100, direction = 1;
-  while (walking && button.getAttribute("aria-pressed") === "true") {
+  let before = await nextFrame(), position = share.value / 100, direction = 1;
+  while (walking && runs.play === run) {
     const now = await nextFrame();
+    if (share.value !== String(Math.round(100 * position))) position = share.value / 100; // dragged
     position += (direction * (now - before)) / WALK_MS;
     before = now;
     if (position >= 1 || position <= 0) direction = position >= 1 ? -1 : 1;
     position = Math.min(1, Math.max(0, position));
-    byId("share").value = Math.round(100 * position);
+    share.value = Math.round(100 * position);
     walkTo(position);
     window.cgan.frames = (window.cgan.frames || 0) + 1;
   }
-}
-
-// ---- a drawing by hand ----
-
-const BRUSH = 0.12; // width of a line, relative to the longer side of the drawing
-const FINE = 8; // lines are drawn at this many times the resolution and averaged
-
-/** The mean longer side of the ink in generated images, in pixels. */
-function inkSize() {
-  const { width, height } = generator;
-  const sides = classes.flatMap((className) => [0, 1, 2].map((seed) => {
-    const bytes = generator.draw(className, seed), xs = [], ys = [];
-    bytes.forEach((level, i) => {
-      if (level > 96) [xs, ys].forEach((list, k) => list.push(k ? Math.floor(i / width) : i % width));
-    });
-    if (!xs.length) return Math.min(width, height);
-    return 1 + Math.max(Math.max(...xs) - Math.min(...xs), Math.max(...ys) - Math.min(...ys));
-  }));
-  return sides.reduce((a, b) => a + b, 0) / sides.length;
-}
-
-function drawLines(context, strokes, width, place) {
-  Object.assign(context, { lineCap: "round", lineJoin: "round", lineWidth: width });
-  context.strokeStyle = "#fff";
-  for (const stroke of strokes) {
-    context.beginPath();
-    const points = stroke.map(place);
-    context.moveTo(...points[0]);
-    for (const point of points.length > 1 ? points : [points[0], points[0]]) context.lineTo(...point);
-    context.stroke();
-  }
-}
-
-/** Grey levels (H·W) of strokes, as large as generated images, with the centre of mass centred. */
-function rasterise(strokes) {
-  const { width, height } = generator, points = strokes.flat();
-  const low = [0, 1].map((k) => Math.min(...points.map((point) => point[k])));
-  const high = [0, 1].map((k) => Math.max(...points.map((point) => point[k])));
-  const longer = Math.max(high[0] - low[0], high[1] - low[1], 40);
-  const size = inkSize(), brush = BRUSH * size, scale = (size - brush) / longer;
-  let centre = [width / 2, height / 2], levels;
-  for (let pass = 0; pass < 2; pass++) { // the second pass moves the centre of mass
-    const fine = document.createElement("canvas");
-    [fine.width, fine.height] = [FINE * width, FINE * height];
-    const context = fine.getContext("2d", { willReadFrequently: true });
-    drawLines(context, strokes, FINE * brush, (point) => [0, 1].map((k) => (
-      FINE * (centre[k] + scale * (point[k] - (low[k] + high[k]) / 2)))));
-    levels = average(context.getImageData(0, 0, fine.width, fine.height).data);
-    const ink = levels.reduce((a, b) => a + b, 0) || 1;
-    const mean = [0, 0];
-    levels.forEach((level, i) => {
-      mean[0] += (level / ink) * (i % width + 0.5);
-      mean[1] += (level / ink) * (Math.floor(i / width) + 0.5);
-    });
-    centre = [0, 1].map((k) => {
-      const side = k ? height : width, half = (scale * (high[k] - low[k]) + brush) / 2;
-      return Math.min(Math.max(side - mean[k], half), Math.max(side - half, half));
-    });
-  }
-  return levels;
-}
-
-/** Means of FINE×FINE pixels. */
-function average(rgba) {
-  const { width, height } = generator, levels = new Float32Array(width * height);
-  for (let y = 0; y < FINE * height; y++) for (let x = 0; x < FINE * width; x++) {
-    const to = Math.floor(y / FINE) * width + Math.floor(x / FINE);
-    levels[to] += rgba[4 * (y * FINE * width + x)] / FINE ** 2;
-  }
-  return levels;
-}
-
-function recognise(levels) {
-  const { z, probabilities } = generator.encode(levels);
-  const order = classes.map((_, i) => i).sort((a, b) => probabilities[b] - probabilities[a]);
-  const percent = Math.round(100 * probabilities[order[0]]);
-  byId("hand-caption").textContent = `This is ${classes[order[0]]} (${percent} %).`;
-  byId("hand-styles").replaceChildren();
-  inTurn("hand", classes.map((className, index) => {
-    const label = `${className} in this style`, parent = byId("hand-styles");
-    const canvas = addTile(parent, className, label, () => enlarge(generator.generate(z, [[index, 1]]), label));
-    if (index === order[0]) parent.lastChild.classList.add("likely");
-    return () => show(canvas, generator.generate(z, [[index, 1]]));
-  }));
-}
-
-function startHand() {
-  const canvas = byId("hand"), context = canvas.getContext("2d");
-  let strokes = [];
-  const clear = (text) => {
-    strokes = [];
-    context.clearRect(0, 0, canvas.width, canvas.height);
-    byId("hand-styles").replaceChildren();
-    byId("hand-caption").textContent = text;
-  };
-  const place = (event) => {
-    const box = canvas.getBoundingClientRect();
-    return [
-      ((event.clientX - box.left) * canvas.width) / box.width,
-      ((event.clientY - box.top) * canvas.height) / box.height,
-    ];
-  };
-  canvas.addEventListener("pointerdown", (event) => {
-    canvas.setPointerCapture(event.pointerId);
-    if (!strokes.length) clear("");
-    strokes.push([place(event)]);
-    drawLines(context, strokes.slice(-1), 20, (point) => point);
-  });
-  canvas.addEventListener("pointermove", (event) => {
-    if (!canvas.hasPointerCapture(event.pointerId)) return;
-    strokes.at(-1).push(place(event));
-    drawLines(context, [strokes.at(-1).slice(-2)], 20, (point) => point);
-  });
-  for (const ended of ["pointerup", "pointercancel"]) {
-    canvas.addEventListener(ended, () => strokes.length && recognise(rasterise(strokes)));
-  }
-  byId("clear").addEventListener("click", () => clear("Draw here."));
-  byId("use-picture").addEventListener("click", () => {
-    clear("");
-    context.imageSmoothingEnabled = false;
-    context.drawImage(byId("picture"), 0, 0, canvas.width, canvas.height);
-    recognise(drawCurrent());
-  });
-  clear("Draw here.");
 }
 
 // ---- enlarging and downloading ----
@@ -401,5 +306,5 @@ for (const id of ["picture-button", "enlarge"]) {
 }
 byId("download").addEventListener("click", () => download([byId("picture")], 1, fileName("")));
 byId("download-grid").addEventListener("click", () => (
-  download([...byId("grid").querySelectorAll("canvas")], 8, fileName("grid-"))));
+  download(gridTiles.map((tile) => tile.canvas), 8, fileName("grid-"))));
 refresh();

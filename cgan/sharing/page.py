@@ -22,6 +22,7 @@ from cgan.evaluation.encoder import read_encoder
 from cgan.evaluation.formatting import format_share
 from cgan.evaluation.html import MAX_NUMBERED_CLASSES, finalize
 from cgan.runtime.device import torch_defaults
+from cgan.sampling.class_names import Request
 from cgan.sampling.sampler import Sampler, load
 from cgan.sharing import card
 from cgan.sharing.layers import MATRICES, LayerWriter
@@ -36,7 +37,7 @@ TOLERANCE = 0.75 / 255
 by at most one."""
 
 
-def export_page(path_or_run: str | Path, out: Path) -> Path:
+def export_page(path_or_run: str | Path, out: str | Path) -> Path:
     """Write a page that draws what the generator draws: the same seeds give the same images.
 
     It draws the same images as ``Sampler.sample`` on the CPU, to one grey level in 255. Its script
@@ -50,12 +51,13 @@ def export_page(path_or_run: str | Path, out: Path) -> Path:
         out: an .html file.
 
     Returns:
-        ``out``.
+        the path of the page.
 
     Raises:
         ConfigError: ``out`` is not an .html file, or the generator is an ONNX network.
         FileError: there is no such generator, or the file cannot be written.
     """
+    out = Path(out)
     if out.suffix != ".html":
         raise ConfigError(f"a page is an .html file, not {out}")
     write_atomically(out, render_page(load(path_or_run)).encode())
@@ -86,6 +88,8 @@ def render_page(sampler: Sampler) -> str:
         rows=card.card_rows(sampler),
         confusion=table if table and len(table) <= MAX_NUMBERED_CLASSES else None,
         draws=model["encoder"] is not None,
+        max_tiles=MAX_TILES,
+        python_class=f"{sampler.classes[0]!a}, " if sampler.conditional else "",
         # "<" would end the element that holds the JSON.
         model=Markup(json.dumps(model, separators=(",", ":")).replace("<", "\\u003c")),
         style=Markup(style),
@@ -95,7 +99,9 @@ def render_page(sampler: Sampler) -> str:
     )
 
 
-SCRIPTS = ("engine.js", "page.js")
+MAX_TILES = 48
+"""Classes that the page shows side by side; ``page.js`` has the same limit."""
+SCRIPTS = ("engine.js", "hand.js", "page.js")
 
 
 def page_model(sampler: Sampler) -> dict[str, Any]:
@@ -106,12 +112,15 @@ def page_model(sampler: Sampler) -> dict[str, Any]:
     """
     writer = LayerWriter()
     generator = writer.write(sampler.generator)
+    count = len(writer.weights)
     encoder = find_page_encoder(sampler)
     encoder_layers = None if encoder is None else writer.write(encoder)
     half = survives_rounding(sampler)
     arrays = [
-        array.astype(np.float16 if half and is_matrix else np.float32)
-        for array, is_matrix in zip(writer.weights, writer.is_matrix, strict=True)
+        array.astype(np.float16 if half and is_matrix and index < count else np.float32)
+        for index, (array, is_matrix) in enumerate(
+            zip(writer.weights, writer.is_matrix, strict=True)
+        )
     ]
     return {
         "name": str(sampler.header["config"]["name"]),
@@ -143,8 +152,10 @@ def survives_rounding(sampler: Sampler) -> bool:
     for module in rounded.modules():
         if isinstance(module, MATRICES):
             module.weight.copy_(module.weight.half())
-    each = -(-CHECKED_IMAGES // (len(sampler.classes) if sampler.conditional else 1))
-    request = sampler.request(n=each)
+    seeds = tuple(range(CHECKED_IMAGES))
+    classes = len(sampler.classes)
+    labels = tuple(seed % classes for seed in seeds) if sampler.conditional else None
+    request = Request(labels, seeds)
     other = Sampler(rounded, sampler.header, sampler.path)
     batches = zip(sampler.batches(request), other.batches(request), strict=True)
     differences = [(images - found).abs().max() for (images, _), (found, _) in batches]

@@ -6,18 +6,16 @@ import json
 import re
 import shutil
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, StrictUndefined
-
-from cgan.config import DATA_NAMES
-from cgan.errors import ConfigError
-from cgan.evaluation.api import find_judge_of
+from cgan.errors import ConfigError, FileError
+from cgan.evaluation.judge import Judge
 from cgan.runtime.device import torch_defaults
 from cgan.sampling.sampler import Sampler, load
-from cgan.sharing import card
 from cgan.sharing.page import render_page
+from cgan.sharing.readme import render_readme
 from cgan.storage.hub import PREFIX, check_repository, explain_errors, require_library
 from cgan.storage.images import make_grid, save_png, to_pixels
 from cgan.storage.paths import ENCODER_FILE, GENERATOR_FILE, JUDGE_FILE
@@ -29,8 +27,9 @@ MAX_ROWS, COLUMNS = 20, 10
 LICENSE = re.compile(r"[a-z0-9][a-z0-9.-]*")
 """Identifiers of the Hub, such as mit, cc-by-4.0 or other."""
 
-DATASETS = {"mnist": "ylecun/mnist", "fashion-mnist": "zalando-datasets/fashion_mnist"}
-"""Data sets on the Hub that a card can link to."""
+OPTIONAL_FILES = (JUDGE_FILE, ENCODER_FILE, REPORT_FILE, PAGE_FILE)
+"""Files that a repository may lack."""
+MESSAGE = "Publish with cgan"
 
 
 class Pushed(NamedTuple):
@@ -57,12 +56,13 @@ def push(
     license: str,
     private: bool = False,
     space: bool = False,
+    report: bool = False,
     dry_run: bool = False,
 ) -> Pushed:
     """Publish a generator, in one commit: it, its judge, a card, samples, and a page that draws.
 
-    A ``report.html`` in the folder of the run is published too. The token is that of ``hf auth
-    login``, or ``HF_TOKEN``.
+    The token is that of ``hf auth login``, or ``HF_TOKEN``. Files of an earlier push that are not
+    part of this one are removed.
 
     Args:
         path_or_run: anything that ``cgan.load`` accepts.
@@ -70,11 +70,14 @@ def push(
         license: of the model, as the Hub writes it: ``mit``, ``cc-by-4.0``, ``other``.
         private: whether a new repository is private.
         space: publish the page as a static Space of the same name, too.
+        report: publish ``report.html`` of the run folder, too. It shows training images.
         dry_run: prepare everything, and send nothing.
 
     Raises:
-        ConfigError: the name or the licence is invalid, or ``huggingface_hub`` is not installed.
-        FileError: there is no such generator, or the Hub refuses the files.
+        ConfigError: the name or the licence is invalid, ``huggingface_hub`` is not installed, or
+            a Space was asked for an ONNX network, which no page can draw.
+        FileError: there is no such generator or report, the repository exists and is public, or
+            the Hub refuses the files.
     """
     check_repository(repository)
     if not LICENSE.fullmatch(license):
@@ -86,19 +89,38 @@ def push(
     with tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
         folder, page = Path(temporary, "model"), Path(temporary, "space")
         folder.mkdir()
-        write_repository(sampler, folder, f"{PREFIX}{repository}", license)
+        write_repository(sampler, folder, f"{PREFIX}{repository}", license, report)
+        if space and not (folder / PAGE_FILE).exists():
+            raise ConfigError("no page can draw with an ONNX network: leave out --space")
         files = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
         text = (folder / "README.md").read_text(encoding="utf-8")
         if dry_run:
             return Pushed(f"{PREFIX}{repository}", files, text)
         api = HfApi(library_name="cgan")
         with explain_errors(repository):
-            api.create_repo(repository, private=private, exist_ok=True)
+            _create(api, repository, private)
             commit = api.upload_folder(
-                repo_id=repository, folder_path=folder, commit_message="Publish with cgan"
-            )
-        address = _push_space(api, repository, folder, page, private) if space else None
-    return Pushed(f"{PREFIX}{repository}@{commit.oid}", files, text, address)
+                repo_id=repository, folder_path=folder, commit_message=MESSAGE,
+                delete_patterns=[*OPTIONAL_FILES],
+            )  # fmt: skip
+        name = f"{PREFIX}{repository}@{commit.oid}"
+        try:
+            address = _push_space(api, repository, folder, page, private) if space else None
+        except FileError as error:
+            raise FileError(
+                f"the model is published as {name}, but not its page: {error}"
+            ) from error
+    return Pushed(name, files, text, address)
+
+
+def _create(api: Any, repository: str, private: bool, **options: Any) -> str:
+    """Create a repository unless it exists; returns its address."""
+    url = api.create_repo(repository, private=private, exist_ok=True, **options)
+    if private and not api.repo_info(repository, repo_type=options.get("repo_type")).private:
+        raise FileError(
+            f"{repository} exists and is public: choose another name, or leave out --private"
+        )
+    return str(url)
 
 
 def _push_space(api: Any, repository: str, folder: Path, page: Path, private: bool) -> str:
@@ -108,14 +130,17 @@ def _push_space(api: Any, repository: str, folder: Path, page: Path, private: bo
     title = repository.rpartition("/")[2]
     metadata = f"title: {json.dumps(title)}\nsdk: static\nmodels:\n- {repository}"
     (page / "README.md").write_text(f"---\n{metadata}\n---\n", encoding="utf-8")
-    options = {"repo_id": repository, "repo_type": "space"}
     with explain_errors(f"the Space {repository}"):
-        created = api.create_repo(**options, private=private, exist_ok=True, space_sdk="static")
-        api.upload_folder(**options, folder_path=page, commit_message="Publish with cgan")
-    return str(created)
+        url = _create(api, repository, private, repo_type="space", space_sdk="static")
+        api.upload_folder(
+            repo_id=repository, repo_type="space", folder_path=page, commit_message=MESSAGE
+        )
+    return url
 
 
-def write_repository(sampler: Sampler, folder: Path, name: str, license: str) -> None:
+def write_repository(
+    sampler: Sampler, folder: Path, name: str, license: str, report: bool = False
+) -> None:
     """Write the files of a repository to an empty folder.
 
     Args:
@@ -123,94 +148,30 @@ def write_repository(sampler: Sampler, folder: Path, name: str, license: str) ->
         folder: where.
         name: the repository, ``hf-hub:owner/name``.
         license: of the model.
+        report: copy the report of the run.
+
+    Raises:
+        FileError: there is no report of this generator.
     """
     source = sampler.path.parent
     shutil.copyfile(sampler.path, folder / GENERATOR_FILE)
-    if sampler.conditional and (source / JUDGE_FILE).exists():
-        find_judge_of(sampler).save(folder / JUDGE_FILE)
-    for file in (ENCODER_FILE, REPORT_FILE):
-        if (source / file).exists():
-            shutil.copyfile(source / file, folder / file)
-    (folder / PAGE_FILE).write_text(render_page(sampler), encoding="utf-8")
+    if (source / JUDGE_FILE).exists() and Judge.load(source / JUDGE_FILE).is_of(sampler.header):
+        shutil.copyfile(source / JUDGE_FILE, folder / JUDGE_FILE)
+    if (source / ENCODER_FILE).exists():
+        shutil.copyfile(source / ENCODER_FILE, folder / ENCODER_FILE)
+    if report:
+        if sampler.path.name != GENERATOR_FILE or not (source / REPORT_FILE).exists():
+            raise FileError(
+                f"there is no {source / REPORT_FILE}: write it with cgan evaluate --html, or leave "
+                "out --report"
+            )
+        shutil.copyfile(source / REPORT_FILE, folder / REPORT_FILE)
+    with suppress(ConfigError):  # no page can draw with an ONNX network
+        (folder / PAGE_FILE).write_text(render_page(sampler), encoding="utf-8")
     labels = list(sampler.classes[:MAX_ROWS]) if sampler.conditional else None
     images = sampler.sample(labels, COLUMNS if sampler.conditional else COLUMNS**2)
     scale = max(1, round(56 / sampler.image_shape[2]))
     save_png(make_grid(to_pixels(images), COLUMNS, scale), folder / SAMPLES_FILE)
     files = {path.name for path in folder.iterdir()}
-    text = render_card(sampler, name, license, files)
+    text = render_readme(sampler, name, license, files)
     (folder / "README.md").write_text(text, encoding="utf-8")
-
-
-def render_card(sampler: Sampler, name: str, license: str, files: set[str]) -> str:
-    """The README.md of a repository, with the metadata that the Hub reads."""
-    environment = Environment(
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
-    )
-    environment.filters["md"] = escape_markdown
-    template = (Path(__file__).parent / "README.md.j2").read_text(encoding="utf-8")
-    first = sampler.classes[0]
-    rows = card.card_rows(sampler)
-    channels, height, width = sampler.image_shape
-    limits = rows.pop("limits", None) or (
-        f"It draws {width}×{height} images in the style of its training images, which are "
-        f"{sampler.header['data']}, and some of them show another class or nothing recognisable."
-    )
-    return environment.from_string(template).render(
-        metadata=_metadata(sampler, name, license),
-        title=name.rpartition("/")[2],
-        sampler=sampler,
-        header=sampler.header,
-        shape=f"{width}×{height} {'grey' if channels == 1 else 'colour'}",
-        name=name,
-        example=f" --class {json.dumps(first)}" if sampler.conditional else "",
-        first_class=f"{json.dumps(first, ensure_ascii=False)}, " if sampler.conditional else "",
-        rows={**rows, "licence": license},
-        limits=limits,
-        files=files,
-    )
-
-
-def _metadata(sampler: Sampler, name: str, license: str) -> str:
-    """The YAML at the head of a card, with the measurements as ``model-index``."""
-    from huggingface_hub import EvalResult, ModelCardData
-
-    header = sampler.header
-    source = str(header["config"]["data"]["source"])
-    on_hub = DATASETS.get(source)
-    metrics: list[tuple[str, str, float]] = []
-    if measured := header["measured"]:
-        metrics.append(("control_accuracy", "control accuracy", measured["control_accuracy"]))
-    if worst := card.worst_class(header):
-        metrics.append(
-            ("control_accuracy_worst_class", f"of the worst class, {worst[0]}", worst[1])
-        )
-    features = str(measured.get("features", "the judge's"))
-    for key, (value, _) in card.figures(header).items():
-        metrics.append((key, f"{card.FIGURES[key]} (features: {features})", value))
-    results = [
-        EvalResult(
-            task_type="unconditional-image-generation",
-            task_name="class-conditional image generation",
-            dataset_type=on_hub or source,
-            dataset_name=str(header["data"]),
-            metric_type=kind,
-            metric_name=words,
-            metric_value=value,
-        )
-        for kind, words, value in metrics
-    ]
-    tags = ["gan", "cgan", "image-generation"]
-    data = ModelCardData(
-        license=license,
-        library_name="cgan",
-        tags=[*tags, "conditional-gan"] if sampler.conditional else tags,
-        datasets=[on_hub] if on_hub in DATASETS.values() and source in DATA_NAMES else None,
-        model_name=name.rpartition("/")[2],
-        eval_results=results or None,
-    )
-    return str(data.to_yaml())
-
-
-def escape_markdown(text: object) -> str:
-    """Any text as one line of Markdown without markup."""
-    return re.sub(r"([\\`*_{}\[\]()#+!|<>&])", r"\\\1", " ".join(str(text).split()))

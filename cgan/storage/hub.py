@@ -15,7 +15,8 @@ from pathlib import Path
 from cgan.errors import ConfigError, FileError, one_line
 
 PREFIX = "hf-hub:"
-NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?", re.ASCII)
+PART = r"[A-Za-z0-9][\w.-]*"
+NAME = re.compile(rf"(?P<repo>{PART}/{PART})(@(?P<revision>{PART}(/{PART})*))?", re.ASCII)
 SNAPSHOT = re.compile(
     r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})"
 )
@@ -71,9 +72,12 @@ def download(name: str, files: Sequence[str]) -> Path:
         folder = Path(
             snapshot_download(found["repo"], revision=found["revision"], allow_patterns=[*files])
         )
-    for path in (folder / file for file in files):
-        if path.exists():
-            _check_digest(path, name)
+        damaged = [path for file in files if not _has_its_digest(path := folder / file)]
+    for path in damaged:
+        for broken in (path.resolve(), path):
+            with suppress(OSError):
+                broken.unlink()
+        raise FileError(f"{path.name} of {name} is damaged (its digest differs): try again")
     return folder
 
 
@@ -96,6 +100,8 @@ def explain_errors(name: str) -> Iterator[None]:
     """
     try:
         yield
+    except FileError:
+        raise
     except Exception as error:  # of the network, of files, of the library
         raise FileError(_explain(error, name)) from error
 
@@ -128,25 +134,17 @@ def _explain(error: Exception, name: str) -> str:
     return f"{name} was not transferred ({one_line(error)}): check the connection, and try again"
 
 
-def _check_digest(path: Path, name: str) -> None:
-    """Compare a file with its digest, which is the name that the cache gives its content.
+def _has_its_digest(path: Path) -> bool:
+    """Compare a file, if it exists, with its digest, which is the name of its content in the cache.
 
     It is a SHA-256, or for small files that of git: SHA-1 of a header and the content.
-
-    Raises:
-        FileError: they differ; the file is deleted, so that the next download gets it again.
     """
+    if not path.exists():
+        return True
     blob = path.resolve()
-    content = blob.read_bytes()
-    wanted = blob.name
-    if re.fullmatch("[0-9a-f]{64}", wanted):
-        found = sha256(content).hexdigest()
-    elif re.fullmatch("[0-9a-f]{40}", wanted):
-        found = sha1(b"blob %d\0" % len(content) + content).hexdigest()
-    else:
-        return  # a system without symbolic links
-    if found != wanted:
-        for broken in (blob, path):
-            with suppress(OSError):
-                broken.unlink()
-        raise FileError(f"{path.name} of {name} is damaged (its digest differs): try again")
+    if re.fullmatch("[0-9a-f]{64}", blob.name):
+        return sha256(blob.read_bytes()).hexdigest() == blob.name
+    if re.fullmatch("[0-9a-f]{40}", blob.name):
+        content = blob.read_bytes()
+        return sha1(b"blob %d\0" % len(content) + content).hexdigest() == blob.name
+    return True  # a system without symbolic links

@@ -37,7 +37,7 @@ class Logger(Protocol):
         ...
 
     def close(self) -> None:
-        """Release all resources; also called if the run fails."""
+        """Release all resources; also called if training fails."""
         ...
 
 

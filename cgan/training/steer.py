@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -39,6 +39,7 @@ from cgan.sampling.sampler import load
 from cgan.sampling.wrap import load_plain
 from cgan.storage.images import to_unit
 from cgan.storage.paths import RUNS
+from cgan.training.loggers import Logger
 from cgan.training.trainer import Run, train
 
 DRAWS, DRAWS_PER_CLASS = 5_000, 50
@@ -59,6 +60,7 @@ def steer(
     device: str = "auto",
     overrides: Mapping[str, object] | None = None,
     progress: bool = False,
+    loggers: Sequence[Logger] = (),
 ) -> Run:
     """Give class control over a generator without labels, whose weights do not change.
 
@@ -71,6 +73,7 @@ def steer(
         device: the device to use.
         overrides: values of the config ``steer`` by dotted key.
         progress: show progress on the terminal.
+        loggers: as for ``cgan.train``.
 
     Returns:
         The run. Its generator file is an ordinary conditional generator.
@@ -105,7 +108,8 @@ def steer(
     build_networks(config.model, image_shape, len(classes))  # raises if D does not support the size
     if rank_and_world_size()[0] == 0:
         check_classes(plain, config.data, find_device(config.device, local_rank()))
-    return train(config, out or parent / config.name, progress=progress, plain=plain)
+    target = out or parent / config.name
+    return train(config, target, progress=progress, plain=plain, loggers=loggers)
 
 
 def safe_config_name(text: str) -> str:

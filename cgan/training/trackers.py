@@ -6,6 +6,8 @@ import importlib
 import logging
 import os
 import re
+import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -67,7 +69,9 @@ class Wandb:
 
     def log_result(self, generator: Path, images_seen: int, control: Control | None) -> None:
         """Log the confusion matrix as a table, and the generator file as an artifact."""
-        artifact = self.wandb.Artifact(re.sub(r"[^\w.-]", "-", self.name), type="model")
+        artifact = self.wandb.Artifact(
+            re.sub(r"[^\w.-]", "-", self.name, flags=re.ASCII)[:128], type="model"
+        )
         artifact.add_file(str(generator))
         self.run.log_artifact(artifact)
         if control is not None:
@@ -134,12 +138,14 @@ class Mlflow:
     """
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it is read by the import
         mlflow = import_optional("mlflow", "cgan[mlflow]")
         known = read_run_id(folder / MLFLOW_ID_FILE, "MLflow")
         try:
             self.client = mlflow.MlflowClient()
             self.run_id = known or self._create_run(mlflow, folder, config)
             self.client.update_run(self.run_id, status="RUNNING")
+            self.metric, self.warned = mlflow.entities.Metric, False
         except mlflow.exceptions.MlflowException as error:
             raise ConfigError(
                 f"MLflow failed to start ({one_line(error)}): set MLFLOW_TRACKING_URI, delete "
@@ -158,26 +164,38 @@ class Mlflow:
 
     def log(self, metrics: Metrics) -> None:
         """Log every metric over images seen."""
-        for name, value in metrics.items():
-            if name != "images_seen":
-                self.client.log_metric(self.run_id, name, value, step=int(metrics["images_seen"]))
+        step, now = int(metrics["images_seen"]), round(1000 * time.time())
+        rows = [
+            self.metric(name, value, now, step)
+            for name, value in metrics.items()
+            if name != "images_seen"
+        ]
+        self._call("log_batch", metrics=rows)
 
     def log_images(self, path: Path, images_seen: int) -> None:
         """Store the grid as an artifact."""
-        self.client.log_artifact(self.run_id, str(path), "samples")
+        self._call("log_artifact", str(path), "samples")
 
     def log_result(self, generator: Path, images_seen: int, control: Control | None) -> None:
         """Store the generator file and the confusion matrix as artifacts."""
-        self.client.log_artifact(self.run_id, str(generator))
+        self._call("log_artifact", str(generator))
         if control is not None:
-            rows = {"columns": ["requested", "recognised", "images"]}
-            self.client.log_dict(
-                self.run_id, {**rows, "data": confusion_rows(control)}, "confusion.json"
-            )
+            columns = ["requested", "recognised", "images"]
+            table = {"columns": columns, "data": confusion_rows(control)}
+            self._call("log_dict", table, "confusion.json")
 
     def close(self) -> None:
-        """End the run."""
-        self.client.set_terminated(self.run_id)
+        """End the run; it has failed if an exception is on its way."""
+        self._call("set_terminated", "FAILED" if sys.exc_info()[0] else "FINISHED")
+
+    def _call(self, method: str, *arguments: Any, **options: Any) -> None:
+        """Call the server; a failure is a warning, and does not end the training."""
+        try:
+            getattr(self.client, method)(self.run_id, *arguments, **options)
+        except Exception as error:  # MLflow's, and those of the connection
+            if not self.warned:
+                logger.warning("MLflow does not receive everything: %s", one_line(error))
+            self.warned = True
 
 
 def confusion_rows(control: Control) -> list[list[Any]]:

@@ -3,6 +3,7 @@
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -73,8 +74,15 @@ def test_sentences_and_junit() -> None:
     assert cases["fid"].get("message") == checks[1].sentence
     properties = {one.get("name"): one.get("value") for one in suite.iter("property")}
     assert properties == {"control_accuracy": "0.5", "fid": "3.21"}
-    with pytest.raises(UnknownNameError, match="no figure 'cas'"):
-        check_limits(found, {"cas": 0.9})
+    (missing,) = check_limits(found, {"coverage": 0.9})  # it was left out
+    assert not missing.passed
+    assert missing.sentence == "coverage was not measured; required: at least 0.900"
+    hostile = report(control_accuracy=0.5)
+    hostile.figures[0] = replace(hostile.figures[0], title="worst class (\x1b[31m)")
+    text = junit_xml(hostile, check_limits(hostile, {"control_accuracy": 0.9}))
+    failure = ET.fromstring(text).find(".//failure")
+    assert failure is not None
+    assert r"worst class (\x1b[31m)" in str(failure.text)
 
 
 def test_the_shell(small_run: cgan.Run, shell: Shell, tmp_path: Path) -> None:
@@ -98,7 +106,8 @@ def test_refused_before_the_evaluation(shell: Shell, monkeypatch: pytest.MonkeyP
         pytest.fail("it was evaluated")
 
     monkeypatch.setattr("cgan.evaluation.api.evaluate", evaluate)
-    for words in (("--junit", "a.xml"), ("--fail-under", "x=1"), ("--fail-under", "fid")):
+    limits = ("x=1", "fid", "cas=0.9", "judge_agreement=0.9")
+    for words in (("--junit", "a.xml"), *(("--fail-under", limit) for limit in limits)):
         result = shell("evaluate", "mnist", *words)
         assert result.exit_code == 2
         assert len(result.stderr.strip().splitlines()) == 1

@@ -53,6 +53,7 @@ def test_a_plain_gan_has_no_labels(make_generator: Make) -> None:
     assert torch.equal(image, sampler.sample(None, 1, seed=2)[0])
     with pytest.raises(ConfigError, match="at least one image, not 0"):
         GeneratedDataset(sampler, 0)
+    assert GeneratedDataset(sampler, 4).__getitems__([]) == []
     with pytest.raises(ConfigError, match="a seed is a whole number"):
         GeneratedDataset(sampler, 4, seed=-1)
 
@@ -79,6 +80,8 @@ def test_torchmetrics_path_length(make_generator: Make, conditional: bool) -> No
     assert torch.equal(
         images[:1, :1] / 255, sampler.generate(z[:1], None if labels is None else labels[:1])
     )
+    generator.train()
+    assert not sampler.generator.training
     mean, _, distances = perceptual_path_length(
         generator, num_samples=64, conditional=conditional, batch_size=32, resize=None,
         epsilon=1e-2, sim_net=MeanDifference(), lower_discard=None, upper_discard=None,

@@ -7,11 +7,13 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 TOKEN = "hf_right"
+FIRST_FILE = ".gitattributes"
+"""The Hub creates a repository with a commit of this file."""
 
 Files = dict[str, bytes]
 
@@ -55,11 +57,18 @@ class Hub:
         return list(self.commits[repository])[-1]
 
     def files(self, repository: str) -> Files:
-        return self.commits[repository][self.newest(repository)]
+        files = self.commits[repository][self.newest(repository)]
+        return {path: content for path, content in files.items() if path != FIRST_FILE}
 
-    def commit(self, repository: str, changes: Files) -> str:
+    def pushes(self, repository: str) -> int:
+        """Commits after the first one."""
+        return len(self.commits.get(repository, "1")) - 1
+
+    def commit(self, repository: str, changes: Files, removed: Sequence[str] = ()) -> str:
         history = self.commits[repository]
         files = {**(self.files(repository) if history else {}), **changes}
+        for path in removed:
+            del files[path]
         oid = hashlib.sha1(json.dumps([len(history), *sorted(files)]).encode()).hexdigest()
         history[oid] = files
         return oid
@@ -129,6 +138,7 @@ class Hub:
                     self.reply(409, url)
                     return
                 hub.commits[f"{kind}/{name}"] = {}
+                hub.commit(f"{kind}/{name}", {FIRST_FILE: b""})
                 if asked.get("private") or asked.get("visibility") == "private":
                     hub.private.add(f"{kind}/{name}")
                 self.reply(200, url)
@@ -160,15 +170,17 @@ class Hub:
             def add_commit(self, body: bytes, kind: str, name: str) -> None:
                 if not self.allowed():
                     return
-                changes = {}
+                changes, removed = {}, []
                 for line in body.splitlines():
                     entry = json.loads(line)
                     value = entry["value"]
                     if entry["key"] == "file":
                         changes[value["path"]] = base64.b64decode(value["content"])
+                    elif entry["key"] == "deletedFile":
+                        removed.append(value["path"])
                     elif entry["key"] == "lfsFile":
                         changes[value["path"]] = hub.objects[value["oid"]]
-                oid = hub.commit(f"{kind}/{name}", changes)
+                oid = hub.commit(f"{kind}/{name}", changes, removed)
                 url = f"{hub.endpoint}/{name}/commit/{oid}"
                 self.reply(200, {"commitUrl": url, "commitOid": oid, "pullRequestUrl": None,
                                  "hookOutput": "", "success": True})  # fmt: skip

@@ -1,5 +1,6 @@
 """Publishing to, and loading from, a server of the Hub's HTTP interface on the loopback."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,9 @@ from typer.testing import Result
 import cgan
 from cgan.errors import ConfigError, FileError
 from cgan.sharing.page import render_page
-from cgan.sharing.push import escape_markdown
+from cgan.sharing.readme import escape_markdown
 from cgan.storage import hub as hubs
+from cgan.storage.paths import JUDGE_FILE, PACKAGED
 from tests.sharing.hub_server import TOKEN, Hub
 
 # huggingface_hub passes an argument of httpx that is deprecated.
@@ -68,7 +70,8 @@ def card_of(text: str) -> tuple[dict[str, Any], str]:
 def test_what_is_pushed_can_be_loaded(hub: Hub, pets: cgan.Sampler) -> None:
     pets.path.with_name("report.html").write_text("the report")
     pets.path.with_name("notes.txt").write_text("my own")
-    pushed = cgan.push(pets.path.parent, "owner/pets", license="cc-by-4.0", space=True)
+    run = pets.path.parent
+    pushed = cgan.push(run, "owner/pets", license="cc-by-4.0", space=True, report=True)
     commit = hub.newest(MODEL)
     assert pushed.name == f"hf-hub:owner/pets@{commit}"
     files = hub.files(MODEL)
@@ -78,7 +81,7 @@ def test_what_is_pushed_can_be_loaded(hub: Hub, pets: cgan.Sampler) -> None:
     assert files["generator.safetensors"] == pets.path.read_bytes()
     assert files["report.html"] == b"the report"
     assert files["README.md"].decode() == pushed.card
-    assert len(hub.commits[MODEL]) == 1  # all files in one commit
+    assert hub.pushes(MODEL) == 1  # all files in one commit
     assert set(hub.files(SPACE)) == {"README.md", "index.html"}
     assert hub.files(SPACE)["index.html"] == files["draw.html"] == render_page(pets).encode()
     assert card_of(hub.files(SPACE)["README.md"].decode())[0]["sdk"] == "static"
@@ -89,6 +92,13 @@ def test_what_is_pushed_can_be_loaded(hub: Hub, pets: cgan.Sampler) -> None:
     hub.requests.clear()
     assert cgan.load(pushed.name).name == pushed.name
     assert hub.requests == []  # a commit never changes, so the cache is enough
+    assert "<h1>pets</h1>" in render_page(loaded)
+
+    cgan.push(run, "owner/pets", license="cc-by-4.0")  # now without the report
+    assert set(hub.files(MODEL)) == expected - {"report.html"}
+    pets.path.with_name("report.html").unlink()
+    with pytest.raises(FileError, match=r"there is no .*report\.html: write it with cgan evaluate"):
+        cgan.push(run, "owner/pets", license="mit", report=True)
 
 
 def test_the_card(hub: Hub, pets: cgan.Sampler) -> None:
@@ -110,9 +120,48 @@ def test_the_card(hub: Hub, pets: cgan.Sampler) -> None:
     assert r"| control accuracy | 87.50 % \(95 % interval 80.00–90.00 %, 200 images\) |" in body
     assert "| worst class | cat, 75.00 % |" in body
     assert "| licence | mit |" in body
-    assert 'cgan.load("hf-hub:owner/pets").sample("cat", n=16, seed=0)' in body
+    assert "cgan.load(\"hf-hub:owner/pets\").sample('cat', n=16, seed=0)" in body
     assert str(pets.path.parent) not in pushed.card
     assert escape_markdown("<b>\n[a](b) `c`") == r"\<b\> \[a\]\(b\) \`c\`"
+    assert escape_markdown("\u202e~~http://x.y www.z") == r"\\u202e\~\~http\://x.y www\.z"
+
+
+def test_hostile_names_in_the_card(hub: Hub, make_generator: Callable[..., cgan.Sampler]) -> None:
+    sampler = make_generator(("a$(id)`b`", "\u732b\u202e", *(f"c{i}" for i in range(110))))
+    text = cgan.push(sampler.path, "owner/pets", license="mit", dry_run=True).card
+    assert "cgan generate hf-hub:owner/pets --class 'a$(id)`b`'\n" in text
+    assert r"a\$\(id\)\`b\`, \u732b\\u202e, c0" in text.replace("\u732b", r"\u732b")
+    assert " c97 and 12 more." in text
+    assert "\u202e" not in text
+
+
+def test_a_plain_gan(hub: Hub, make_generator: Callable[..., cgan.Sampler]) -> None:
+    measured = {"control_accuracy": 0.5, "per_class": {"cat": 0.5}, "fid": 2.0}
+    sampler = make_generator(conditional=False, measured=measured)
+    metadata, body = card_of(cgan.push(sampler.path, "o/p", license="mit", dry_run=True).card)
+    (result,) = metadata["model-index"][0]["results"]
+    assert [one["type"] for one in result["metrics"]] == ["fid"]
+    assert result["task"]["name"] == "plain image generation"
+    assert "ontrol" not in body
+
+
+def test_private_means_private(hub: Hub, pets: cgan.Sampler) -> None:
+    cgan.push(pets.path, "owner/pets", license="mit")
+    with pytest.raises(FileError, match="owner/pets exists and is public: choose another name"):
+        cgan.push(pets.path, "owner/pets", license="mit", private=True)
+    assert hub.pushes(MODEL) == 1
+
+
+def test_a_judge_of_other_data_is_left_out(hub: Hub, pets: cgan.Sampler) -> None:
+    shutil.copyfile(PACKAGED / "mnist" / JUDGE_FILE, pets.path.with_name(JUDGE_FILE))
+    assert JUDGE_FILE not in cgan.push(pets.path, "owner/pets", license="mit", dry_run=True).files
+
+
+def test_a_page_that_is_not_published_is_said(hub: Hub, pets: cgan.Sampler) -> None:
+    hub.fail = lambda request: 403 if "/spaces/" in request else None
+    with pytest.raises(FileError, match=r"is published as hf-hub:owner/pets@\w{40}, but not its"):
+        cgan.push(pets.path, "owner/pets", license="mit", space=True)
+    assert hub.pushes(MODEL) == 1
 
 
 def test_the_packaged_generator_brings_its_judge(hub: Hub) -> None:
@@ -182,10 +231,10 @@ def test_a_push_that_fails_leaves_no_commit(
     with pytest.raises(FileError, match=sentence) as raised:
         cgan.push(pets.path, "owner/pets", license="mit")
     assert "\n" not in str(raised.value)
-    assert hub.commits.get(MODEL, {}) == {}
+    assert hub.pushes(MODEL) == 0
     hub.reset()
     cgan.push(pets.path, "owner/pets", license="mit")
-    assert len(hub.commits[MODEL]) == 1
+    assert hub.pushes(MODEL) == 1
 
 
 @pytest.mark.parametrize(("status", "sentence"), FAILURES)
@@ -223,9 +272,9 @@ def test_a_broken_transfer(
 def test_names(hub: Hub, pets: cgan.Sampler) -> None:
     cgan.push(pets.path, "owner/pets", license="mit")
     hub.commit(MODEL, {})
-    for name in ("hf-hub:", "hf-hub:pets", "hf-hub:a/b/c", "hf-hub:a/b@", "hf-hub:../b@main c"):
+    for rest in ("", "pets", "a/b/c", "a/b@", "../b", "a/-b", "a/b@main c"):
         with pytest.raises(ConfigError, match=r"is no repository of the Hub: write hf-hub:owner"):
-            cgan.load(name)
+            cgan.load(f"hf-hub:{rest}")
     with pytest.raises(FileError, match="owner/pets@v9 does not exist: the repository has no such"):
         cgan.load("hf-hub:owner/pets@v9")
     with pytest.raises(ConfigError, match="is named owner/name, not 'pets'"):

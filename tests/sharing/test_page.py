@@ -110,8 +110,11 @@ def test_choosing_a_class_and_a_seed(open_page: Open, mnist_page: Path) -> None:
     assert page.inner_text("#grid button >> nth=0").strip() == "70"
     page.fill("#seed", "-1")
     page.press("#seed", "Enter")
-    assert page.inner_text("#seed-error") == "A seed is a whole number from 0."
+    assert page.inner_text("#seed-error").startswith("A seed is a whole number from 0 to 92")
     assert page.inner_text("#caption") == "3, seed 45"
+    assert page.get_attribute("#seed", "aria-invalid") == "true"
+    page.click("#previous")
+    assert (page.inner_text("#seed-error"), page.input_value("#seed")) == ("", "44")
     with pytest.raises(Exception, match="there is no class 10: 0, 1, 2"):
         drawn(page, "10", 0, (1, 28, 28))
 
@@ -120,6 +123,7 @@ def test_mixing_and_walking(open_page: Open, mnist_page: Path) -> None:
     page, sampler = open_page(mnist_page), cgan.load("mnist")
     page.check("input[value='3']", force=True)
     page.select_option("#to", "8")
+    wait_for(page, "document.getElementById('walk-caption').textContent === '50 % 3, 50 % 8'")
     mixed = to_pixels(sampler.sample(n=1, seed=0, mix={"3": 0.5, "8": 0.5}))[0]
     assert np.abs(canvas(page, "walk") - mixed.flatten().numpy().astype(int)).max() <= 1
     page.check("#change-style")
@@ -127,9 +131,13 @@ def test_mixing_and_walking(open_page: Open, mnist_page: Path) -> None:
     for position, frame in zip((0, 50, 100), frames, strict=True):
         page.evaluate(f"""() => {{ const s = document.getElementById("share");
           s.value = {position}; s.dispatchEvent(new Event("input")); }}""")
+        wait_for(
+            page, f"document.getElementById('walk-caption').innerText.includes('{position} % 8')"
+        )
         assert np.abs(canvas(page, "walk") - frame.flatten().numpy().astype(int)).max() <= 1
     page.click("#play")
     wait_for(page, "window.cgan.frames > 10 && document.getElementById('share').value > 5")
+    assert page.evaluate("runs.play") == 1
     page.click("#play")
     count = page.evaluate("window.cgan.frames")
     page.wait_for_timeout(100)
@@ -146,7 +154,7 @@ def test_downloads(open_page: Open, mnist_page: Path, tmp_path: Path) -> None:
     pixels = np.asarray(open_image(tmp_path / "four.png").convert("L"))
     assert pixels.shape == (252, 252)  # nine times the size
     np.testing.assert_array_equal(pixels[::9, ::9], drawn(page, "4", 0, (1, 28, 28))[0])
-    page.wait_for_timeout(200)
+    wait_for(page, "!document.getElementById('download-grid').disabled")
     with page.expect_download() as started:
         page.click("#download-grid")
     started.value.save_as(tmp_path / "grid.png")
@@ -177,9 +185,20 @@ def test_the_keyboard_alone(open_page: Open, mnist_page: Path) -> None:
     focus("seed")
     page.keyboard.press("ArrowUp")
     assert page.inner_text("#caption") == "1, seed 1"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    focus_before = "document.activeElement.closest('#grid') !== null"
+    for _ in range(10):
+        if page.evaluate(focus_before):
+            break
+        page.keyboard.press("Tab")
+    page.keyboard.press("Enter")  # the first image of the grid
+    assert page.inner_text("#caption") == "1, seed 2"
+    assert page.evaluate(focus_before)  # it stays where it was
     focus("share")
     page.keyboard.press("End")
-    assert page.inner_text("#walk-caption") == "0 % 1, 100 % 9"
+    wait_for(page, "document.getElementById('walk-caption').innerText === '0 % 1, 100 % 9'")
     focus("use-picture")
     page.keyboard.press("Enter")
     assert page.inner_text("#hand-caption").startswith("This is 1 (")
@@ -202,6 +221,7 @@ def test_a_drawing_by_hand(open_page: Open, mnist_page: Path) -> None:
     assert page.locator("#hand-styles button").count() == 10
     assert page.locator("#hand-styles .likely").inner_text().strip() == "7"
     page.click("#clear")
+    assert not page.is_visible("#hand-styles")
     stroke((0.5, 0.2), (0.48, 0.8))
     assert page.inner_text("#hand-caption").startswith("This is 1 (")
 
@@ -218,6 +238,7 @@ def test_hostile_class_names(open_page: Open, make_generator: Make, tmp_path: Pa
     assert [text.strip() for text in shown] == list(HOSTILE)
     for name in HOSTILE:
         assert np.abs(drawn(page, name, 3, (1, 8, 8)) - wanted(sampler, name, 3)).max() <= 1
+    assert page.inner_text("#walk-caption bdi >> nth=0") == HOSTILE[0]
     page.check("#classes input >> nth=4", force=True)
     assert "--class 'it'\\''s'" in page.inner_text("#command")
     assert page.evaluate("document.querySelectorAll('b').length") == 1  # our own
@@ -225,11 +246,12 @@ def test_hostile_class_names(open_page: Open, make_generator: Make, tmp_path: Pa
 
 
 def test_many_classes(open_page: Open, make_generator: Make, tmp_path: Path) -> None:
-    sampler = make_generator(tuple(f"kind {index}" for index in range(30)))
+    sampler = make_generator(tuple(f"kind {index}" for index in range(60)))
     page = open_page(write(sampler, tmp_path))
-    page.select_option("#classes select", "kind 17")
-    assert page.inner_text("#caption") == "kind 17, seed 0"
-    wait_for(page, "document.querySelectorAll('#styles canvas').length === 30")
+    page.select_option("#classes select", "kind 57")
+    assert page.inner_text("#caption") == "kind 57, seed 0"
+    assert page.locator("#styles button").count() == 48
+    assert "The first 48 of 60 classes." in page.inner_text("main")
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (320, "dark")])
@@ -262,6 +284,15 @@ def test_the_file(make_generator: Make, tmp_path: Path, mnist_page: Path) -> Non
     assert model["classes"] == list("0123456789")
     with pytest.raises(ConfigError, match=r"a page is an \.html file"):
         export_page("mnist", tmp_path / "page.txt")
+
+
+def test_a_plain_gan_has_no_control(make_generator: Make) -> None:
+    measured = {"control_accuracy": 0.5, "per_class": {"cat": 0.5}, "judge_accuracy": 0.9, "fid": 2}
+    text = render_page(make_generator(conditional=False, measured=measured))
+    assert "control accuracy" not in text
+    assert "worst class" not in text
+    assert "<dt>FID</dt><dd>2.00</dd>" in text
+    assert "control accuracy" in render_page(make_generator(measured=measured))
 
 
 def test_show_opens_a_browser(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import types
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import torch
 
 import cgan
 from cgan.config_io import load_config
-from cgan.errors import ConfigError, FileError
+from cgan.errors import ConfigError, DivergedError, FileError
 from cgan.evaluation.control import Control
 from cgan.runtime.progress import format_seconds
 from cgan.storage.images import save_png
@@ -119,6 +121,7 @@ class FakeWandb(types.ModuleType):
         return Path(path).name
 
     def Artifact(self, name: str, type: str) -> FakeWandb:
+        assert re.fullmatch(r"[a-zA-Z0-9_\-.]{1,128}", name)
         self.artifact = [name, type]
         return self
 
@@ -214,9 +217,11 @@ def test_a_wandb_id_that_cannot_be_written_is_said(
 def test_wandb_gets_the_generator_and_the_confusion_matrix(
     tmp_path: Path, wandb: FakeWandb
 ) -> None:
-    loggers = Loggers(load_config("digits-mlp", {"wandb": True}), tmp_path, 0, False)
+    folder = tmp_path / "kätzchen 1"
+    folder.mkdir()
+    loggers = Loggers(load_config("digits-mlp", {"wandb": True}), folder, 0, False)
     loggers.log_result(generator_in(tmp_path), 3_000, CONTROL)
-    assert wandb.artifacts == [[tmp_path.name, "model", "generator.safetensors"]]
+    assert wandb.artifacts == [["k-tzchen-1", "model", "generator.safetensors"]]
     (step, row) = wandb.logged[-1]
     columns = ["requested", "recognised", "images"]
     assert (step, row["images_seen"]) == (3_000, 3_000)
@@ -254,7 +259,13 @@ def test_tensorboard(tmp_path: Path) -> None:
     assert "_hparams_/session_start_info" in events.summary_metadata
 
 
-def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def unreachable(*_: Any, **__: Any) -> None:
+    raise ConnectionError("the server is gone")
+
+
+def test_mlflow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "store").as_uri())
@@ -277,6 +288,16 @@ def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [(one.step, one.value) for one in history] == [(1_000, 1.5), (2_000, 1.5)]
     stored = {one.path for one in client.list_artifacts(run_id)}
     assert stored == {"samples", "generator.safetensors", "confusion.json"}
+    with pytest.raises(DivergedError), closing(Loggers(config, folder, 0, False)) as loggers:
+        raise DivergedError("loss_G became nan")
+    assert client.get_run(run_id).info.status == "FAILED"
+    loggers = Loggers(config, folder, 0, progress=False)
+    monkeypatch.setattr(type(client), "log_batch", unreachable)
+    with caplog.at_level("WARNING", "cgan"):
+        for _ in range(2):
+            loggers.log(FIGURES)
+    loggers.close()
+    assert caplog.text.count("MLflow does not receive everything: the server is gone") == 1
     (folder / MLFLOW_ID_FILE).write_text("0" * 32)
     with pytest.raises(ConfigError, match="MLflow failed to start .*delete .*mlflow-run-id"):
         Loggers(config, folder, 0, progress=False)
