@@ -14,7 +14,7 @@ from tests.conftest import save_untrained_judge, write_idx
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SHORT = {
-    "update_schemes.py": ("6400", "method one"),
+    "update_schemes.py": ("3200", "method one"),
     "own_loop.py": ("20", "own_loop.png"),
     "train_and_sample.py": ("6400", "the same image: True"),
     "batch_sizes.py": ("0.02", "batch_sizes.png"),

@@ -94,6 +94,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(root / "my-pictures", root / "half-labelled")
     (root / "half-labelled" / "lynx").rename(root / "half-labelled" / "_unlabelled")
     write_idx(root / "data", "MNIST")
+    write_idx(root / "data", "FashionMNIST")
     save_untrained_judge("mnist", root / "data", root / "cache")
     quiet = {"images": 640, "control_per_class": 0, "eval_every_images": 0, "device": "cpu"}
     pets = load_config("folder-dcgan", {**quiet, "data.source": str(root / "my-pictures")})

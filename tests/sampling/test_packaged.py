@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 from typer.testing import Result
 
 import cgan
 from cgan.evaluation.control import measure_control
+from cgan.evaluation.encoder import find_encoder, read_encoder
 from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import find_judge, measure_accuracy
-from cgan.storage.paths import GENERATOR_FILE, JUDGE_FILE, PACKAGED, packaged_names
+from cgan.sampling.latents import draw_latents
+from cgan.storage.checkpoint import save_tensors
+from cgan.storage.paths import ENCODER_FILE, GENERATOR_FILE, JUDGE_FILE, PACKAGED, packaged_names
 
 Shell = Callable[..., Result]
 
@@ -24,7 +29,8 @@ def test_it_is_small_and_nothing_else_is_there() -> None:
     assert packaged_names() == ["mnist"]
     files = sorted((PACKAGED / "mnist").iterdir())
     assert {GENERATOR_FILE, JUDGE_FILE} <= {path.name for path in files}
-    assert {path.name for path in files} <= {GENERATOR_FILE, JUDGE_FILE, "generator.onnx"}
+    others = {GENERATOR_FILE, JUDGE_FILE, ENCODER_FILE, "generator.onnx"}
+    assert {path.name for path in files} <= others
     assert sum(path.stat().st_size for path in files) <= 4_000_000
 
 
@@ -32,6 +38,28 @@ def test_it_obeys() -> None:
     control = measure_control(cgan.load("mnist"), Judge.load(PACKAGED / "mnist" / JUDGE_FILE), 200)
     assert control.accuracy >= 0.995
     assert control.per_class[control.worst] >= 0.975  # of 200: three standard deviations of 99 %
+
+
+def test_its_encoder_needs_no_training(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(
+        "cgan.evaluation.encoder.train_encoder", lambda *_, **__: pytest.fail("it is trained")
+    )
+    sampler = cgan.load("mnist")
+    labels = torch.arange(200) % 10
+    z = torch.from_numpy(draw_latents(range(200), 64))
+    found, logits = find_encoder(sampler).encode(2 * sampler.generate(z, labels) - 1)
+    assert (logits.argmax(1) == labels).float().mean() > 0.95
+    assert (found - z).square().mean() < 0.9  # 1 would be no better than the mean
+    folder = tmp_path / "other"
+    shutil.copytree(PACKAGED / "mnist", folder)
+    assert read_encoder(cgan.load(folder)) is not None  # a copy is the same generator
+    header = {**sampler.header, "images_seen": 1}
+    save_tensors(folder / GENERATOR_FILE, sampler.generator.state_dict(), header)
+    with caplog.at_level("WARNING", "cgan"):
+        assert read_encoder(cgan.load(folder)) is None
+    assert "encoder.safetensors belongs to another generator; it is ignored" in caplog.text
 
 
 def test_a_seven_right_after_installation(shell: Shell, tmp_path: Path) -> None:

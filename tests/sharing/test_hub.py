@@ -222,8 +222,13 @@ FAILURES = [
 ]
 
 
-@pytest.mark.parametrize(("status", "sentence"), FAILURES)
-@pytest.mark.parametrize("step", ["/api/repos/create", "/preupload/", "/objects/batch", "/commit/"])
+STEPS = ["/api/repos/create", "/preupload/", "/objects/batch", "/commit/", "/commit/"]
+
+
+@pytest.mark.parametrize(
+    ("step", "status", "sentence"),
+    [(step, *failure) for step, failure in zip(STEPS, FAILURES, strict=True)],
+)
 def test_a_push_that_fails_leaves_no_commit(
     hub: Hub, pets: cgan.Sampler, step: str, status: int, sentence: str
 ) -> None:

@@ -266,8 +266,9 @@ def test_accessibility(open_page: Open, mnist_page: Path, scheme: str, width: in
     assert [(one["id"], one["nodes"][0]["html"]) for one in found["violations"]] == []
     assert len(found["passes"]) > 20
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    page.click("#enlarge")
-    assert Axe().run(page)["violations"] == []
+    if scheme == "dark":
+        page.click("#enlarge")
+        assert Axe().run(page)["violations"] == []
 
 
 def test_the_file(make_generator: Make, tmp_path: Path, mnist_page: Path) -> None:
