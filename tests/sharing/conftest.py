@@ -51,8 +51,8 @@ HARMLESS = ("file:", "blob:", "data:", "Canvas2D: Multiple readback")  # these t
 
 def wait_for(page: Any, script: str) -> None:
     """Wait until a script is true. (Playwright's own function needs eval, which a page forbids.)"""
-    for _ in range(200):
+    for _ in range(800):
         if page.evaluate(script):
             return
         page.wait_for_timeout(25)
-    pytest.fail(f"not true after five seconds: {script}")
+    pytest.fail(f"not true after 20 seconds: {script}")

@@ -14,6 +14,7 @@ from typer.testing import Result
 
 import cgan
 from cgan.errors import ConfigError
+from cgan.sharing import page as pages
 from cgan.sharing.page import export_page, render_page
 from cgan.storage.images import to_pixels
 from tests.conftest import open_image
@@ -285,6 +286,13 @@ def test_the_file(make_generator: Make, tmp_path: Path, mnist_page: Path) -> Non
     assert model["classes"] == list("0123456789")
     with pytest.raises(ConfigError, match=r"a page is an \.html file"):
         export_page("mnist", tmp_path / "page.txt")
+
+
+def test_the_page_in_the_docs_is_of_this_code() -> None:
+    published = (Path(__file__).parents[2] / "docs" / "draw.html").read_text(encoding="utf-8")
+    for name in (*pages.SCRIPTS, "page.css"):
+        current = (pages.HERE / name).read_text(encoding="utf-8")
+        assert current in published, "run: cgan export mnist --html docs/draw.html"
 
 
 def test_a_plain_gan_has_no_control(make_generator: Make) -> None:
