@@ -68,6 +68,8 @@ def shorten(command: str) -> list[str]:
         words = [word for word in words if word not in ("--data", "mnist")]
     if words[0] in ("evaluate", "compare"):
         words += ["--per-class", "5"]
+    if words[0] == "augment-test":
+        words += ["--seeds", "2"]
     if words[0] == "push":
         words += ["--dry-run", "--license", "mit"]
     loose = {"control=0.99": "control=0", "fid=2": "control=0", "hf-hub:owner/pets": "runs/pets"}
@@ -124,7 +126,7 @@ def workplace(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     quick = partial(judge_training.train_judge, images=640)
     monkeypatch.setattr(judge_training, "train_judge", quick)
     monkeypatch.setattr(quality, "train_judge", quick)
-    monkeypatch.setattr(augment_test, "default_images", lambda _: 128)
+    monkeypatch.setattr(augment_test, "default_images", lambda _: 64)
     monkeypatch.setattr(augment_test, "MIN_IMAGES", 1)
     monkeypatch.setattr(augment_test, "TIMED_STEPS", 1)
     monkeypatch.setattr(steer, "check_classes", lambda *_: None)  # that generator is untrained
