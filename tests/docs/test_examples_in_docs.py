@@ -126,7 +126,7 @@ def workplace(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     quick = partial(judge_training.train_judge, images=640)
     monkeypatch.setattr(judge_training, "train_judge", quick)
     monkeypatch.setattr(quality, "train_judge", quick)
-    monkeypatch.setattr(augment_test, "default_images", lambda _: 64)
+    monkeypatch.setattr(augment_test, "default_images", lambda _: 128)
     monkeypatch.setattr(augment_test, "MIN_IMAGES", 1)
     monkeypatch.setattr(augment_test, "TIMED_STEPS", 1)
     monkeypatch.setattr(steer, "check_classes", lambda *_: None)  # that generator is untrained
