@@ -98,7 +98,7 @@ function refresh() {
   performance.mark("cgan-first-image");
   byId("picture").setAttribute("aria-label", `generated image: ${text}`);
   setText(byId("caption"), ...(className === null ? [] : [{ name: className }, ", "]), `seed ${seed}`);
-  setText(byId("command"), "cgan generate MODEL", ...quotedClass(), ` -n 1 --seed ${seed}`);
+  setText(byId("command"), `cgan generate ${model.reference}`, ...quotedClass(), ` -n 1 --seed ${seed}`);
   byId("seed").value = seed;
   seedError("");
   state.gridStart = seed + 1n;

@@ -27,6 +27,8 @@ from cgan.sampling.sampler import Sampler, load
 from cgan.sharing import card
 from cgan.sharing.layers import MATRICES, LayerWriter
 from cgan.storage.atomic import write_atomically
+from cgan.storage.hub import hub_name
+from cgan.storage.paths import PACKAGED
 
 HERE = Path(__file__).parent
 
@@ -123,7 +125,8 @@ def page_model(sampler: Sampler) -> dict[str, Any]:
         )
     ]
     return {
-        "name": str(sampler.header["config"]["name"]),
+        "name": card.title_of(sampler),
+        "reference": _reference(sampler),
         "classes": list(sampler.classes) if sampler.conditional else [],
         "image_shape": list(sampler.image_shape),
         "latent_dim": sampler.latent_dim,
@@ -132,6 +135,12 @@ def page_model(sampler: Sampler) -> dict[str, Any]:
         "arrays": [[len(array), array.dtype.name] for array in arrays],
         "weights": base64.b64encode(b"".join(array.tobytes() for array in arrays)).decode(),
     }
+
+
+def _reference(sampler: Sampler) -> str:
+    """What a shell calls the generator, where that is known to everybody."""
+    packaged = sampler.path.parent.parent == PACKAGED
+    return hub_name(sampler.path) or (sampler.path.parent.name if packaged else "MODEL")
 
 
 def find_page_encoder(sampler: Sampler) -> nn.Module | None:
