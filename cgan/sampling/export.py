@@ -26,7 +26,7 @@ from cgan.sampling.onnx import (
 from cgan.sampling.onnx_graph import EXAMPLE_BATCH, merge, to_onnx
 from cgan.sampling.sampler import Sampler, load
 from cgan.storage.atomic import write_atomically
-from cgan.storage.hub import hub_name
+from cgan.storage.hub import hub_title
 from cgan.storage.images import to_unit
 from cgan.storage.paths import find_generator
 from cgan.storage.safe_reading import file_digest
@@ -78,9 +78,8 @@ def export(path_or_run: str | Path, out: Path | None = None) -> Path:
     sampler = load(path)
     content = encode(sampler, digest)
     check_same_images(sampler, OnnxSampler(open_session(content), sampler.header, path))
-    on_hub = hub_name(path)  # the cache of the Hub is not ours
-    own_name = None if on_hub is None else on_hub.partition("@")[0].rpartition("/")[2]
-    target = out or (Path(f"{own_name}.onnx") if own_name else export_path(path))
+    on_hub = hub_title(path)  # the cache of the Hub is not ours
+    target = out or (Path(f"{on_hub}.onnx") if on_hub else export_path(path))
     write_atomically(target, content)
     return target
 

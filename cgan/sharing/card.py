@@ -11,7 +11,7 @@ from cgan.evaluation.formatting import format_interval, format_share, format_val
 from cgan.models import count_parameters
 from cgan.sampling.sampler import Sampler
 from cgan.storage.headers import is_count, is_number, is_share, is_text
-from cgan.storage.hub import hub_name
+from cgan.storage.hub import hub_title
 from cgan.storage.paths import GENERATOR_FILE
 
 FIGURES = {
@@ -29,8 +29,8 @@ OF_FEATURES = ("fid", "recall", "coverage", "diversity_least")
 
 def title_of(sampler: Sampler) -> str:
     """A name without a path: of the repository on the Hub, of the run folder, or of the file."""
-    if on_hub := hub_name(sampler.path):
-        return on_hub.partition("@")[0].rpartition("/")[2]
+    if on_hub := hub_title(sampler.path):
+        return on_hub
     path = Path(os.path.abspath(sampler.path))  # "." has no name; a link keeps its own
     return path.parent.name if path.name == GENERATOR_FILE else path.stem
 

@@ -31,6 +31,9 @@ from cgan.storage.hub import hub_name
 from cgan.storage.paths import PACKAGED
 
 HERE = Path(__file__).parent
+SCRIPTS = ("engine.js", "hand.js", "page.js")
+MAX_TILES = 48
+"""Classes that the page shows side by side; ``page.js`` has the same limit."""
 
 CHECKED_IMAGES = 256
 """Images of all classes that are drawn with rounded weights and compared with the generator's."""
@@ -99,11 +102,6 @@ def render_page(sampler: Sampler) -> str:
         hashes={"style": _csp_hash(style), "script": _csp_hash(script)},
         version=__version__,
     )
-
-
-MAX_TILES = 48
-"""Classes that the page shows side by side; ``page.js`` has the same limit."""
-SCRIPTS = ("engine.js", "hand.js", "page.js")
 
 
 def page_model(sampler: Sampler) -> dict[str, Any]:

@@ -34,6 +34,12 @@ def hub_name(path: Path) -> str | None:
     return found and f"{PREFIX}{found['owner']}/{found['name']}@{found['commit']}"
 
 
+def hub_title(path: Path) -> str | None:
+    """The ``name`` in ``hf-hub:owner/name`` of a file in the Hub's cache; None for other files."""
+    found = SNAPSHOT.search(path.parent.as_posix())
+    return found and found["name"]
+
+
 def check_repository(name: str) -> str:
     """``owner/name``; raises ``ConfigError`` if it is something else."""
     found = NAME.fullmatch(name)
