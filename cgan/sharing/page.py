@@ -85,7 +85,7 @@ def render_page(sampler: Sampler) -> str:
     script = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
     template = environment.from_string((HERE / "page.html.j2").read_text(encoding="utf-8"))
     model = page_model(sampler)
-    table = card.confusion(sampler.header)
+    table = card.confusion(sampler.header) if sampler.conditional else None
     return template.render(
         title=card.title_of(sampler),
         sampler=sampler,

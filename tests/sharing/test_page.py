@@ -297,11 +297,15 @@ def test_the_page_in_the_docs_is_of_this_code() -> None:
 
 def test_a_plain_gan_has_no_control(make_generator: Make) -> None:
     measured = {"control_accuracy": 0.5, "per_class": {"cat": 0.5}, "judge_accuracy": 0.9, "fid": 2}
+    measured["confusion"] = [[1, 1], [1, 1]]
     text = render_page(make_generator(conditional=False, measured=measured))
     assert "control accuracy" not in text
     assert "worst class" not in text
+    assert "Confusion matrix" not in text
     assert "<dt>FID</dt><dd>2.00</dd>" in text
-    assert "control accuracy" in render_page(make_generator(measured=measured))
+    text = render_page(make_generator(measured=measured))
+    assert "control accuracy" in text
+    assert "Confusion matrix" in text
 
 
 def test_show_opens_a_browser(
