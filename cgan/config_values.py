@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 MAX_SIZE = 512
 """Largest side of a folder's images in pixels."""
@@ -21,8 +22,8 @@ def parse_count(value: object) -> object:
     if isinstance(value, str):
         match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([kM]?)", value.strip())
         if match:
-            count = float(match[1]) * {"": 1, "k": 1_000, "M": 1_000_000}[match[2]]
-            return int(count) if count == int(count) else count
+            count = Decimal(match[1]) * {"": 1, "k": 1_000, "M": 1_000_000}[match[2]]
+            return int(count) if count == int(count) else float(count)
     return value
 
 

@@ -44,6 +44,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 def test_counts_with_units() -> None:
     assert [parse_count(t) for t in ("600k", "2M", "1.5k", "70")] == [600_000, 2_000_000, 1_500, 70]
+    assert [parse_count(t) for t in ("4.1M", "16.1k", "2.03M")] == [4_100_000, 16_100, 2_030_000]
     assert load_config("digits-mlp", {"images": "2M"}).images == 2_000_000
 
 

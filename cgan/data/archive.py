@@ -42,6 +42,8 @@ class Member:
     size: int
     offset: int = 0
     """Where its content begins in a TAR file."""
+    key: str = ""
+    """Its name as ``zipfile`` knows it."""
 
 
 class Archive:
@@ -89,9 +91,9 @@ class Archive:
                 return file.read(member.size)
         try:
             archive = self._zip()
-            if archive.getinfo(member.name).compress_type not in COMPRESSIONS:
+            if archive.getinfo(member.key).compress_type not in COMPRESSIONS:
                 raise ValueError("it is compressed in another way than ZIP's usual one")
-            with archive.open(member.name) as content:
+            with archive.open(member.key) as content:
                 return content.read(member.size)  # decompresses no more than that
         except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError) as error:
             where = str(self.path / member.name)
@@ -199,7 +201,21 @@ def is_archive(path: str | Path) -> bool:
 
 def _members_of_zip(path: Path) -> list[Member]:
     with zipfile.ZipFile(path) as file:
-        return [Member(one.filename, one.file_size) for one in file.infolist() if not one.is_dir()]
+        return [
+            Member(_utf8_name(one), one.file_size, key=one.filename)
+            for one in file.infolist()
+            if not one.is_dir()
+        ]
+
+
+def _utf8_name(member: zipfile.ZipInfo) -> str:
+    """The name of a file. The Finder of macOS writes UTF-8 without the flag that says so."""
+    if member.flag_bits & 0x800:
+        return member.filename
+    try:
+        return member.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return member.filename
 
 
 def _members_of_tar(path: Path) -> list[Member]:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from cgan.attributes import join_values
-from cgan.data.archive import AnyPath, ArchivePath
+from cgan.data.archive import IGNORED, AnyPath, ArchivePath
 from cgan.data.image_file import SUFFIXES
 from cgan.errors import DataError
 
@@ -22,7 +22,12 @@ def has_nested_classes(root: AnyPath) -> bool:
     folders = folders_in(root)
     if any(map(images_in, folders)):
         return False
-    return sum(bool(_leaves(folder, (folder.name,))) for folder in folders) > 1
+    return sum(map(holds_images, folders)) > 1
+
+
+def holds_images(folder: AnyPath) -> bool:
+    """Whether there are images in a folder, or in the folders below it."""
+    return bool(_leaves(folder, (folder.name,)))
 
 
 def class_images(root: AnyPath, nested: bool) -> list[tuple[str, AnyPath]]:
@@ -40,6 +45,7 @@ def class_images(root: AnyPath, nested: bool) -> list[tuple[str, AnyPath]]:
     if not nested:
         found = {folder.name: images_in(folder) for folder in folders}
         _check_class_folders(root, found)
+        _warn_of_other_images(root, [folder for folder in folders if found[folder.name]])
         return [(name, path) for name, paths in found.items() for path in paths]
     leaves = {folder.name: _leaves(folder, (folder.name,)) for folder in folders}
     if empty := [str(root / name) for name, found_ in leaves.items() if not found_]:
@@ -53,6 +59,7 @@ def class_images(root: AnyPath, nested: bool) -> list[tuple[str, AnyPath]]:
                 f"{every[0][1]} and {leaf} hold images at different depths: use one level of "
                 "folders for each attribute"
             )
+    _warn_of_other_images(root, [leaf for _, leaf in every])
     return [(join_values(values), path) for values, leaf in every for path in images_in(leaf)]
 
 
@@ -73,11 +80,12 @@ def first_few(items: Sequence[object], few: int = 3) -> str:
 
 
 def folders_in(root: AnyPath) -> list[AnyPath]:
-    """All folders but hidden ones and those of unlabelled images."""
+    """All folders but hidden ones, those of unlabelled images, and the one that macOS adds."""
+    others = (*UNLABELLED_FOLDERS, IGNORED)
     return sorted(
         path
         for path in root.iterdir()
-        if path.is_dir() and path.name[0] != "." and path.name not in UNLABELLED_FOLDERS
+        if path.name[0] != "." and path.name not in others and path.is_dir()
     )
 
 
@@ -115,6 +123,17 @@ def _check_class_folders(root: AnyPath, found: dict[str, list[AnyPath]]) -> None
         logger.warning("ignored, because they hold folders of images: %s", first_few(nested))
     if empty:
         logger.warning("ignored, because they hold no images: %s", first_few(empty))
+
+
+def _warn_of_other_images(root: AnyPath, class_folders: Sequence[AnyPath]) -> None:
+    """Log a warning about images beside the class folders, and in folders inside them."""
+    inner = [one for folder in class_folders for one in folders_in(folder)]
+    others = [str(path) for folder in (root, *inner) for path in images_in(folder)]
+    if others:
+        logger.warning(
+            "ignored, because they are not directly in the folder of a class: %s",
+            first_few(others),
+        )
 
 
 def _has_images(path: AnyPath) -> bool:

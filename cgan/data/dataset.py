@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from cgan.data.class_folders import first_few
+
 if TYPE_CHECKING:
     from cgan.data.image_folder import ImageFolder
 
@@ -79,7 +81,7 @@ def warn_about_classes(dataset: ImageDataset | ImageFolder, balanced: bool = Fal
         return
     few = [name for name, n in zip(dataset.classes, counts.tolist(), strict=True) if n < 10]
     if few:
-        logger.warning("fewer than 10 images in: %s", ", ".join(few))
+        logger.warning("fewer than 10 images in: %s", first_few(few))
     most, least = int(counts.max()), max(int(counts.min()), 1)
     if most > 10 * least and not balanced:
         logger.warning(

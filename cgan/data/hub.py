@@ -13,8 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cgan.data.archive import HUB_PREFIX, ROOT, Archive, Member
+from cgan.data.class_folders import UNLABELLED_FOLDERS, first_few
 from cgan.data.splits import SPLITS
-from cgan.errors import DataError, one_line
+from cgan.errors import DataError, one_line, quote
 
 LABEL_COLUMNS = ("label", "labels", "class", "fine_label")
 """Preferred names of the column of labels, if there are several."""
@@ -39,16 +40,18 @@ class HubDataset(Archive):
         self.files: dict[PurePosixPath, Member] = {}
         self.tables = _load(str(path).removeprefix(HUB_PREFIX))
         self.image_columns: dict[str, str] = {}
+        if "train" not in self.tables:
+            raise DataError(f"{path} has no split train: it has {first_few(list(self.tables))}")
         for split, table in self.tables.items():
             if split not in SPLITS:
                 logger.warning("%s: the split %s is left out", path, split)
                 continue
             self.image_columns[split] = _image_column(path, table)
-            names, labels = _read_labels(path, table)
+            labels = _read_labels(path, table)
+            folders = _class_folders(path, labels)
             for row, label in enumerate(labels):
-                if label is not None and label != -1:
-                    name = str(label if names is None else names[label]).replace("/", "-")
-                    self._add(Member(f"{split}/{name}/{row:09}.png", 0, row))
+                if label is not None:
+                    self._add(Member(f"{split}/{folders[label]}/{row:09}.png", 0, row))
 
     def __reduce__(self) -> tuple[type[Archive], tuple[Path]]:
         return HubDataset, (self.path,)
@@ -112,8 +115,32 @@ def _image_column(path: Path, table: Any) -> str:
     raise DataError(f"{path} has no column of images: it has {', '.join(table.column_names)}")
 
 
-def _read_labels(path: Path, table: Any) -> tuple[list[str] | None, list[Any]]:
-    """The class names (None if the labels are names) and the label of each row."""
+def _class_folders(path: Path, labels: list[str | None]) -> dict[str, str]:
+    """The name of each class's folder. A slash would be a folder of its own.
+
+    Raises:
+        DataError: a class cannot be a folder, or two classes would be the same one.
+    """
+    names = {name for name in labels if name is not None}
+    folders = {name: name.replace("/", "-").replace("\\", "-") for name in sorted(names)}
+    taken: dict[str, str] = {}
+    for name, folder in folders.items():
+        if not folder.strip() or folder[0] == "." or folder in UNLABELLED_FOLDERS:
+            raise DataError(f"{path} has a class {quote(name)}, and no folder can have that name")
+        if taken.setdefault(folder, name) != name:
+            raise DataError(
+                f"{path} has the classes {quote(taken[folder])} and {quote(name)}, and the folders "
+                "of both would have the same name"
+            )
+    return folders
+
+
+def _read_labels(path: Path, table: Any) -> list[str | None]:
+    """The class of each row; None if it has none.
+
+    Raises:
+        DataError: there is no column of labels, or a label is none of the classes.
+    """
     import datasets
 
     columns = [
@@ -126,4 +153,9 @@ def _read_labels(path: Path, table: Any) -> tuple[list[str] | None, list[Any]]:
     if not columns:
         raise DataError(f"{path} has no column of labels: it has {', '.join(table.column_names)}")
     names = getattr(table.features[columns[0]], "names", None)
-    return names, list(table[columns[0]])
+    labels: list[Any] = list(table[columns[0]])
+    if names is None:
+        return [None if label is None else str(label) for label in labels]
+    if wrong := [label for label in labels if label is not None and not -1 <= label < len(names)]:
+        raise DataError(f"{path} has the label {wrong[0]}, and {len(names)} classes")
+    return [None if label in (None, -1) else names[label] for label in labels]

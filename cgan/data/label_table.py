@@ -78,6 +78,7 @@ def _read_rows(table: AnyPath) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _read_json_lines(table: AnyPath, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    checked = False
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -87,8 +88,9 @@ def _read_json_lines(table: AnyPath, text: str) -> Iterator[tuple[int, Mapping[s
             raise DataError(f"{table}, line {number} is not JSON: {one_line(error)}") from error
         if not isinstance(row, dict):
             raise DataError(f"{table}, line {number} is not a JSON object")
-        if number == 1:
+        if not checked:
             _check_columns(table, list(row))
+            checked = True
         yield number, row
 
 

@@ -14,6 +14,7 @@ A folder ``_unlabelled`` beside the training images holds images without a class
 from __future__ import annotations
 
 import logging
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -24,22 +25,15 @@ from cgan.data.class_folders import (
     UNLABELLED_FOLDERS,
     class_images,
     first_few,
-    folders_in,
     has_nested_classes,
     images_in,
 )
 from cgan.data.hub import HubDataset
-from cgan.data.label_table import TABLES, label_columns, read_labels
+from cgan.data.label_table import label_columns, read_labels
+from cgan.data.split_folders import SPLIT_FOLDERS, split_folders, table_of
 from cgan.data.splits import Split
 from cgan.errors import DataError, quote
 from cgan.storage.paths import require_utf8
-
-SPLIT_FOLDERS: dict[str, Split] = {
-    "train": "train", "training": "train",
-    "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-"""Names of folders that hold one split."""
 
 NO_LABEL = -1
 """The label of an image without a class."""
@@ -95,7 +89,13 @@ def find_images(root: AnyPath) -> Layout:
         parts = split_folders(root) or {None: root}
         training = parts.get("train", root)
         several = _has_several_labels(training)
-        found = {split: _labelled(folder, several) for split, folder in parts.items()}
+        found = {
+            split: [
+                (unicodedata.normalize("NFC", name), path)  # macOS writes the other form
+                for name, path in _labelled(folder, several)
+            ]
+            for split, folder in parts.items()
+        }
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
     trained = {name for split in ("train", None) for name, _ in found.get(split, ())}
@@ -114,35 +114,6 @@ def find_images(root: AnyPath) -> Layout:
     images += _unlabelled({None: root, **parts})
     paths, labels, splits = zip(*images, strict=True)
     return Layout(tuple(index), paths, labels, splits)
-
-
-def split_folders(root: AnyPath) -> dict[Split | None, AnyPath]:
-    """The folder of each split; empty if the layout has none.
-
-    Folders ``train`` and ``test`` are classes like any other if both hold images and no table of
-    labels, or if there are folders beside them that are not splits.
-
-    Raises:
-        DataError: a split has images without a class, or two folders are the same split.
-    """
-    folders = [] if _table_of(root) else folders_in(root)
-    names = [SPLIT_FOLDERS.get(folder.name.lower()) for folder in folders]
-    if "train" not in names or None in names:
-        return {}
-    loose = [folder for folder in folders if images_in(folder) and _table_of(folder) is None]
-    if len(loose) == len(folders):
-        return {}  # classes
-    if loose:
-        raise DataError(
-            f"the images in {loose[0]} have no class: put them into one folder per class, or move "
-            f"{loose[0].name} elsewhere"
-        )
-    splits: dict[Split | None, AnyPath] = {}
-    for split, folder in zip(names, folders, strict=True):
-        if split in splits:
-            raise DataError(f"{splits[split]} and {folder} are the same split: merge them")
-        splits[split] = folder
-    return splits
 
 
 def check_attributes(classes: Sequence[str], root: AnyPath) -> None:
@@ -182,13 +153,13 @@ def check_attributes(classes: Sequence[str], root: AnyPath) -> None:
 
 def _has_several_labels(root: AnyPath) -> bool:
     """Whether the images have several labels: by nested folders, or by columns of a table."""
-    table = _table_of(root)
+    table = table_of(root)
     return has_nested_classes(root) if table is None else len(label_columns(table)) > 1
 
 
 def _labelled(root: AnyPath, several: bool) -> list[tuple[str, AnyPath]]:
     """The class and the path of each image in one split."""
-    if (table := _table_of(root)) is not None:
+    if (table := table_of(root)) is not None:
         labels = read_labels(table)
         paths = {name: root / name for name in labels}
         _check_files(table, paths)
@@ -202,28 +173,18 @@ def _labelled(root: AnyPath, several: bool) -> list[tuple[str, AnyPath]]:
     return class_images(root, several)
 
 
-def _table_of(root: AnyPath) -> AnyPath | None:
-    """The table of labels in a folder, or None."""
-    tables = [root / name for name in TABLES if (root / name).is_file()]
-    if len(tables) > 1:
-        raise DataError(f"{tables[0]} and {tables[1]} both hold labels: remove one")
-    return tables[0] if tables else None
-
-
 def _check_files(table: AnyPath, paths: dict[str, AnyPath]) -> None:
     """Every label has a file, and every image beside a labelled one has a label."""
     if missing := [name for name, path in paths.items() if not path.is_file()]:
-        raise DataError(
-            f"{table} has labels of {len(missing):,} files that do not exist: {first_few(missing)}"
-        )
+        raise DataError(f"{table} has labels of files that do not exist: {first_few(missing)}")
     folders = {str(path.parent): path.parent for path in paths.values()}
     known = set(paths.values())
     if without := [
         str(path) for folder in folders.values() for path in images_in(folder) if path not in known
     ]:
         raise DataError(
-            f"{table} has no label for {len(without):,} images: {first_few(without)}: add labels, "
-            "or move these images elsewhere"
+            f"{table} has no label for {first_few(without)}: add labels, or move these images "
+            "elsewhere"
         )
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from cgan.config import DATA_NAMES, DataConfig
-from cgan.config_values import check_path
+from cgan.config_values import check_path, parse_size
 from cgan.data.archive import HUB_PREFIX, is_archive
 from cgan.data.class_folders import first_few
 from cgan.data.dataset import ImageDataset
@@ -18,8 +18,9 @@ from cgan.data.datasets import DATASETS, DIGITS_TEST_FRACTION
 from cgan.data.image_cache import MIN_IMAGES, ImageCache
 from cgan.data.image_file import reading_threads
 from cgan.data.image_folder import ImageFolder, scan_folder
-from cgan.data.layout import NO_LABEL, open_root, split_folders
-from cgan.data.splits import VALIDATION_FRACTION, Split, folder_split_indices
+from cgan.data.layout import NO_LABEL, open_root
+from cgan.data.split_folders import split_folders
+from cgan.data.splits import SPLITS, VALIDATION_FRACTION, Split, folder_split_indices
 from cgan.errors import ConfigError, DataError, UnknownNameError, quote
 from cgan.runtime.cpu import free_memory
 from cgan.runtime.device import torch_defaults
@@ -61,8 +62,15 @@ def load_pictures(
 
     Raises:
         DataError: the images are missing, cannot be downloaded or cannot be read.
-        UnknownNameError: neither a data set nor a folder.
+        UnknownNameError: neither a data set nor a folder, or no such split.
+        ConfigError: ``size`` is no size of images.
     """
+    if split not in SPLITS:
+        raise UnknownNameError("split", split, SPLITS)
+    try:
+        size = parse_size(size)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     if source in DATASETS:
         return DATASETS[source].load(split, Path(data_dir or default_data_dir()))
     folder = _scan(source, size, skip_broken)

@@ -2,8 +2,9 @@
 
 Generators and judges are trained on ``train``. Evaluations during training, and the choice of the
 best generator, use ``validation``. Reports use ``test``. An image's split depends on its own
-content only: adding, removing or renaming other images never moves it from one split to another,
-and copies of an image are always in the same split.
+content only, so adding, removing or renaming other images does not move it. There is one exception:
+if all images of a class would be held out, they are training images. Copies of an image are always
+in the same split, also if they are in different classes.
 """
 
 from __future__ import annotations
@@ -45,11 +46,13 @@ def split_indices(
         test: expected fraction of the images in ``test``; 0 if the data has its own test set.
         validation: expected fraction in ``validation``.
     """
-    numbers = np.frombuffer(b"".join(digest[:8] for digest in digests), ">u8") / 2.0**64
+    heads = np.frombuffer(b"".join(digest[:8] for digest in digests), ">u8")
+    numbers = heads / 2.0**64
     parts = np.where(numbers < test, 2, np.where(numbers < test + validation, 1, 0))
     classes = labels.numpy()
     has_training_images = np.isin(classes, classes[parts == 0])
-    parts[~has_training_images & (classes >= 0)] = 0
+    moved = ~has_training_images & (classes >= 0)
+    parts[np.isin(heads, heads[moved])] = 0  # with their copies in other classes
     return torch.from_numpy((parts == SPLITS.index(split)).nonzero()[0])
 
 

@@ -13,7 +13,7 @@ import torch
 
 from cgan.config import DataConfig
 from cgan.data import TEST_SET, ImageDataset, ImageFolder, Split, describe_split, load_split
-from cgan.errors import MeasureError
+from cgan.errors import ConfigError, FileError, MeasureError
 from cgan.evaluation.builder import build_report
 from cgan.evaluation.control import check_fit, check_judge
 from cgan.evaluation.data_source import data_config_of, run_config
@@ -90,6 +90,7 @@ def compare(
     Generators of the same data are measured by the same judge against the same images. A given
     judge measures all of them.
     """
+    _check_per_class(per_class)
     torch_device, optional = find_device(device), {"cas": cas, "truncation": truncation}
     samplers = [one if isinstance(one, Sampler) else load(one) for one in models]
     given = _open_judge(judge, samplers, torch_device)
@@ -120,7 +121,7 @@ def compare(
                     second_judge=find(architecture="residual") if second_judge else None,
                 )
             logger.info("evaluating %s", sampler.name)
-            home = sampler.device
+            curves, home = _read_curves(sampler), sampler.device
             try:
                 report = build_report(sampler.to(torch_device), references[key], **optional)
             finally:
@@ -132,10 +133,23 @@ def compare(
             *_judge_of_other_data(given, splits["train"]),
         ]
         described = _describe_splits(source.source)
-        curves = read_curves(sampler.path.parent) if run_config(sampler) else {}
         named = replace(report, model=sampler.name, splits=described)
         reports.append(replace(named, curves=curves, warnings=warnings))
     return reports
+
+
+def _check_per_class(per_class: int) -> None:
+    if per_class < 1:
+        raise ConfigError(f"per_class is {per_class}, and it must be at least 1")
+
+
+def _read_curves(sampler: Sampler) -> dict[str, list[tuple[int, float]]]:
+    """The metrics of the generator's run; a damaged file costs the chart only."""
+    try:
+        return read_curves(sampler.path.parent) if run_config(sampler) else {}
+    except FileError as error:
+        logger.warning("the report has no curves of the training: %s", error)
+        return {}
 
 
 def _describe_splits(source: str) -> dict[str, str]:

@@ -121,7 +121,9 @@ def closest_pairs(
     each = max(PAIRS // len(reference.labels), 1)
     order = torch.cat(
         [by_distance[target[by_distance] == label][:each] for label in reference.labels]
-    )[:PAIRS]
+    )
+    if len(order) > PAIRS:  # more classes than pairs: those with the closest pairs
+        order = order[closest.distance[order].argsort()[:PAIRS]]
     pairs = torch.stack([drawn.images[order], reference.train.take(closest.index[order])], dim=1)
     return pairs, closest.distance[order]
 

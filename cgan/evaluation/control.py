@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from cgan.attributes import attribute_values, split_classes
-from cgan.errors import MeasureError
+from cgan.errors import MeasureError, quote
 from cgan.evaluation.distances import Interval, expected_minimum, wilson_interval
 from cgan.evaluation.feature_set import draw_by_class
 from cgan.evaluation.judge import Judge
@@ -192,10 +192,23 @@ def check_fit(
     """
     if classes != sampler.classes or image_shape != sampler.image_shape:
         raise MeasureError(
-            f"the generator draws {', '.join(sampler.classes[:5])}… of {sampler.image_shape} and "
-            f"{subject} {', '.join(classes[:5])}… of {image_shape}: "
-            "give the generator's training data with --data"
+            f"{_describe_difference(sampler, subject, classes, image_shape)}: give the generator's "
+            "training data with --data"
         )
+
+
+def _describe_difference(
+    sampler: Sampler, subject: str, classes: tuple[str, ...], image_shape: tuple[int, ...]
+) -> str:
+    if image_shape != sampler.image_shape:
+        own, other = (" × ".join(map(str, shape)) for shape in (sampler.image_shape, image_shape))
+        return f"the generator draws images of {own} and {subject} {other} values"
+    if len(classes) != len(sampler.classes):
+        return f"the generator has {len(sampler.classes)} classes and {subject} {len(classes)}"
+    own, other = next(
+        pair for pair in zip(sampler.classes, classes, strict=True) if pair[0] != pair[1]
+    )
+    return f"the generator has the class {quote(own)} where {subject} {quote(other)}"
 
 
 @torch_defaults()

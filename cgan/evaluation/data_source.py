@@ -21,7 +21,8 @@ def data_config_of(
     """The training data of a generator, and where it is stored now.
 
     A run folder's config says where its data is. The header of a single file, which somebody else
-    may have written, only names it: no path in a header is read from or downloaded to.
+    may have written, only names it: the last part of a path in it is looked for in the working
+    directory, and nothing is downloaded to it.
 
     Raises:
         ConfigError: the data is not found.
@@ -41,6 +42,8 @@ def data_config_of(
     is_there = os.path.isdir(config.source) or is_archive(config.source)
     if run is None and data is None and config.source.startswith(HUB_PREFIX):
         is_there = False  # a header does not decide what is downloaded
+    if run is None and data is None and config.source in ("", ".", ".."):
+        is_there = False
     if config.source not in DATA_NAMES and not is_there:
         raise ConfigError(
             f"the training data {config.source} was not found: give its location with --data"

@@ -173,24 +173,12 @@ class Nearest:
     index: Tensor
 
 
-def nearest(queries: Tensor, reference: Tensor) -> Nearest:
-    """The Euclidean nearest neighbour of each query (N, F) in the reference (M, F).
-
-    The search uses centred float32 values, so that a common offset costs no precision. The distance
-    is then computed in float64, so that it is exactly 0 for a copy.
-    """
-    centre = reference.double().mean(0)
-    points, near = ((found.double() - centre).float() for found in (queries, reference))
-    lengths = near.square().sum(1)
-    index = torch.cat([(lengths - 2 * rows @ near.T).argmin(1) for rows in points.split(CHUNK)])
-    return Nearest((queries.double() - reference[index].double()).norm(dim=1), index)
-
-
 def copied_share(distance: Tensor, held_out_distance: Tensor, quantile: float = 0.01) -> float:
     """Fraction of generated images closer to a training image than 99 % of held-out images are.
 
     About ``quantile`` if generated images are as new as held-out ones, 1 if all are copies. Based
-    on the data-copying test of Meehan et al. 2020. Distances (N,) and (M,) are from ``nearest``.
+    on the data-copying test of Meehan et al. 2020. Distances (N,) and (M,) are from
+    ``cgan.evaluation.feature_set.nearest_image``.
     """
     threshold = torch.quantile(held_out_distance.double(), quantile)
     return float((distance.double() <= threshold).double().mean())

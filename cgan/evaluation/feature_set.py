@@ -12,7 +12,7 @@ from torch import Tensor
 from cgan.data import ImageDataset, ImageFolder
 from cgan.data.dataset import class_indices
 from cgan.errors import MeasureError
-from cgan.evaluation.distances import Nearest, nearest
+from cgan.evaluation.distances import Nearest
 from cgan.evaluation.features import FeatureNetwork
 from cgan.evaluation.judge import Judge
 from cgan.sampling.class_names import Request
@@ -21,6 +21,8 @@ from cgan.storage.images import to_pixels
 
 CHUNK_VALUES = 4_000_000
 """Pixel values of real images that are held as floats at once."""
+MAX_ROWS = 1_000
+"""Rows of a matrix of distances that are held at once."""
 
 Labelled = tuple[Tensor, Tensor]
 """Images (B, C, H, W) in [0, 1] and their labels, int64 (B,)."""
@@ -174,17 +176,35 @@ def nearest_image(
         mirrored: whether a mirrored training image counts as well.
     """
     assert len(train), "there are no training images"
-    flat = queries.flatten(1).float() / 255
-    distance = torch.full((len(flat),), torch.inf)
-    index = torch.zeros(len(flat), dtype=torch.int64)
-    for indices in torch.arange(len(train)).split(images_per_chunk(train)):
-        images = train.take(indices).float() / 255
-        for variant in (images, images.flip(3)) if mirrored else (images,):
-            here = nearest(flat, variant.flatten(1))
-            nearer = here.distance < distance
-            distance = torch.where(nearer, here.distance, distance)
-            index = torch.where(nearer, indices[here.index], index)
+    chunk = images_per_chunk(train)
+    blocks = torch.arange(len(queries)).split(min(chunk, MAX_ROWS))
+    score = torch.full((len(queries),), torch.inf)
+    index = torch.zeros(len(queries), dtype=torch.int64)
+    flipped = torch.zeros(len(queries), dtype=torch.bool)
+    for indices in torch.arange(len(train)).split(chunk):
+        images = train.take(indices)
+        for flip in (False, True) if mirrored else (False,):
+            points = _centred(images.flip(3) if flip else images)
+            lengths = points.square().sum(1)
+            for rows in blocks:
+                # ‖q − p‖² without the length of q, which does not change the order
+                least, here = (lengths - 2 * _centred(queries[rows]) @ points.T).min(1)
+                nearer = least < score[rows]
+                score[rows] = torch.where(nearer, least, score[rows])
+                index[rows] = torch.where(nearer, indices[here], index[rows])
+                flipped[rows] = torch.where(nearer, flip, flipped[rows])
+    distance = torch.empty(len(queries), dtype=torch.float64)
+    for rows in blocks:  # exact differences, so that a copy has the distance 0
+        found = train.take(index[rows])
+        found = torch.where(flipped[rows].view(-1, 1, 1, 1), found.flip(3), found)
+        difference = queries[rows].double() - found.double()
+        distance[rows] = difference.flatten(1).norm(dim=1) / 255
     return Nearest(distance, index)
+
+
+def _centred(images: Tensor) -> Tensor:
+    """uint8 (N, C, H, W) to float32 (N, C·H·W) in [-½, ½]: a smaller offset is more precise."""
+    return images.flatten(1).float() / 255 - 0.5
 
 
 def background_mask(train: ImageDataset | ImageFolder) -> Tensor:

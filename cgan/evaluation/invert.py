@@ -97,7 +97,8 @@ def read_picture(picture: str | Path | Tensor, image_shape: tuple[int, int, int]
     """An image as float (C, H, W) in [0, 1].
 
     Raises:
-        DataError: it is no image, or has another size or other colours than ``image_shape``.
+        DataError: it is no image, has another size or other colours than ``image_shape``, or its
+            values are neither uint8 nor numbers in [0, 1].
     """
     found: tuple[int, ...]
     if isinstance(picture, Tensor):
@@ -113,7 +114,10 @@ def read_picture(picture: str | Path | Tensor, image_shape: tuple[int, int, int]
             f"{list(image_shape)}: convert it first"
         )
     if isinstance(picture, Tensor):
-        return picture.float() / (255 if picture.dtype == torch.uint8 else 1)
+        values = picture.float() / (255 if picture.dtype == torch.uint8 else 1)
+        if not ((values >= 0) & (values <= 1)).all():  # NaN too
+            raise DataError("the values of the image are neither uint8 nor numbers in [0, 1]")
+        return values
     return read_image(Path(picture), image_shape).float() / 255
 
 

@@ -5,6 +5,9 @@ The section functions do not depend on each other.
 
 from __future__ import annotations
 
+from itertools import compress
+from math import prod
+
 import torch
 
 from cgan.data import ImageDataset
@@ -17,8 +20,8 @@ from cgan.evaluation.sections import Section, Values, known
 from cgan.sampling.sampler import Sampler
 from cgan.storage.images import to_pixels
 
-CAS_PICTURES = 60_000
-"""Generated images that the CAS classifier is trained on, at most."""
+CAS_IMAGES, CAS_BYTES = 60_000, 2**30
+"""Generated images that the CAS classifier is trained on, and their bytes, at most."""
 
 HIGH_COPIED_SHARE = 0.2
 """A higher ``copied_share`` raises a warning."""
@@ -45,7 +48,9 @@ def distance_section(drawn: FeatureSet, reference: Reference, class_fids: Values
         )
         more = "…" if len(without) > 10 else ""
         section.left_out.append(f"intra-class FID of {names}{more}: {too_few(few, size)}")
-    own, real, chance = map(known, (class_fids, reference.class_fids, reference.chance_fids))
+    columns = (class_fids, reference.class_fids, reference.chance_fids)
+    kept = [value is not None for value in class_fids]  # the same classes in all three columns
+    own, real, chance = (known(list(compress(column, kept))) for column in columns)
     worst = f" ({classes[class_fids.index(max(own))]})" if own else ""
     section.figures = [
         Figure("fid", "FID", fid, reference.fid, meaning="feature distance; lower is better"),
@@ -143,14 +148,17 @@ def cas_section(sampler: Sampler, reference: Reference) -> Section:
         return Section(left_out=["CAS: images of a plain GAN have no class"])
     if not len(test):
         return Section(left_out=["CAS: no real images are held out to classify"])
-    per_class = max(min(len(train), CAS_PICTURES) // len(train.classes), 1)
-    drawn = [(to_pixels(images).cpu(), y) for images, y in draw_by_class(sampler, per_class)]
-    generated = ImageDataset(
-        f"generated images ({train.name})",
-        torch.cat([images for images, _ in drawn]),
-        torch.cat([labels for _, labels in drawn]),
-        train.classes,
-    )
+    limit = min(len(train), CAS_IMAGES, CAS_BYTES // prod(train.image_shape))
+    per_class = max(limit // len(train.classes), 1)
+    images = torch.empty(per_class * len(train.classes), *train.image_shape, dtype=torch.uint8)
+    labels = torch.empty(len(images), dtype=torch.int64)
+    begin = 0
+    for batch, target in draw_by_class(sampler, per_class):
+        end = begin + len(batch)
+        images[begin:end], labels[begin:end] = to_pixels(batch).cpu(), target
+        begin = end
+    name = f"generated images ({train.name})"
+    generated = ImageDataset(name, images, labels, train.classes)
     student = train_judge(generated, test, "generated", sampler.device)
     figure = Figure(
         "cas", "CAS", student.header.held_out_accuracy,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from math import isnan
 
+from cgan.data.class_folders import first_few
 from cgan.evaluation.control import Control
 from cgan.evaluation.feature_set import FeatureSet, first_of_each_class
 from cgan.evaluation.reference import Reference
@@ -145,7 +146,7 @@ def diversity_section(spreads: Values, reference: Reference) -> Section:
     uniform = [name for name, ratio in named if ratio is not None and ratio < LOW_DIVERSITY]
     if uniform:
         section.warnings = [
-            f"mode collapse in {', '.join(uniform)}: images of different seeds are nearly the same "
+            f"mode collapse in {first_few(uniform)}: images of different seeds are nearly the same "
             f"(lowest spread: {min(own):.2f} of the real one)"
         ]
     return section

@@ -132,6 +132,8 @@ def process_group() -> Iterator[World]:
         yield SINGLE_PROCESS
         return
     host, port = os.environ.get("MASTER_ADDR", "localhost"), os.environ.get("MASTER_PORT", "29500")
+    if not port.isdecimal():
+        raise RunError(f"MASTER_PORT is {port}: it must be a whole number")
     # torchrun runs the store itself; without torchrun rank 0 does.
     store_runs_elsewhere = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     try:

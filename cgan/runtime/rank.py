@@ -30,8 +30,17 @@ def local_rank() -> int | None:
 
 
 def local_world_size() -> int:
-    """``LOCAL_WORLD_SIZE``: processes that share this machine's cores."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    """``LOCAL_WORLD_SIZE``: processes that share this machine's cores; 1 for one process.
+
+    Raises:
+        ConfigError: its value is invalid.
+    """
+    size = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    if rank_and_world_size()[1] == 1:
+        return 1
+    if not size.isdecimal() or int(size) < 1:
+        raise ConfigError(f"LOCAL_WORLD_SIZE is {size}: it must be a whole number of at least 1")
+    return int(size)
 
 
 def is_restart() -> bool:

@@ -44,10 +44,15 @@ def stream_atomically(path: Path) -> Iterator[IO[bytes]]:
     raises, ``path`` is unchanged.
 
     Raises:
-        FileError: as for ``write_atomically``, and for any OSError inside the block.
+        FileError: as for ``write_atomically``, for any OSError inside the block, and if ``path`` is
+            something other than a file, which the rename would replace.
     """
     temporary = None
     try:
+        if path.is_symlink():  # keep the link, and replace what it points to
+            path = path.resolve()
+        if path.exists() and not path.is_file():
+            raise FileError(f"{path} is not a regular file: choose another name")
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not mkstemp, whose mode 0600 would hide a run from its group: the umask decides.
         with path.with_name(f".{path.name}.{token_hex(8)}").open("xb") as file:

@@ -80,7 +80,7 @@ class Checkpoint:
                 name: torch.from_numpy(self.file.get_tensor(name))
                 for name in self.file.keys()  # noqa: SIM118
             }
-        except (SafetensorError, OSError, RuntimeError, TypeError) as error:
+        except (SafetensorError, OSError, RuntimeError, TypeError, AttributeError) as error:
             raise FileError(f"{self.path} cannot be read ({one_line(error)})") from error
 
 

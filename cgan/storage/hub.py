@@ -68,7 +68,7 @@ def download(name: str, files: Sequence[str]) -> Path:
     found = NAME.fullmatch(name.removeprefix(PREFIX))
     if found is None:
         raise ConfigError(
-            f"{name!r} is no repository of the Hub: write {PREFIX}owner/name or "
+            f"{name!r} is not the name of a repository on the Hub: write {PREFIX}owner/name or "
             f"{PREFIX}owner/name@revision"
         )
     require_library()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from cgan.errors import FileError
 from cgan.storage.checkpoint import LATENTS, new_header, open_checkpoint, save_tensors
-from cgan.storage.weights import check_finite, layout_of
+from cgan.storage.weights import check_finite
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,14 @@ class Latents:
             FileError: it is none, or its tensors do not fit its header.
         """
         with open_checkpoint(path, LATENTS) as file:
-            classes, tensors = tuple(file.header["classes"]), file.tensors()
-        layout = layout_of(tensors)
-        fits = "z" in layout and not layout.keys() - {"z", "labels"}
-        for name, (dtype, shape) in layout.items():
-            fits = fits and dtype == "F32" and len(shape) == 2 and shape[0] == len(tensors["z"]) > 0
-            fits = fits and (name == "z" or shape[1] == len(classes))
-        if not fits:
-            raise FileError(f"{path} holds no latent vectors")
+            classes, layout = tuple(file.header["classes"]), file.layout()
+            fits = "z" in layout and not layout.keys() - {"z", "labels"}
+            for name, (dtype, shape) in layout.items():
+                fits = fits and dtype == "F32" and len(shape) == 2
+                fits = fits and shape[0] == layout["z"][1][0] > 0
+                fits = fits and (name == "z" or shape[1] == len(classes))
+            if not fits:
+                raise FileError(f"{path} holds no latent vectors")
+            tensors = file.tensors()
         check_finite(tensors, path)
         return cls(tensors["z"], tensors.get("labels"), classes)

@@ -135,11 +135,15 @@ def default_data_dir() -> Path:
 def safe_file_name(text: str) -> str:
     """Any text as one file name that every system accepts.
 
-    All but letters, digits, spaces and ``-_.`` become _. The same holds for a dot at the start, and
-    a dot or space at the end. The name is cut to ``MAX_NAME_BYTES``, and a name that Windows or a
-    data set reserves gets _ in front.
+    All but letters and their marks, digits, spaces and ``-_.`` become _. The same holds for a dot
+    at the start, and a dot or space at the end. The name is cut to ``MAX_NAME_BYTES``, and a name
+    that Windows or a data set reserves gets _ in front.
     """
-    name = unicodedata.normalize("NFC", re.sub(r"[^\w. -]", "_", text))
+    name = "".join(
+        # \w has no combining marks, which vowels of many scripts are
+        one if re.match(r"[\w. -]", one) or unicodedata.category(one)[0] == "M" else "_"
+        for one in unicodedata.normalize("NFC", text)
+    )
     name = name.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
     name = re.sub(r"^\.|[. ]$|^$", "_", name)
     return f"_{name}" if RESERVED_NAME.fullmatch(_fold(name)) else name

@@ -14,6 +14,7 @@ from typer.testing import Result
 
 import cgan
 from cgan.data import ImageDataset, load_pictures
+from cgan.data.hub import _read_labels
 from cgan.data.image_folder import scan_folder
 from cgan.data.load import resolve_source
 from cgan.errors import CganError, DataError
@@ -52,6 +53,52 @@ def test_names_as_labels_and_rows_without_a_class(pets: Path, tmp_path: Path) ->
     found = scan_folder(Path(source))
     assert found.classes == ("a-b", "c")
     assert torch.bincount(found.labels).tolist() == [11, 12]
+
+
+@pytest.mark.parametrize(
+    ("names", "sentence"),
+    [
+        ((".net", "c"), "a class '.net', and no folder can have that name"),
+        (("", "c"), "a class '', and no folder"),
+        (("_unlabelled", "c"), "a class '_unlabelled', and no folder"),
+        (("a/b", "a-b"), "the classes 'a-b' and 'a/b', and the folders of both"),
+    ],
+)
+def test_names_that_are_no_folders(
+    pets: Path, tmp_path: Path, names: tuple[str, str], sentence: str
+) -> None:
+    images = columns_of(pets)["img"]
+    labels = (datasets.ClassLabel(names=list(names)), [0] * 12 + [1] * 12)
+    source = write_parquet(tmp_path / "hub", {"image": images, "label": labels})
+    with pytest.raises(DataError, match=sentence):
+        scan_folder(Path(source))
+
+
+def test_backslashes_are_no_folders(pets: Path, tmp_path: Path) -> None:
+    labels = (datasets.ClassLabel(names=["a\\b", "c"]), [0] * 12 + [1] * 12)
+    columns = {"image": columns_of(pets)["img"], "label": labels}
+    assert scan_folder(Path(write_parquet(tmp_path / "hub", columns))).classes == ("a-b", "c")
+
+
+def test_without_training_images(pets: Path, tmp_path: Path) -> None:
+    source = write_parquet(tmp_path / "hub", columns_of(pets), "test")
+    with pytest.raises(DataError, match="has no split train: it has test"):
+        scan_folder(Path(source))
+
+
+def test_a_label_that_is_no_class() -> None:
+    class Table:
+        def __init__(self) -> None:
+            self.features = {"label": datasets.ClassLabel(names=["a", "b"])}
+
+        def __getitem__(self, column: str) -> list[int | None]:
+            return [0, None, -1, wrong]
+
+    wrong = 1
+    assert _read_labels(Path("hub"), Table()) == ["a", None, None, "b"]
+    for wrong in (2, -2):
+        with pytest.raises(DataError, match=f"has the label {wrong}, and 2 classes"):
+            _read_labels(Path("hub"), Table())
 
 
 def test_worker_processes_read_it(pets: Path, tmp_path: Path) -> None:

@@ -7,10 +7,12 @@ import json
 import os
 import pickle
 import shutil
+import struct
 import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +22,7 @@ from typer.testing import Result
 from cgan.data import SPLITS, Loader, describe_split, load_pictures
 from cgan.data.archive import Archive, ArchivePath
 from cgan.data.image_folder import ImageFolder, scan_folder
-from cgan.errors import DataError
+from cgan.errors import ConfigError, DataError, UnknownNameError
 from tests.conftest import make_pets
 
 
@@ -167,8 +169,8 @@ def test_two_folders_of_one_split(tmp_path: Path) -> None:
         ("file_name,kind\na.png,cat\n", "has no column 'label'; its columns are"),
         ("", "has no column 'file_name'; its columns are none"),
         ("file_name,label\n", "has no rows"),
-        ("file_name,label\na.png,cat\nx.png,dog\n", "labels of 1 files that do not exist: x.png"),
-        ("file_name,label\na.png,cat\n", "no label for 1 images: .*b.png"),
+        ("file_name,label\na.png,cat\nx.png,dog\n", "labels of files that do not exist: x.png"),
+        ("file_name,label\na.png,cat\n", "no label for .*b.png: add"),
         ("file_name,label\na.png,cat\na.png,dog\n", "line 3 names 'a.png' a second time"),
         ("file_name,label\n../a.png,cat\n", "line 2: '../a.png' is not a path inside"),
         ("file_name,label\n/etc/a.png,cat\n", "line 2: '/etc/a.png' is not a path inside"),
@@ -292,6 +294,27 @@ def test_what_macos_adds_is_ignored(pets: Path, tmp_path: Path) -> None:
     assert len(scan_folder(path)) == 24
 
 
+def test_names_in_utf_8_without_the_flag(pets: Path, tmp_path: Path) -> None:
+    """So writes the Finder of macOS, with accents as characters of their own (NFD)."""
+    (pets / "cat").rename(pets / "cafe\u0301")
+    path = make_archive(pets, tmp_path / "a.zip")
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            content[entry.header_offset + 7] &= ~8
+        central = archive.start_dir
+    while content[central : central + 4] == b"PK\1\2":
+        content[central + 9] &= ~8
+        central += 46 + sum(struct.unpack_from("<3H", content, central + 28))
+    path.write_bytes(content)
+    with zipfile.ZipFile(path) as archive:
+        assert all(not entry.flag_bits & 0x800 for entry in archive.infolist())
+    for root in (path, pets):
+        folder = scan_folder(root)
+        assert folder.classes == ("caf\u00e9", "dog")
+        folder.take(torch.arange(len(folder)))
+
+
 def test_a_missing_file_in_an_archive(pets: Path, tmp_path: Path) -> None:
     root = ArchivePath(Archive(make_archive(pets, tmp_path / "a.zip")))
     with pytest.raises(FileNotFoundError):
@@ -407,3 +430,52 @@ def test_other_archives_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.tar.gz").write_bytes(b"x")
     with pytest.raises(DataError, match=r"neither a folder nor a ZIP file \(.zip\) or a TAR"):
         load_pictures(str(tmp_path / "a.tar.gz"))
+
+
+def test_folders_without_images_beside_splits_are_ignored(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        make_pets(tmp_path / "data" / split)
+    (tmp_path / "data" / "__MACOSX" / "train").mkdir(parents=True)
+    (tmp_path / "data" / "notes").mkdir()
+    (tmp_path / "data" / "notes" / "readme.txt").write_text("about these images")
+    assert scan_folder(tmp_path / "data").splits.count("test") == 24
+    shutil.copytree(tmp_path / "data" / "train" / "cat", tmp_path / "data" / "examples")
+    with pytest.raises(DataError, match="examples is beside the folder train, but it is not a spl"):
+        scan_folder(tmp_path / "data")
+
+
+def test_train_may_be_a_class(tmp_path: Path) -> None:
+    make_pets(tmp_path / "data", classes={"train": 200, "bus": 50})
+    assert scan_folder(tmp_path / "data").classes == ("bus", "train")
+    (tmp_path / "data" / "bus" / "red").mkdir()
+    for path in (tmp_path / "data" / "bus").glob("*.png"):
+        path.rename(path.parent / "red" / path.name)
+    assert scan_folder(tmp_path / "data").classes == ("train",)
+
+
+def test_images_outside_of_class_folders_are_named(
+    pets: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (pets / "cat" / "more").mkdir()
+    (pets / "cat" / "00.png").rename(pets / "cat" / "more" / "00.png")
+    (pets / "dog" / "01.png").rename(pets / "loose.png")
+    assert len(scan_folder(pets)) == 22
+    warning = "ignored, because they are not directly in the folder of a class: "
+    assert f"{warning}{pets / 'loose.png'}, {pets / 'cat' / 'more' / '00.png'}" in caplog.text
+
+
+def test_a_table_may_begin_with_an_empty_line(pets: Path) -> None:
+    (pets / "metadata.jsonl").write_text('\n{"file_name": "cat/00.png"}\n')
+    with pytest.raises(DataError, match="has no column 'label'"):
+        scan_folder(pets)
+
+
+@pytest.mark.parametrize("size", ["big", 1.5, True, -8, 0, 100_000])
+def test_a_size_that_is_none(pets: Path, size: Any) -> None:
+    with pytest.raises(ConfigError, match="a size is a side, or two like 64x48"):
+        load_pictures(str(pets), size=size)
+
+
+def test_an_unknown_split(pets: Path) -> None:
+    with pytest.raises(UnknownNameError, match="val"):
+        load_pictures(str(pets), "val")  # type: ignore[arg-type]

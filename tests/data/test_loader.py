@@ -83,7 +83,9 @@ def test_processes_share_half_of_the_memory(pets: Path, monkeypatch: pytest.Monk
         (6 * needed - 6, 3, ImageFolder),
     ):
         monkeypatch.setattr("cgan.data.load.free_memory", lambda free=free: free)
-        monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+        for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+            monkeypatch.setenv(name, str(processes))
+        monkeypatch.setenv("RANK", "0")
         assert isinstance(load_pictures(str(pets)), kind)
 
 

@@ -22,10 +22,18 @@ def test_the_digest_alone_decides() -> None:
 
 
 def test_a_class_without_training_images_keeps_all_for_training() -> None:
-    digests = [digest(fraction) for fraction in (0.05, 0.15, 0.05, 0.5)]
+    digests = [digest(fraction) for fraction in (0.05, 0.15, 0.06, 0.5)]
     labels = torch.tensor([1, 1, 0, 0])
     parts = {s: split_indices(digests, labels, s, test=0.1).tolist() for s in SPLITS}
     assert parts == {"train": [0, 1, 3], "validation": [], "test": [2]}
+
+
+def test_copies_of_such_a_class_are_training_images_too() -> None:
+    """The only image of class 1 is also in class 0, and without a class."""
+    digests = [digest(fraction) for fraction in (0.05, 0.05, 0.05, 0.06, 0.5)]
+    labels = torch.tensor([1, 0, -1, 0, 0])
+    parts = {s: split_indices(digests, labels, s, test=0.1).tolist() for s in SPLITS}
+    assert parts == {"train": [0, 1, 2, 4], "validation": [], "test": [3]}
 
 
 def test_expected_fractions() -> None:

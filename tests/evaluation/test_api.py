@@ -1,5 +1,6 @@
 """``cgan.evaluate`` and ``cgan.compare``."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import torch
 import cgan
 from cgan.config import DataConfig
 from cgan.data import ImageDataset, ImageFolder, Split
-from cgan.errors import FileError, MeasureError, RunError
+from cgan.errors import ConfigError, FileError, MeasureError, RunError
 from cgan.evaluation import api
 from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import find_judge
@@ -150,3 +151,18 @@ def test_truncation_is_measured_on_truncated_images(small_run: cgan.Run) -> None
     assert "recall_truncation_0.9" not in {
         figure.key for figure in cgan.evaluate(small_run.folder, per_class=5).figures
     }
+
+
+def test_a_damaged_table_of_metrics_costs_the_chart_only(
+    small_run: cgan.Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(small_run.folder, tmp_path / "run")
+    (tmp_path / "run" / "metrics.jsonl").write_text("damaged\n{}\n")
+    report = cgan.evaluate(tmp_path / "run", per_class=5)
+    assert report.curves == {}
+    assert "the report has no curves of the training" in caplog.text
+
+
+def test_at_least_one_image_per_class(small_run: cgan.Run) -> None:
+    with pytest.raises(ConfigError, match="per_class is -1, and it must be at least 1"):
+        cgan.evaluate(small_run.folder, per_class=-1)

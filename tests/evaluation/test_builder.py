@@ -8,6 +8,7 @@ import types
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,15 +18,16 @@ from cgan.config_io import load_config
 from cgan.data import ImageDataset
 from cgan.errors import MeasureError, UnknownNameError
 from cgan.evaluation import quality, sections
-from cgan.evaluation.builder import build_report
+from cgan.evaluation.builder import PAIRS, build_report, closest_pairs
 from cgan.evaluation.control import Control
 from cgan.evaluation.distances import (
+    Nearest,
     expected_minimum,
     frechet_distance,
     manifold_scores,
     moments,
 )
-from cgan.evaluation.feature_set import evenly_spaced, first_of_each_class
+from cgan.evaluation.feature_set import FeatureSet, evenly_spaced, first_of_each_class
 from cgan.evaluation.features import find_features
 from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import measure_accuracy, train_judge
@@ -183,6 +185,22 @@ def test_one_that_copies_training_pictures(judge: Judge) -> None:
     assert any("memorization" in line for line in report.warnings)
     assert report.pair_distances.eq(0).all()
     assert report.pairs[:, 0].equal(report.pairs[:, 1])
+
+
+def test_the_closest_pairs_of_many_classes() -> None:
+    """More classes than pairs: those with the closest pairs are shown."""
+    count = 2 * PAIRS
+    images = torch.arange(count, dtype=torch.uint8).view(-1, 1, 1, 1)
+    drawn = FeatureSet(
+        torch.arange(count), torch.zeros(count), torch.zeros(count, 1), torch.zeros(count),
+        torch.zeros(count), images, torch.arange(count),
+    )  # fmt: skip
+    closest = Nearest(torch.arange(count, 0, -1.0), torch.zeros(count, dtype=torch.int64))
+    data = ImageDataset("many", images, torch.arange(count), tuple(map(str, range(count))))
+    reference = SimpleNamespace(labels=range(count), train=data)
+    pairs, distances = closest_pairs(drawn, closest, reference)  # type: ignore[arg-type]
+    assert distances.tolist() == list(range(1, PAIRS + 1))
+    assert pairs[:, 0].flatten().tolist() == list(range(count - 1, count - 1 - PAIRS, -1))
 
 
 def test_noise_where_there_is_no_ink(judge: Judge) -> None:

@@ -169,8 +169,14 @@ def test_a_plain_gan_gets_chance_and_each_class_pictures_of_its_own(judge: Judge
 
 
 def test_judge_of_other_classes_is_refused(judge: Judge) -> None:
-    with pytest.raises(MeasureError, match="--data"):
-        measure_control(paint(True, classes=("cat", "dog")), judge, 10)
+    with pytest.raises(MeasureError) as caught:
+        measure_control(paint(True, classes=("left", "top")), judge, 10)
+    assert str(caught.value) == (
+        "the generator has the class 'top' where the judge knows 'right': give the generator's "
+        "training data with --data"
+    )
+    with pytest.raises(MeasureError, match="the generator has 3 classes and the judge knows 2: gi"):
+        measure_control(paint(True, classes=("left", "right", "top")), judge, 10)
 
 
 def test_paths_in_the_header_of_a_single_file_are_not_followed(
@@ -184,6 +190,11 @@ def test_paths_in_the_header_of_a_single_file_are_not_followed(
     assert data_config_of(sampler, data="digits").source == "digits"
     found = data_config_of(sampler)  # a folder of that name lies in the current folder
     assert (found.source, found.data_dir) == ("pets", None)
+    for name in ("..", "x/.."):  # the last part of these is a folder too
+        config["data"] = hostile | {"source": name}
+        with pytest.raises(ConfigError, match="the training data .. was not found"):
+            data_config_of(cgan.Sampler(Painter(True), header, sampler.path))
+    config["data"] = hostile
     pets.rename(tmp_path / "moved")
     with pytest.raises(ConfigError, match="the training data pets was not found.*--data"):
         data_config_of(sampler)

@@ -109,7 +109,7 @@ def test_data_that_was_asked_for_must_exist(sampler: cgan.Sampler, pets: Path) -
     image = sampler.sample("7")[0]
     with pytest.raises(CganError, match="nowhere"):
         cgan.invert(sampler, image, data="nowhere")
-    with pytest.raises(CganError, match="cat, dog"):
+    with pytest.raises(CganError, match="draws images of 1 × 8 × 8 and pets has 3 × 8 × 8"):
         cgan.invert(sampler, image, data=str(pets))
 
 
@@ -196,3 +196,13 @@ def test_an_onnx_network_has_no_gradient(sampler: cgan.Sampler) -> None:
     foreign = cgan.Sampler(sampler.generator, steered, sampler.path)
     with pytest.raises(ConfigError, match="an ONNX network has no gradient"):
         cgan.invert(foreign, sampler.sample("7")[0])
+
+
+@pytest.mark.parametrize("wrong", [-0.5, 255.0, float("nan")])
+def test_values_of_an_image(wrong: float) -> None:
+    image = torch.zeros(1, 8, 8)
+    assert torch.equal(read_picture(image, (1, 8, 8)), image)
+    image[0, 3, 3] = wrong
+    with pytest.raises(DataError, match="neither uint8 nor numbers in"):
+        read_picture(image, (1, 8, 8))
+    assert read_picture(torch.full((1, 8, 8), 255, dtype=torch.uint8), (1, 8, 8)).unique() == 1

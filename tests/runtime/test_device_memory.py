@@ -13,14 +13,16 @@ def test_processes_share_the_memory_of_a_machine(monkeypatch: pytest.MonkeyPatch
     cpu = torch.device("cpu")
     monkeypatch.setattr(devices, "machine_memory", lambda: Memory(800, 301))
     assert device_memory(cpu) == Memory(800, 301)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "4"), ("LOCAL_WORLD_SIZE", "4")):
+        monkeypatch.setenv(name, value)
     assert device_memory(cpu) == Memory(200, 75)
     monkeypatch.setattr(devices, "machine_memory", lambda: None)
     assert device_memory(cpu) is None
 
 
 def test_each_gpu_has_its_own_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "4"), ("LOCAL_WORLD_SIZE", "4")):
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (300 + device.index, 800))
     assert device_memory(torch.device("cuda:1")) == Memory(800, 301)
 

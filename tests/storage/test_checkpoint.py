@@ -9,7 +9,15 @@ import torch
 from safetensors.torch import save_file
 
 from cgan.errors import FileError
-from cgan.storage.checkpoint import STATE, open_checkpoint, read_header, save_tensors
+from cgan.storage.checkpoint import (
+    LATENTS,
+    STATE,
+    new_header,
+    open_checkpoint,
+    read_header,
+    save_tensors,
+)
+from cgan.storage.latents import Latents
 
 TENSORS = {"w": torch.arange(6.0).view(2, 3)}
 HEADER = {
@@ -138,3 +146,13 @@ def test_what_could_not_be_read_back_is_not_written(
     with pytest.raises(FileError, match=r"header would have \d{3} bytes and the limit is 300"):
         save_tensors(path, TENSORS, HEADER)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_latents_of_another_dtype(tmp_path: Path) -> None:
+    header = {**new_header(LATENTS), "classes": ["a", "b"]}
+    for dtype in (torch.float8_e4m3fn, torch.float64):
+        save_tensors(tmp_path / "z", {"z": torch.zeros(2, 4).to(dtype)}, header)
+        with pytest.raises(FileError, match="holds no latent vectors"):
+            Latents.load(tmp_path / "z")
+    save_tensors(tmp_path / "z", {"z": torch.zeros(2, 4)}, header)
+    assert Latents.load(tmp_path / "z").z.shape == (2, 4)

@@ -24,6 +24,7 @@ from cgan.models.conditioning import BatchNorm, sync_batch_norm
 from cgan.runtime import distributed
 from cgan.runtime.device import find_device
 from cgan.runtime.distributed import SINGLE_PROCESS, World, process_group
+from cgan.runtime.rank import local_world_size
 from cgan.storage.run_state import load_state
 from cgan.training.setup import check_batch_splits
 
@@ -262,3 +263,14 @@ def test_each_process_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert find_device("auto", 3) == find_device("cuda", 3) == torch.device("cuda:3")
     assert find_device("cuda:1", 3) == torch.device("cuda:1")
     assert find_device("cpu", 3) == torch.device("cpu")
+
+
+def test_variables_of_torchrun_that_are_no_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "0")
+    assert local_world_size() == 1  # a single process does not need it
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_PORT", "http")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match="LOCAL_WORLD_SIZE is 0: it must be a whole number"):
+        local_world_size()
+    with pytest.raises(RunError, match="MASTER_PORT is http: it must be"), process_group():
+        pass
