@@ -200,7 +200,7 @@ class Augment(nn.Module):
 
     Attributes:
         probability: that of each augmentation, independently for each image (Karras et al. 2020,
-            ADA, section 2.3); None always applies them.
+            ADA, section 2.3); None always applies them. ``hue`` itself leaves half of the images.
 
     Raises:
         UnknownNameError: there is no such augmentation.

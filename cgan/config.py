@@ -143,7 +143,8 @@ class Config(Section):
     ``auto`` is mirror, hue and translation for colour images, unless the classes are digits or
     letters."""
     augment_probability: Probability = 1.0
-    """Probability of each augmentation but ``mirror``, for every image that D sees."""
+    """Probability of each augmentation but ``mirror``, for every image that D sees. ``hue`` changes
+    an image with half of this probability."""
     augment_probability_final: Probability | None = None
     """The same at the end of the budget (cosine); null keeps it constant."""
 

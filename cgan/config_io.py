@@ -101,7 +101,7 @@ def make_config(
     }
     _rename_keys(merged, warn)
     for dotted, value in (overrides or {}).items():
-        _set(merged, dotted, value)
+        _set(merged, dotted, dict(value) if isinstance(value, Mapping) else value)
     _rename_keys(merged, warn)  # an override may be a whole section
     try:
         return Config.model_validate(merged)

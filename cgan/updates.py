@@ -49,7 +49,9 @@ class PenaltyWeights:
 NO_PENALTY = PenaltyWeights()
 
 Losses = dict[str, Tensor]
-"""Means over the batch, detached, on the device: ``loss_G``, ``loss_D``, ``penalty``."""
+"""Means over the batch, detached, on the device: the adversarial losses ``loss_G`` and ``loss_D``,
+those of the auxiliary classifier on fakes and on real images, ``aux_G`` and ``aux_D`` (0 without
+one), and ``penalty``."""
 
 DrawMix = Callable[[Tensor], Tensor]
 """Real images (B, C, H, W) to the weights of the gradient penalty's mix, (B,) in [0, 1]."""
@@ -94,25 +96,25 @@ def alternating(
     with frozen(D):
         real_logits = discriminate(D, real, labels)[0] if loss.needs_real_logits else None
         fake, own_penalty = generate(G, draw_z(), classes)
-        fake_logits, aux_loss = discriminate(D, fake, labels, classes)
+        fake_logits, aux_G = discriminate(D, fake, labels, classes)
         loss_G = loss.generator(real=real_logits, fake=fake_logits).mean()
-        backward_into(G, loss_G + loss.aux_weight * aux_loss + own_penalty)
+        backward_into(G, loss_G + loss.aux_weight * aux_G + own_penalty)
         players.generator_optimizer.step()
 
     with frozen(G):
         D_ = unwrap(D) if weights else D
         real = real.detach().requires_grad_(weights.r1 > 0)
         fake = generate(G, draw_z(), classes)[0].requires_grad_(weights.r2 > 0)
-        real_logits, aux_loss = discriminate(D_, real, labels)
+        real_logits, aux_D = discriminate(D_, real, labels)
         fake_logits, _ = discriminate(D_, fake, labels)
         loss_D = loss.discriminator(real=real_logits, fake=fake_logits).mean()
         penalty = compute_penalties(
             D_, real, fake, real_logits, fake_logits, labels, weights, draw_mix
         )
-        backward_into(D, loss_D + aux_loss + penalty)
+        backward_into(D, loss_D + aux_D + penalty)
         players.discriminator_optimizer.step()
 
-    return {"loss_G": loss_G.detach(), "loss_D": loss_D.detach(), "penalty": penalty.detach()}
+    return detach(loss_G=loss_G, loss_D=loss_D, aux_G=aux_G, aux_D=aux_D, penalty=penalty)
 
 
 def shared(
@@ -136,18 +138,23 @@ def shared(
     D_ = unwrap(D) if weights else D
     real = real.detach().requires_grad_(weights.r1 > 0)
     fake, own_penalty = generate(G, draw_z(), classes)
-    real_logits, real_aux_loss = discriminate(D_, real, labels)
-    fake_logits, fake_aux_loss = discriminate(D_, fake, labels, classes)
+    real_logits, aux_D = discriminate(D_, real, labels)
+    fake_logits, aux_G = discriminate(D_, fake, labels, classes)
     loss_G = loss.generator(real=real_logits, fake=fake_logits).mean()
     loss_D = loss.discriminator(real=real_logits, fake=fake_logits).mean()
     penalty = compute_penalties(D_, real, fake, real_logits, fake_logits, labels, weights, draw_mix)
-    total_G = loss_G + loss.aux_weight * fake_aux_loss + own_penalty
+    total_G = loss_G + loss.aux_weight * aux_G + own_penalty
     backward_into(G, total_G, retain_graph=True)
-    backward_into(D, loss_D + real_aux_loss + penalty)
+    backward_into(D, loss_D + aux_D + penalty)
     players.generator_optimizer.step()
     players.discriminator_optimizer.step()
 
-    return {"loss_G": loss_G.detach(), "loss_D": loss_D.detach(), "penalty": penalty.detach()}
+    return detach(loss_G=loss_G, loss_D=loss_D, aux_G=aux_G, aux_D=aux_D, penalty=penalty)
+
+
+def detach(**losses: Tensor) -> Losses:
+    """The losses without their graphs."""
+    return {name: value.detach() for name, value in losses.items()}
 
 
 def generate(G: nn.Module, z: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -166,12 +173,14 @@ def discriminate(
     2022). G minimises it on its fakes.
 
     Args:
-        D: the discriminator.
+        D: the discriminator; its output is (B,), (B, 1) or (B, 1 + num_classes).
         images: (B, C, H, W) in [-1, 1].
         labels: those that D judges by; the auxiliary loss of an image with the label -1 is 0.
         classes: the classes of the images for the auxiliary loss; None is ``labels``.
     """
     output = D(images, labels)
+    if output.dim() == 2 and output.shape[1] == 1:
+        output = output.squeeze(1)  # many discriminators return (B, 1)
     if output.dim() == 1 or labels is None:
         return output, output.new_zeros(())
     classes = labels if classes is None else classes

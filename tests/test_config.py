@@ -6,11 +6,12 @@ from typing import Any
 import pytest
 import yaml
 
-from cgan.config import DATA_NAMES
+from cgan.config import DATA_NAMES, RENAMED_KEYS
 from cgan.config_io import (
     config_folder,
     config_names,
     default_config_name,
+    flatten,
     load_config,
     make_config,
     parse_assignment,
@@ -46,6 +47,18 @@ def test_counts_with_units() -> None:
     assert [parse_count(t) for t in ("600k", "2M", "1.5k", "70")] == [600_000, 2_000_000, 1_500, 70]
     assert [parse_count(t) for t in ("4.1M", "16.1k", "2.03M")] == [4_100_000, 16_100, 2_030_000]
     assert load_config("digits-mlp", {"images": "2M"}).images == 2_000_000
+
+
+def test_the_callers_values_are_unchanged() -> None:
+    for old, new in RENAMED_KEYS.items():
+        section, _, key = old.rpartition(".")
+        if not section:
+            continue
+        default = flatten(load_config("digits-mlp"))[new]
+        given = {key: default}
+        config = load_config("digits-mlp", {section: given})
+        assert given == {key: default}
+        assert flatten(config)[new] == default
 
 
 def test_one_budget_replaces_the_other_and_both_are_refused() -> None:

@@ -13,7 +13,7 @@ from cgan.config import UpdateName
 from cgan.errors import UnknownNameError
 from cgan.losses import LOSSES, get_loss
 from cgan.models import build_pair
-from cgan.penalties import r1, r2
+from cgan.penalties import gradient_penalty, r1, r2
 from cgan.updates import (
     UPDATES,
     PenaltyWeights,
@@ -25,7 +25,13 @@ from cgan.updates import (
     get_update,
 )
 
-PENALTIES = [PenaltyWeights(), PenaltyWeights(r1=2.0), PenaltyWeights(r1=2.0, r2=0.5)]
+PENALTIES = [
+    PenaltyWeights(),
+    PenaltyWeights(r1=2.0),
+    PenaltyWeights(r1=2.0, r2=0.5),
+    PenaltyWeights(gradient_penalty=3.0, scale=0.5),
+]
+MIX = torch.tensor([0.1, 0.4, 0.7, 0.9])
 LABELS = torch.tensor([0, 1, 2, 1])
 
 
@@ -60,7 +66,7 @@ def same(left: list[Tensor], right: list[Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
 
 
-@pytest.mark.parametrize("penalty", PENALTIES, ids=["bare", "r1", "r1+r2"])
+@pytest.mark.parametrize("penalty", PENALTIES, ids=["bare", "r1", "r1+r2", "gp"])
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("scheme", UPDATES)
 def test_gradients_are_exactly_those_of_each_loss_alone(
@@ -68,7 +74,8 @@ def test_gradients_are_exactly_those_of_each_loss_alone(
 ) -> None:
     players, real, latents = make()
     G, D, loss = players.generator, players.discriminator, get_loss(name)
-    get_update(scheme)(players, real, LABELS, iter(latents).__next__, loss, penalty)
+    draw_z = iter(latents).__next__
+    get_update(scheme)(players, real, LABELS, draw_z, loss, penalty, lambda _: MIX)
 
     z_G, z_D = latents if scheme == "alternating" else (latents[0], latents[0])
     fake_logits = D(G(z_G, LABELS), LABELS)
@@ -82,10 +89,61 @@ def test_gradients_are_exactly_those_of_each_loss_alone(
         total = total + penalty.r1 * r1(real_logits, real).mean()
     if penalty.r2:
         total = total + penalty.r2 * r2(fake_logits, fake).mean()
+    if penalty.gradient_penalty:
+        values = gradient_penalty(lambda x: D(x, LABELS), real, fake, MIX)
+        total = total + 3.0 * 0.5 * values.mean()
     wanted_D = grads(total, D)
 
     assert same(players.generator_optimizer.seen, wanted_G)
     assert same(players.discriminator_optimizer.seen, wanted_D)
+
+
+@pytest.mark.parametrize("scheme", UPDATES)
+def test_a_generators_own_penalty_is_added_to_its_loss(scheme: str) -> None:
+    """A generator that returns images and the sum of its squared weights, whose gradient is 2 w."""
+
+    class Penalised(nn.Module):
+        def __init__(self, G: nn.Module) -> None:
+            super().__init__()
+            self.G = G
+
+        def forward(self, z: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+            return self.G(z, labels), sum(p.square().sum() for p in self.parameters())
+
+    seen = []
+    for wrap in (lambda G: G, Penalised):
+        players, real, latents = make()
+        players.generator = wrap(players.generator)
+        players.generator_optimizer = optimizer = Recorder(players.generator, 0.0)
+        draw_z = iter(latents).__next__
+        get_update(scheme)(players, real, LABELS, draw_z, get_loss("hinge"))
+        seen.append(optimizer.seen)
+        weights = list(players.generator.parameters())
+    for without, penalised, weight in zip(*seen, weights, strict=True):
+        torch.testing.assert_close(penalised, without + 2 * weight)
+
+
+@pytest.mark.parametrize("labels", [None, LABELS])
+def test_a_discriminator_may_return_a_column(labels: Tensor | None) -> None:
+    column = torch.arange(4.0).view(4, 1)
+    logits, aux_loss = discriminate(lambda *_: column, torch.zeros(4, 1), labels)  # type: ignore[arg-type]
+    assert logits.tolist() == [0, 1, 2, 3]
+    assert aux_loss == 0
+
+
+@pytest.mark.parametrize("scheme", UPDATES)
+def test_the_losses_of_the_auxiliary_classifier_are_returned(scheme: str) -> None:
+    torch.manual_seed(0)
+    G, D = build_pair(
+        "mlp", image_shape=(1, 8, 8), num_classes=3, latent_dim=4, width=8,
+        discriminator_label="projection+auxiliary",
+    )  # fmt: skip
+    players = Players(G, D, Recorder(G, 0.0), Recorder(D, 0.0))
+    real, z = torch.randn(4, 1, 8, 8), torch.randn(4, 4)
+    losses = get_update(scheme)(players, real, LABELS, lambda: z, get_loss("hinge"))
+    for name, images in (("aux_D", real), ("aux_G", G(z, LABELS))):
+        expected = nn.functional.cross_entropy(D(images, LABELS)[:, 1:], LABELS)
+        torch.testing.assert_close(losses[name], expected)
 
 
 @pytest.mark.parametrize("scheme", UPDATES)

@@ -10,8 +10,10 @@ Every backbone follows this contract:
     D(x, y)   x (B, C, H, W) in [-1, 1], y (B,) int64  ->  logits (B,)
 
 With an auxiliary classifier D returns (B, 1 + num_classes): the logit, then the class logits.
-``cgan.updates.discriminate`` separates the two. ``num_classes=None`` builds the unconditional
-GAN, which takes no y. The networks know nothing about losses or optimisers.
+``cgan.updates.discriminate`` separates the two. A steered generator (``steer_generator``) returns
+images and a penalty in training mode: ``cgan.updates.generate`` separates these.
+``num_classes=None`` builds the unconditional GAN, which takes no y. The networks know nothing about
+losses or optimisers.
 """
 
 from cgan.models.factory import (

@@ -62,7 +62,7 @@ def share_values(network: nn.Module, rows: Sequence[tuple[str, ...]]) -> None:
     The sums start at the scale of the initial rows.
 
     Args:
-        network: a generator or a discriminator with one class per row.
+        network: a generator or a discriminator whose tensors have one row per class.
         rows: the values of each class.
     """
     for name in sorted(per_class_tensors(network)):

@@ -119,7 +119,11 @@ class BatchNorm(nn.Module):
         return torch.addcmul(bias, normal, gain)
 
     def _normalise_globally(self, x: Tensor, mean_of: Callable[[Tensor], Tensor]) -> Tensor:
-        """Normalise by the moments of the global batch; x is this process's shard of it."""
+        """Normalise by the moments of the global batch; x is this process's shard of it.
+
+        The moments are computed in float32, as ``batch_norm`` does.
+        """
+        dtype, x = x.dtype, x.float()
         others = [dim for dim in range(x.dim()) if dim != 1]
         mean = mean_of(x.mean(others, keepdim=True))
         var = mean_of((x - mean).square().mean(others, keepdim=True))
@@ -127,7 +131,7 @@ class BatchNorm(nn.Module):
         with torch.no_grad():  # as functional.batch_norm: momentum 0.1, unbiased
             self.running_mean.lerp_(mean.flatten(), 0.1)
             self.running_var.lerp_(var.flatten() * (count / (count - 1)), 0.1)
-        return (x - mean) * (var + 1e-5).rsqrt()
+        return ((x - mean) * (var + 1e-5).rsqrt()).to(dtype)
 
 
 def sync_batch_norm(

@@ -23,7 +23,20 @@ class Conv2d(nn.Conv2d):
     """``nn.Conv2d`` with stride 1, and the same values and derivatives.
 
     A kernel of 1×1 is a matrix product over the channels, which has fast derivatives by itself.
+
+    Raises:
+        ValueError: stride or dilation is not 1, the padding is not zeros, or a kernel of 1×1 has
+            padding.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        usual = (self.stride, self.dilation, self.padding_mode) == ((1, 1), (1, 1), "zeros")
+        if not usual or (self.kernel_size == (1, 1) and self.padding != (0, 0)):
+            raise ValueError(
+                "this convolution has stride 1, dilation 1 and zero padding, and a kernel of 1×1 "
+                "none: use torch.nn.Conv2d"
+            )
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.kernel_size == (1, 1) and self.groups == 1 and input.device.type != "mps":

@@ -7,12 +7,12 @@ one line to ``BACKBONES``, and add its name to ``cgan.config.Backbone``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import torch
 from torch import nn
 
-from cgan.config import ModelConfig
+from cgan.config import DiscriminatorLabel, GeneratorLabel, LastLayer, ModelConfig
 from cgan.config_io import make_config
 from cgan.errors import ConfigError, UnknownNameError
 from cgan.models import dcgan, mlp, resnet
@@ -29,9 +29,9 @@ class Pair(NamedTuple):
 
 BACKBONES: dict[str, Any] = {"mlp": mlp, "dcgan": dcgan, "resnet": resnet}
 
-GENERATOR_LABELS = ("concat", "cbn")
-LAST_LAYERS = ("transposed", "resize")
-DISCRIMINATOR_LABELS = ("concat", "projection", "auxiliary", "projection+auxiliary")
+GENERATOR_LABELS: tuple[str, ...] = get_args(GeneratorLabel)
+DISCRIMINATOR_LABELS: tuple[str, ...] = get_args(DiscriminatorLabel)
+LAST_LAYERS: tuple[str, ...] = get_args(LastLayer)
 
 
 def build_pair(
@@ -64,7 +64,7 @@ def build_pair(
 
     Raises:
         UnknownNameError: no such backbone, conditioning or last layer.
-        ConfigError: the networks do not support this image size.
+        ConfigError: the networks do not support this image size, or a number is out of range.
     """
     for kind, name, known in (
         ("model", backbone, BACKBONES),
@@ -78,7 +78,12 @@ def build_pair(
         height, width_ = image_shape[1:]
         raise ConfigError(f"images of {width_}×{height}: both sides must be multiples of 4, ≥ 8")
     family = BACKBONES[backbone]
-    width = width or family.default_width(image_shape)
+    width = family.default_width(image_shape) if width is None else width
+    if width < 1 or latent_dim < 1 or not 0 <= dropout < 1:
+        raise ConfigError(
+            f"width {width}, latent_dim {latent_dim}, dropout {dropout}: the first two must be at "
+            "least 1, and dropout at least 0 and below 1"
+        )
     options = {"last_layer": last_layer} if backbone == "dcgan" else {}
     return Pair(
         family.Generator(image_shape, num_classes, latent_dim, width, generator_label, **options),
@@ -119,7 +124,7 @@ def steer_generator(
     generator: nn.Module,
     model: ModelConfig,
     classes: int,
-    kl_weight: float = 0.0,
+    kl_weight: float,
     surrogate: nn.Module | None = None,
 ) -> SteeredGenerator:
     """A generator without labels with a new flow that chooses its latent vectors by class.
@@ -152,16 +157,16 @@ def build_generator(header: Mapping[str, Any]) -> nn.Module:
         plain: nn.Module = ForeignGenerator(
             OnnxGenerator(content, image_shape), steered["latent_map"], (low, high)
         )
-        return steer_generator(plain, model, classes)
+        return steer_generator(plain, model, classes, kl_weight=0.0)
     of_plain = make_config({**header["config"], "model": steered["model"]}, warn=False).model
     if of_plain.conditional or of_plain.latent_dim != model.latent_dim:
         raise ConfigError("the generator that is steered has labels, or a z of another length")
     plain = build_networks(
         resolve_stored_width(of_plain, image_shape), image_shape, classes
     ).generator
-    return steer_generator(plain, model, classes)
+    return steer_generator(plain, model, classes, kl_weight=0.0)
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Number of trainable parameters."""
+    """Number of parameters, also of those that are not trained."""
     return sum(parameter.numel() for parameter in network.parameters())

@@ -52,7 +52,7 @@ def stream_atomically(path: Path) -> Iterator[IO[bytes]]:
         if path.is_symlink():  # keep the link, and replace what it points to
             path = path.resolve()
         if path.exists() and not path.is_file():
-            raise FileError(f"{path} is not a regular file: choose another name")
+            raise FileError(f"cannot write {path}: it is not a regular file; choose another place")
         path.parent.mkdir(parents=True, exist_ok=True)
         # Not mkstemp, whose mode 0600 would hide a run from its group: the umask decides.
         with path.with_name(f".{path.name}.{token_hex(8)}").open("xb") as file:

@@ -35,7 +35,8 @@ def capture_cuda_graph(work: Callable[[], Losses]) -> Callable[[], Losses]:
     """Capture as a CUDA graph."""
     graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph):
+        # Other threads, such as the DataLoader's for pinned memory, may use CUDA meanwhile.
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             losses = work()
     except RuntimeError:
         # torch leaves its generator in the state of a capture, in which it refuses to draw.

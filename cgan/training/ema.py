@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,10 @@ RAMPUP = 0.05
 weights fade quickly (Karras et al. 2020, StyleGAN2's ``ema_rampup``)."""
 
 
-def frozen_copy(network: nn.Module) -> nn.Module:
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def frozen_copy(network: Network) -> Network:
     """A copy in evaluation mode that requires no gradients."""
     return copy.deepcopy(network).eval().requires_grad_(False)
 

@@ -94,9 +94,12 @@ class TrainState:
             share_values(network, self.attributes or [])
         self.generator = to_device(pair.generator, device)
         self.discriminator = to_device(pair.discriminator, device)
-        self.generator_ema = frozen_copy(self.generator)
-        if isinstance(self.generator, SteeredGenerator):
-            self.generator_ema.generator = self.generator.generator  # it never changes
+        self.generator_ema: nn.Module
+        if isinstance(self.generator, SteeredGenerator):  # only its flow changes
+            flow = frozen_copy(self.generator.flow)
+            self.generator_ema = SteeredGenerator(self.generator.generator, flow).eval()
+        else:
+            self.generator_ema = frozen_copy(self.generator)
         self.generator_optimizer = make_optimizer(self.generator, config)
         self.discriminator_optimizer = make_optimizer(self.discriminator, config)
 

@@ -135,7 +135,8 @@ class TrainStep:
             self.draw_mix,
             self.draw_fake_labels(labels) if conditional else None,
         )
-        update_ema(self.state.generator_ema, self.state.generator, self.decay)
+        networks = self.state.networks
+        update_ema(networks["ema"], networks["G"], self.decay)
         return losses
 
     def update_compiled(self, real: Tensor, labels: Tensor, weights: PenaltyWeights) -> Losses:

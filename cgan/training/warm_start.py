@@ -116,8 +116,8 @@ def warm_start(state: TrainState) -> None:
 
     Raises:
         FileError: the source cannot be read.
-        ConfigError: the networks differ in a key of ``EQUAL_KEYS``, or fewer than ``MIN_SHARE`` of
-            the generator's weights fit.
+        ConfigError: the networks differ in a key of ``EQUAL_KEYS``, fewer than ``MIN_SHARE`` of the
+            generator's weights fit, or they are resnets for images of different sizes.
     """
     assert state.config.warm_start is not None
     name, source = state.config.warm_start, read_source(state.config.warm_start)
@@ -181,7 +181,9 @@ def copy_weights(
         rows: the source's index of each class; None for a class that it does not have.
     """
     own, per_class = network.state_dict(), per_class_tensors(network)
+    device = next(network.parameters()).device
     for name, tensor in tensors.items():
+        tensor = tensor.to(device)
         if name in per_class:
             mean = tensor.mean(0)
             tensor = torch.stack([mean if row is None else tensor[row] for row in rows])
@@ -213,6 +215,7 @@ def find_differences(state: TrainState, source: Source, keys: Sequence[str]) -> 
         if getattr(source.model, key) != getattr(state.model, key)
     ]
     size, other = (f"{shape[2]}×{shape[1]}" for shape in (state.image_shape, source.image_shape))
-    if size != other and "width" in keys:
+    # The blocks of a resnet belong to resolutions, which differ between sizes.
+    if size != other and ("width" in keys or state.model.backbone == "resnet"):
         found.append(f"images are {other} there and {size} here")
     return "; ".join(found)

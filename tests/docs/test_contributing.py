@@ -10,11 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+import cgan
 from cgan import losses, updates
-from cgan.data import datasets
+from cgan.config_io import load_config
+from cgan.data import Loader, datasets
 from cgan.errors import DataError
 from cgan.losses import Loss
 from cgan.models import BACKBONES, build_pair
+from cgan.training.state import TrainState
+from cgan.training.step import TrainStep
 from cgan.updates import PenaltyWeights, Players
 
 TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
@@ -76,5 +80,17 @@ def test_update_scheme() -> None:
         players, real, labels, lambda: torch.randn(4, 64), loss, PenaltyWeights(r1=1.0)
     )
     assert told["penalty"] > 0
+    assert told.keys() == {"loss_G", "loss_D", "aux_G", "aux_D", "penalty"}
     for network, old in zip((G, D), before, strict=True):
         assert any(not torch.equal(p, o) for p, o in zip(network.parameters(), old, strict=True))
+
+
+def test_update_scheme_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = dict(vars(updates))
+    exec(example("discriminator_first"), names)
+    monkeypatch.setitem(updates.UPDATES, "shared", names["discriminator_first"])
+    digits = cgan.load_pictures("digits")
+    config = load_config("digits-mlp", {"update": "shared", "model.width": 8, "device": "cpu"})
+    step = TrainStep(TrainState(config, digits, torch.device("cpu")))
+    losses = step(*next(Loader(digits, config.batch_size).batches()))
+    assert all(value.isfinite() for value in losses.values())

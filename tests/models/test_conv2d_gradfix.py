@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -76,3 +78,17 @@ def test_nothing_else_is_computed_without_a_second_derivative(
     assert out.dtype == torch.bfloat16
     with pytest.raises(AssertionError):
         conv(x)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "options"),
+    [
+        (3, {"stride": 2}),
+        (3, {"dilation": 2}),
+        (3, {"padding_mode": "reflect"}),
+        (1, {"padding": 1}),
+    ],
+)
+def test_what_it_does_not_support_is_refused(kernel: int, options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"use torch.nn.Conv2d"):
+        Conv2d(4, 4, kernel, **options)

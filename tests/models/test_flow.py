@@ -151,7 +151,7 @@ def test_other_generators_have_no_penalty() -> None:
 
 def test_built_from_a_config() -> None:
     model = ModelConfig(latent_dim=6, flow_blocks=3, flow_width=8)
-    made = steer_generator(plain(), model, classes=5).flow
+    made = steer_generator(plain(), model, classes=5, kl_weight=0.0).flow
     assert len(made.change_first) == len(made.change_second) == 3
     assert made.change_second[0].first.out_features == 8
     assert made.change_second[0].embedding.num_embeddings == 5

@@ -1,17 +1,17 @@
 """The contract of every backbone, size, number of channels and way of conditioning."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
 
-from cgan.config import Backbone, DiscriminatorLabel, GeneratorLabel, LastLayer
+from cgan.config import Backbone
 from cgan.errors import ConfigError, UnknownNameError
 from cgan.models import (
     BACKBONES,
     DISCRIMINATOR_LABELS,
     GENERATOR_LABELS,
-    LAST_LAYERS,
     build_pair,
     count_parameters,
 )
@@ -138,6 +138,9 @@ def test_bad_choices() -> None:
 
 def test_names_are_those_of_the_config() -> None:
     assert tuple(BACKBONES) == Backbone.__args__
-    assert GeneratorLabel.__args__ == GENERATOR_LABELS
-    assert DiscriminatorLabel.__args__ == DISCRIMINATOR_LABELS
-    assert LastLayer.__args__ == LAST_LAYERS
+
+
+@pytest.mark.parametrize("wrong", [{"width": 0}, {"latent_dim": 0}, {"dropout": 1.0}])
+def test_numbers_out_of_range(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="the first two must be at least 1, and dropout"):
+        build_pair("mlp", image_shape=(1, 8, 8), **wrong)

@@ -214,7 +214,8 @@ def test_a_map_and_a_range_are_exported_too(tmp_path: Path) -> None:
     plain = load_plain(write_onnx(tmp_path / "u.onnx", unit, torch.zeros(64, 12, 1, 1)))
     assert plain.header["latent_map"]
     assert plain.header["value_range"] == [0, 1]
-    steered = steer_generator(plain.network, ModelConfig(latent_dim=12, flow_width=8), 3).eval()
+    model = ModelConfig(latent_dim=12, flow_width=8)
+    steered = steer_generator(plain.network, model, 3, kl_weight=0.0).eval()
     session = open_session(merge(steered, 12, (1, 8, 8)).SerializeToString())
     labels = torch.tensor([0, 2, 1, 1])
     (drawn,) = session.run(None, {"z": z().numpy(), "labels": labels.numpy()})

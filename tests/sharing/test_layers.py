@@ -83,7 +83,7 @@ def test_steered_and_plain(engine: Any) -> None:
     plain = randomise(pair.generator)
     z = torch.randn(2, 11)
     torch.testing.assert_close(run(engine, plain, z), plain(z).flatten(1), atol=1e-5, rtol=1e-4)
-    steered = randomise(steer_generator(plain, ModelConfig(backbone="mlp", latent_dim=11), 3))
+    steered = randomise(steer_generator(plain, ModelConfig(backbone="mlp", latent_dim=11), 3, 0.0))
     labels = torch.eye(3)[[0, 2]]
     wanted = steered(z, labels).flatten(1)
     torch.testing.assert_close(run(engine, steered, z, labels), wanted, atol=1e-5, rtol=1e-4)
@@ -102,7 +102,7 @@ def test_what_the_engine_does_not_know() -> None:
         LayerWriter().write(ResidualClassifier((1, 8, 8), 3))
     foreign = ForeignGenerator(nn.Identity(), False, (-1, 1))
     with pytest.raises(ConfigError, match="a page cannot draw with an ONNX network: use"):
-        LayerWriter().write(steer_generator(foreign, ModelConfig(latent_dim=11), 3))
+        LayerWriter().write(steer_generator(foreign, ModelConfig(latent_dim=11), 3, 0.0))
 
 
 SEEDS = (0, 1, 7, 2**32 - 1, 2**32, 2**53 + 1, 2**62 + 12345, 2**63 - 1)

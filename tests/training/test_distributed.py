@@ -184,6 +184,10 @@ def test_moments_of_parts_are_those_of_the_batch() -> None:
         torch.testing.assert_close(together(x, labels), plain(x, labels))
         torch.testing.assert_close(together.running_var, plain.running_var)
         torch.testing.assert_close(together.running_mean, plain.running_mean)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert together(x.bfloat16(), labels).isfinite().all()
+        plain(x.bfloat16().float(), labels)
+        torch.testing.assert_close(together.running_var, plain.running_var)
         together.eval()
         plain.eval()
         torch.testing.assert_close(together(x, labels), plain(x, labels))

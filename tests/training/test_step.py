@@ -42,13 +42,16 @@ def test_lazy_penalties_are_multiplied_by_their_interval(monkeypatch: pytest.Mon
     digits = cgan.load_pictures("digits")
     config = load_config(
         "digits-mlp",
-        {"penalty.r1": 0.5, "penalty.r2": 0.25, "penalty.lazy_interval": 4, "device": "cpu"},
-    )
+        {
+            "penalty.r1": 0.5, "penalty.r2": 0.25, "penalty.gradient_penalty": 0.75,
+            "penalty.lazy_interval": 4, "device": "cpu",
+        },
+    )  # fmt: skip
     step = TrainStep(TrainState(config, digits, torch.device("cpu")))
     batches = Loader(digits, config.batch_size).batches()
     for _ in range(9):
         step(*next(batches))
-    lazy = PenaltyWeights(r1=2.0, r2=1.0)
+    lazy = PenaltyWeights(r1=2.0, r2=1.0, gradient_penalty=3.0)
     assert [weights.scale for weights in seen] == [1.0] * 9
     assert seen == [lazy, *3 * [NO_PENALTY], lazy, *3 * [NO_PENALTY], lazy]
     assert (step.state.counters.steps, step.state.counters.images_seen) == (9, 9 * 64)

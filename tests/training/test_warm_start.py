@@ -241,3 +241,12 @@ def test_the_shell_says_what_is_wrong(shell: Callable[..., Result], tmp_path: Pa
     assert done.exit_code == 2
     assert "data.size: a size is a side, or two like 64x48" in done.output
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_resnet_of_another_size_is_refused(tmp_path: Path) -> None:
+    """Its blocks belong to resolutions, so the weights would get into the wrong ones."""
+    resnet = {"model.backbone": "resnet", "model.width": 16, "model.generator_label": "concat"}
+    (tmp_path / "source").mkdir()
+    new_state(noise(("cat", "dog"), 16), 0, **resnet).save(tmp_path / "source")
+    with pytest.raises(ConfigError, match="images are 16×16 there and 32×32 here"):
+        start_from(tmp_path / "source", noise(("cat", "dog"), 32), **resnet)
