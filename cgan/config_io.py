@@ -71,6 +71,11 @@ def load_config(
         raise ConfigError(f"{error}, not {quote(str(name_or_path))}") from error
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
+        if (path / "config.yaml").is_file():
+            raise ConfigError(
+                f"{path} is a run, not a config: continue it with --resume --out {path}, or name "
+                f"its file {path / 'config.yaml'}"
+            )
         if str(name_or_path) not in config_names():
             raise UnknownNameError("config", name_or_path, config_names())
         path = config_folder() / f"{name_or_path}.yaml"

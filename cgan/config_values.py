@@ -18,12 +18,18 @@ RESERVED_NAME = re.compile(r"(con|prn|aux|nul|(com|lpt)[\d¹²³])(\..*)?", re.I
 
 
 def parse_count(value: object) -> object:
-    """Convert ``"600k"`` and ``"2M"`` to whole numbers; leave anything else to pydantic."""
+    """Convert ``"600k"`` and ``"2M"`` to whole numbers; leave values other than text to pydantic.
+
+    Raises:
+        ValueError: the text is no number.
+    """
     if isinstance(value, str):
         match = re.fullmatch(r"(\d{1,15}(?:\.\d{1,15})?)\s*([kM]?)", value.strip())
         if match:
             count = Decimal(match[1]) * {"": 1, "k": 1_000, "M": 1_000_000}[match[2]]
             return int(count) if count == int(count) else float(count)
+        if not re.fullmatch(r"\s*[+-]?\d+\s*", value):
+            raise ValueError("a count is a number such as 600000, 600k or 2M")
     return value
 
 

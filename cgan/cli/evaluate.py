@@ -14,6 +14,7 @@ from cgan.cli.options import (
     DeviceOption,
     JsonOption,
     ModelArgument,
+    check_output,
     load_model,
     messages,
 )
@@ -89,8 +90,12 @@ def evaluate(
     ):
         if key in limits and not given:
             raise ConfigError(f"--fail-under {key} needs {option}, which measures it")
+    if any("_truncation_" in key for key in limits) and not truncation:
+        raise ConfigError("--fail-under with a truncation needs --truncation, which measures it")
     if junit is not None and not limits:
         raise ConfigError("--junit writes the checks of --fail-under: give at least one")
+    check_output("--html", html, ".html")
+    check_output("--junit", junit, ".xml")
     report = evaluate_model(
         load_model(model), data=data, data_dir=data_dir, per_class=per_class, features=features,
         cas=cas, truncation=truncation, second_judge=second_judge, judge=judge, device=device,
@@ -100,9 +105,9 @@ def evaluate(
         _print_json({**report.to_dict(), "checks": [check._asdict() for check in checks]})
     else:
         tables.print_report(report)
-    _write_html(html, [report])
     if junit is not None:
         write_atomically(Path(junit), junit_xml(report, checks).encode())
+    _write_html(html, [report])
     for check in checks:
         mark, style = ("passed", None) if check.passed else ("FAILED", "red")
         messages.print(f"{mark}: {check.sentence}", style=style)
@@ -126,6 +131,7 @@ def compare(
     from cgan.cli import tables
     from cgan.evaluation.api import compare as compare_models
 
+    check_output("--html", html, ".html")
     reports = compare_models(
         models,
         data=data,

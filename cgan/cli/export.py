@@ -67,11 +67,11 @@ def show(model: ModelArgument = None) -> None:
     import tempfile
     import webbrowser
 
-    from cgan.sharing.page import export_page
-    from cgan.storage.paths import newest_model
+    from cgan.sharing.page import render_page
 
-    folder = Path(tempfile.mkdtemp(prefix="cgan-"))
-    page = export_page(model if model is not None else newest_model(), folder / "cgan.html")
+    text = render_page(load_model(model))
+    page = Path(tempfile.mkdtemp(prefix="cgan-"), "cgan.html")
+    page.write_text(text, encoding="utf-8")
     results.print(str(page))
     if not webbrowser.open(page.as_uri()):
         messages.print("no browser was found: open this file in one")

@@ -15,6 +15,7 @@ from cgan.cli.options import (
     results,
 )
 from cgan.cli.write_images import (
+    check_verifiable,
     default_out,
     find_rejection,
     print_control,
@@ -38,7 +39,9 @@ ClassOption = Annotated[
 PerClassOption = Annotated[
     int | None, typer.Option("-n", help="Images per class.", show_default="16")
 ]
-SeedOption = Annotated[int, typer.Option(help="Seed of the first image of each class.")]
+SeedOption = Annotated[
+    int | None, typer.Option(help="Seed of the first image of each class.", show_default="0")
+]
 OutOption = Annotated[
     str | None,
     typer.Option(help="A .png for one grid, or a folder for one PNG per image."),
@@ -60,6 +63,9 @@ ScaleOption = Annotated[
         min=1, max=64, help="Enlarge by this factor.", show_default="grids: at least 56 pixels"
     ),
 ]
+MAX_IMAGES = 100_000
+"""Images per class in one grid or folder; a data set is written in parts."""
+
 VerifyOption = Annotated[
     bool,
     typer.Option("--verify", help="Redraw images that the judge rejects."),
@@ -88,7 +94,7 @@ def generate(
     classes: ClassOption = None,
     mix: MixOption = None,
     n: PerClassOption = None,
-    seed: SeedOption = 0,
+    seed: SeedOption = None,
     truncation: TruncationOption = 1.0,
     latent: LatentOption = None,
     out: OutOption = None,
@@ -102,8 +108,11 @@ def generate(
 ) -> None:
     """Generate images of the given classes and print the output path."""
     _check_options(n, out, count, format, scale)
+    if not verify and (data is not None or data_dir is not None):
+        raise ConfigError("--data and --data-dir are for the judge of --verify: give --verify too")
     given = {"--mix": mix is not None, "--truncation": truncation != 1, "--latent": latent}
-    _check_latent_options([name for name, used in given.items() if used], count, verify, n)
+    used = [name for name, value in given.items() if value]
+    _check_latent_options(used, count, verify, n is not None or seed is not None)
     weights = None if mix is None else _parse_mix(mix)
     needs_torch = verify or count is not None or mix is not None or latent is not None
     sampler = _open(model, device, needs_torch)
@@ -113,14 +122,17 @@ def generate(
             f"the classes of {sampler.name} are not digits: choose with --class from "
             f"{', '.join(sampler.classes)}"
         )
+    seed, n = seed or 0, 16 if n is None else n
+    if verify:
+        check_verifiable(sampler.request(labels, 1, seed, weights))  # before a judge is trained
     if count is not None and out is not None:
         rejection = find_rejection(sampler, data, data_dir) if verify else None
         write_dataset(sampler, labels, count, format or "webdataset", seed, Path(out), rejection)
         return
-    n = 16 if n is None else n
+    if n > MAX_IMAGES:
+        raise ConfigError(f"-n is at most {MAX_IMAGES:,}, not {n:,}: write more with --count")
     request = sampler.request(labels, n, seed, weights, truncation)
-    what = mix.replace(",", "-") if mix is not None else None
-    target = Path(out) if out else default_out(sampler, labels, n, seed, what, truncation)
+    target = Path(out) if out else default_out(sampler, labels, request, n, mix, verify)
     if target.suffix and target.suffix != ".png" and not target.is_dir():
         raise ConfigError(f"--out must be a .png file or a folder, not {out}")
     if latent is not None:
@@ -128,7 +140,7 @@ def generate(
     else:
         rejection = find_rejection(sampler, data, data_dir) if verify else None
         write_images(sampler, request, n, target, scale, rejection)
-        print_control(sampler, rejection)
+        print_control(sampler, rejection, mix is None and truncation == 1)
     results.print(str(target))
 
 
@@ -147,14 +159,16 @@ def _parse_mix(text: str) -> dict[str, float]:
     return mix
 
 
-def _check_latent_options(used: list[str], count: int | None, verify: bool, n: int | None) -> None:
+def _check_latent_options(
+    used: list[str], count: int | None, verify: bool, has_n_or_seed: bool
+) -> None:
     """Reject options that do not fit --mix, --truncation or --latent."""
     if used and count is not None:
         raise ConfigError(f"{used[0]} does not apply to a data set: leave out {used[0]} or --count")
-    if "--latent" in used and (verify or n is not None or len(used) > 1):
+    if "--latent" in used and (verify or has_n_or_seed or len(used) > 1):
         raise ConfigError(
-            "--latent draws the vectors of its file as they are: leave out -n, "
-            "--verify, --mix and --truncation"
+            "--latent draws the vectors of its file as they are: leave out -n, --seed, --verify, "
+            "--mix and --truncation"
         )
 
 

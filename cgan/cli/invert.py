@@ -51,6 +51,8 @@ def invert(
     target = Path(out or output_folder(sampler) / f"{Path(picture).stem}-inverted.png")
     if target.suffix != ".png":
         raise ConfigError(f"--out must be a .png file, not {out}")
+    if target.resolve() == Path(picture).resolve():
+        raise ConfigError(f"--out is the image itself: choose another name than {target}")
     latents = target.with_suffix(".safetensors")
     if latents.exists():
         Latents.load(latents)  # raises if it is something else, which must not be overwritten

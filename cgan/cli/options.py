@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cgan.console import SafeConsole
+from cgan.errors import ConfigError, FileError
 
 # Commands import torch and pydantic when they run, so that `cgan --help` is fast.
 if TYPE_CHECKING:
@@ -41,3 +44,19 @@ def load_model(model: str | None) -> Sampler:
     from cgan.storage.paths import newest_model
 
     return load(model if model is not None else newest_model())
+
+
+def check_output(option: str, path: str | None, suffix: str) -> None:
+    """Check the path of a file that is written at the end of long work.
+
+    Raises:
+        ConfigError: it has another suffix: it may be the path of another kind of file.
+        FileError: nothing can be written there.
+    """
+    if path is None:
+        return
+    if Path(path).suffix != suffix:
+        raise ConfigError(f"{option} takes a {suffix} file, not {path}")
+    existing = next(folder for folder in Path(path).absolute().parents if folder.exists())
+    if not os.access(existing, os.W_OK):
+        raise FileError(f"no permission to write {path}; choose another place")

@@ -166,12 +166,12 @@ def _resolve(
 ) -> tuple[Config, Path | None]:
     """The config, and the folder of the run to resume (None for a new run)."""
     from cgan.config_io import default_config_name, load_config
+    from cgan.storage.paths import CONFIG_FILE
 
     if resume and config is None:
-        from cgan.storage.paths import CONFIG_FILE
-        from cgan.training.run_dir import newest_state
+        from cgan.training.run_dir import check_state, newest_state
 
-        folder = Path(out) if out else newest_state()
+        folder = check_state(Path(out)) if out else newest_state()
         return load_config(folder / CONFIG_FILE, overrides), folder
     if config == "steer":
         raise ConfigError("the config steer is that of another command: cgan steer GENERATOR")
@@ -182,7 +182,16 @@ def _resolve(
             from cgan.training.warm_start import model_overrides
 
             overrides = model_overrides(source, data, overrides.get("data.size")) | overrides
-    return load_config(name, overrides), None
+    resolved = load_config(name, overrides)
+    if not resume:
+        return resolved, None
+    from cgan.training.run_dir import run_to_resume
+
+    folder = run_to_resume(resolved, out)
+    if not overrides.keys() & {"images", "minutes"}:  # the run keeps its budget
+        run = load_config(folder / CONFIG_FILE)
+        resolved = resolved.model_copy(update={"images": run.images, "minutes": run.minutes})
+    return resolved, folder
 
 
 def report(run: Run) -> None:

@@ -22,7 +22,7 @@ from cgan.evaluation.judge_training import find_judge
 from cgan.evaluation.reference import Reference
 from cgan.evaluation.report import Report
 from cgan.runtime.device import explain_out_of_memory, find_device, torch_defaults
-from cgan.sampling.sampler import Sampler, load
+from cgan.sampling.sampler import Sampler, as_sampler
 from cgan.storage.metrics import read_curves
 from cgan.storage.paths import JUDGE_FILE, PACKAGED
 
@@ -41,7 +41,7 @@ def evaluate(
     cas: bool = False,
     truncation: bool = False,
     second_judge: bool = False,
-    judge: str | Path | None = None,
+    judge: str | Path | Judge | None = None,
     device: str = "auto",
 ) -> Report:
     """Evaluate one generator against real images.
@@ -56,7 +56,7 @@ def evaluate(
         truncation: also measure control and recall of truncated z, with factors from 0.9 to 0.6.
         second_judge: also measure control with a second judge with another architecture; it is
             trained once per data set.
-        judge: the file of a judge with the same classes and image shape, for example one that was
+        judge: a judge, or its file, with the same classes and image shape, for example one that was
             trained on more images; by default, the judge of the data is found or trained.
         device: the device to use.
 
@@ -82,7 +82,7 @@ def compare(
     cas: bool = False,
     truncation: bool = False,
     second_judge: bool = False,
-    judge: str | Path | None = None,
+    judge: str | Path | Judge | None = None,
     device: str = "auto",
 ) -> list[Report]:
     """Evaluate several generators like ``evaluate``.
@@ -92,7 +92,7 @@ def compare(
     """
     _check_per_class(per_class)
     torch_device, optional = find_device(device), {"cas": cas, "truncation": truncation}
-    samplers = [one if isinstance(one, Sampler) else load(one) for one in models]
+    samplers = [as_sampler(one) for one in models]
     given = _open_judge(judge, samplers, torch_device)
     sources = [data_config_of(sampler, data, data_dir) for sampler in samplers]
     loaded: dict[DataConfig, dict[Split, ImageDataset | ImageFolder]] = {}
@@ -105,15 +105,16 @@ def compare(
             if source not in loaded:
                 loaded[source] = {split: load_split(source, split) for split in ("train", "test")}
             splits = loaded[source]
-            _check_data(sampler, splits["train"], given)
-            key = splits["train"].digest(), splits["test"].digest()
+            train = splits["train"]
+            check_fit(sampler, f"{train.name} has", train.classes, train.image_shape)
+            key = train.digest(), splits["test"].digest()
             if key not in references:
                 find = partial(
                     find_judge, splits.__getitem__, torch_device, beside=sampler.path.parent
                 )
                 references[key] = Reference(
                     find() if given is None else given,
-                    splits["train"],
+                    train,
                     splits["test"],
                     per_class=per_class,
                     features=features,
@@ -128,9 +129,9 @@ def compare(
                 sampler.to(home)
         warnings = [
             *report.warnings,
-            *other_split_warnings(sampler, source, splits["train"]),
+            *other_split_warnings(sampler, source, train),
             *_other_images(report, reports, key == next(iter(references))),
-            *_judge_of_other_data(given, splits["train"]),
+            *_judge_of_other_data(given, train),
         ]
         described = _describe_splits(source.source)
         named = replace(report, model=sampler.name, splits=described)
@@ -157,28 +158,25 @@ def _describe_splits(source: str) -> dict[str, str]:
 
 
 def _open_judge(
-    path: str | Path | None, samplers: list[Sampler], device: torch.device
+    given: str | Path | Judge | None, samplers: list[Sampler], device: torch.device
 ) -> Judge | None:
     """The judge that the caller gives, after checking that it fits the generators."""
-    if path is None:
+    if given is None:
         return None
-    file = Path(path)
-    judge = Judge.load(file / JUDGE_FILE if file.is_dir() else file).to(device)
+    if isinstance(given, Judge):
+        judge = given.to(device)
+    else:
+        file = Path(given)
+        judge = Judge.load(file / JUDGE_FILE if file.is_dir() else file).to(device)
     for sampler in samplers:
         try:
             check_judge(sampler, judge)
         except MeasureError as error:
             raise MeasureError(
-                f"{path} does not fit {sampler.name}: choose a judge with the same classes, in the "
-                "same order, and the same image shape"
+                f"{judge.name} does not fit {sampler.name}: choose a judge with the same classes, "
+                "in the same order, and the same image shape"
             ) from error
     return judge
-
-
-def _check_data(sampler: Sampler, train: ImageDataset | ImageFolder, given: Judge | None) -> None:
-    """Check that the data fits the generator. Without a given judge, its own judge is checked."""
-    if given is not None:
-        check_fit(sampler, f"{train.name} has", train.classes, train.image_shape)
 
 
 def find_judge_of(

@@ -40,7 +40,7 @@ from cgan.runtime.device import (
     torch_defaults,
 )
 from cgan.runtime.progress import CountProgress
-from cgan.sampling.sampler import Sampler, load
+from cgan.sampling.sampler import Sampler, as_sampler
 
 MIN_IMAGES = 5_000
 """Fewest training images that a classifier is shown."""
@@ -79,7 +79,7 @@ def augment_test(
     if not isfinite(minutes) or minutes < 0 or seeds < 2:
         raise ConfigError("augment_test needs a number of minutes, and at least two seeds")
     begun, torch_device = time.monotonic(), find_device(device)
-    sampler = (model if isinstance(model, Sampler) else load(model)).to(torch_device)
+    sampler = as_sampler(model).to(torch_device)
     if not sampler.conditional:
         raise UnconditionalError("a plain GAN draws no labelled images, so it cannot help")
     source = data_config_of(sampler, data, data_dir)

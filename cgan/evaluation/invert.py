@@ -17,7 +17,7 @@ from cgan.evaluation.data_source import data_config_of
 from cgan.evaluation.encoder import Encoder, find_encoder, save_encoder
 from cgan.evaluation.feature_set import evenly_spaced
 from cgan.runtime.device import explain_out_of_memory, torch_defaults
-from cgan.sampling.sampler import Sampler
+from cgan.sampling.sampler import Sampler, as_sampler
 
 STEPS, LR = 100, 0.05
 """Of Adam, for each image."""
@@ -54,7 +54,7 @@ class Inversion(NamedTuple):
 
 @torch_defaults()
 def invert(
-    sampler: Sampler,
+    model: str | Path | Sampler,
     picture: str | Path | Tensor,
     *,
     data: str | None = None,
@@ -69,7 +69,7 @@ def invert(
     −log p(class | image) is chosen.
 
     Args:
-        sampler: the generator.
+        model: a run folder, a generator file, ``"mnist"``, or a sampler.
         picture: an image file of the generator's size, or a tensor (C, H, W): uint8, or float in
             [0, 1].
         data: as for ``cgan.evaluate``: the data whose test images are the reference. If None, and
@@ -81,6 +81,7 @@ def invert(
         DataError: it is no image, or has another size or other colours than the generator's.
         ConfigError: the generator has no gradient, because it is an ONNX network.
     """
+    sampler = as_sampler(model)
     if (steered := sampler.header.get("steered")) and steered["model"] is None:
         raise ConfigError(f"{sampler.name} cannot be inverted: an ONNX network has no gradient")
     image = read_picture(picture, sampler.image_shape)

@@ -9,6 +9,7 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -33,6 +34,9 @@ class Indices(Protocol):
         """Python ints."""
         ...
 
+
+MAX_IMAGES = 10_000_000
+"""Images of a class in one request."""
 
 Labels = str | int | Sequence[str | int] | Indices | None
 
@@ -112,10 +116,15 @@ class GeneratorInfo:
             ConfigError: ``n`` is less than 1, seed or truncation are out of range, the weights of
                 the mix do not sum to 1, or both labels and a mix are given.
         """
+        n, seed = _whole_number("n", n), _whole_number("seed", seed)
         if not 0 <= truncation <= 1:
             raise ConfigError(f"truncation is a factor from 0 to 1, not {truncation:g}")
         if n < 1:
             raise ConfigError(f"n is the number of images per class: at least 1, not {n}")
+        if n > MAX_IMAGES:
+            raise ConfigError(
+                f"n is at most {MAX_IMAGES:,}, not {n:,}: draw images in parts by seed"
+            )
         if not 0 <= seed <= 2**63 - 1 - n:
             raise ConfigError(f"a seed is a whole number from 0 to 2^63 - 1 - n, not {seed}")
         if not self.conditional:
@@ -162,14 +171,18 @@ class GeneratorInfo:
         """
         if labels is None:
             return list(range(len(self.classes)))
+        if getattr(labels, "shape", None) == ():  # one number of NumPy or torch means its value
+            labels = _whole_number("a class", labels.item())  # type: ignore[union-attr]
         if isinstance(labels, Indices):
-            indices = [int(index) for index in labels.flatten().tolist()]
+            indices = [_whole_number("a class index", index) for index in labels.flatten().tolist()]
             wrong = [index for index in indices if not 0 <= index < len(self.classes)]
             if wrong:
                 raise UnknownNameError("class number", wrong[0], self._numbers())
             return indices
         if isinstance(labels, str | int):
             labels = [labels]
+        elif not isinstance(labels, Sequence):
+            raise ConfigError(f"a class is a name or a whole number, not {labels!r}")
         if not split_classes(self.classes):
             return [self._class_index(label) for label in labels]
         values = [one for one in labels if isinstance(one, str) and one not in self.classes]
@@ -190,3 +203,11 @@ class GeneratorInfo:
 
     def _numbers(self) -> list[str]:
         return [str(index) for index in range(len(self.classes))]
+
+
+def _whole_number(name: str, value: Any) -> int:
+    """An int, also of NumPy; raises ``ConfigError`` for anything else."""
+    try:
+        return index(value)
+    except TypeError:
+        raise ConfigError(f"{name} is a whole number, not {value!r}") from None

@@ -28,7 +28,7 @@ from cgan.sampling.sampler import Sampler, load
 from cgan.storage.atomic import write_atomically
 from cgan.storage.hub import hub_title
 from cgan.storage.images import to_unit
-from cgan.storage.paths import find_generator
+from cgan.storage.paths import PACKAGED, find_generator
 from cgan.storage.safe_reading import file_digest
 
 CHECKED_IMAGES = 64
@@ -60,7 +60,7 @@ def export(path_or_run: str | Path, out: Path | None = None) -> Path:
     Args:
         path_or_run: anything that ``cgan.load`` accepts.
         out: an .onnx file; the default is next to the generator, where ``cgan generate`` uses it,
-            or the current folder for a generator of the Hub.
+            or the current folder for a generator of the package or the Hub.
 
     Returns:
         the path of the ONNX file.
@@ -72,14 +72,15 @@ def export(path_or_run: str | Path, out: Path | None = None) -> Path:
         RunError: the images differ.
     """
     if out is not None and out.suffix != ".onnx":
-        raise ConfigError(f"--out takes a .onnx file, not {out}")
+        raise ConfigError(f"an export is an .onnx file, not {out}")
     path = find_generator(path_or_run)
     digest = file_digest(path)  # before loading: if the file is replaced now, the export is stale
     sampler = load(path)
     content = encode(sampler, digest)
     check_same_images(sampler, OnnxSampler(open_session(content), sampler.header, path))
-    on_hub = hub_title(path)  # the cache of the Hub is not ours
-    target = out or (Path(f"{on_hub}.onnx") if on_hub else export_path(path))
+    # The cache of the Hub and the package are not ours to write into.
+    title = path.parent.name if path.parent.parent == PACKAGED else hub_title(path)
+    target = out or (Path(f"{title}.onnx") if title else export_path(path))
     write_atomically(target, content)
     return target
 

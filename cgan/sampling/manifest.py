@@ -11,7 +11,7 @@ from cgan.errors import FileError
 from cgan.sampling.rejection import ImageClassifier, RejectionSampler
 from cgan.sampling.sampler import Sampler
 from cgan.storage.atomic import write_atomically
-from cgan.storage.headers import is_count
+from cgan.storage.headers import is_count, is_share
 from cgan.storage.limits import MAX_MANIFEST_BYTES
 from cgan.storage.paths import safe_file_names
 from cgan.storage.safe_reading import file_digest, parse_json_object, read_bytes
@@ -33,7 +33,6 @@ def describe_dataset(
     verify: RejectionSampler | None,
 ) -> dict[str, Any]:
     """The content of ``dataset.json``: how to reproduce the data set, and its label accuracy."""
-    measured = sampler.header["measured"] if chosen is not None else None
     return {
         "format": "cgan-dataset",
         "format_version": FORMAT_VERSION,
@@ -48,11 +47,22 @@ def describe_dataset(
         "rule": "picture i is of class chosen[i % k], k of them, and has the seed seed + i // k",
         "model": sampler.path.name,
         "model_sha256": file_digest(sampler.path),
-        "control_accuracy": measured["control_accuracy"] if measured else None,
+        "control_accuracy": None if verify else _control_of(sampler, chosen),
         "verified_by": None if verify is None else _judge_digest(verify.judge),
-        "licence": "pictures drawn by a generator",
         "cgan": __version__,
     }
+
+
+def _control_of(sampler: Sampler, chosen: tuple[int, ...] | None) -> float | None:
+    """The measured control accuracy of the chosen classes; None if it is not known."""
+    measured = sampler.header["measured"]
+    if chosen is None or not measured:
+        return None
+    if sorted(chosen) == list(range(len(sampler.classes))):
+        return float(measured["control_accuracy"])
+    per_class = measured.get("per_class", {})
+    shares = [per_class.get(sampler.classes[index]) for index in chosen]
+    return sum(shares) / len(shares) if all(map(is_share, shares)) else None
 
 
 def _judge_digest(judge: ImageClassifier) -> str:

@@ -32,6 +32,19 @@ class ImageClassifier(Protocol):
         ...
 
 
+def check_verifiable(request: Request) -> None:
+    """Check that a judge can verify the images of a request.
+
+    Raises:
+        UnconditionalError: they have no classes.
+        ConfigError: they are of a mix of classes.
+    """
+    if request.mix is not None:
+        raise ConfigError("a judge verifies single classes: leave out the mix or the verification")
+    if request.labels is None:
+        raise UnconditionalError("a plain GAN takes no class, so there is nothing to verify")
+
+
 @dataclass
 class RejectionSampler:
     """Draws rejected images again, and counts draws.
@@ -58,10 +71,7 @@ class RejectionSampler:
             ConfigError: it is for a mix of classes.
             MeasureError: the judge has other classes than the generator.
         """
-        if request.mix is not None:
-            raise ConfigError("a mix of classes is no class that a judge could verify")
-        if request.labels is None:
-            raise UnconditionalError("a plain GAN takes no class, so there is nothing to verify")
+        check_verifiable(request)
         if self.judge.classes != generator.classes:
             raise MeasureError(
                 f"the judge knows {', '.join(self.judge.classes[:5])}… and the generator draws "

@@ -216,6 +216,11 @@ class Sampler(GeneratorInfo):
 
 
 @torch_defaults()
+def as_sampler(model: str | Path | Sampler) -> Sampler:
+    """A sampler unchanged; anything else is loaded on the CPU. Raises like ``load``."""
+    return model if isinstance(model, Sampler) else load(model)
+
+
 def load(path_or_run: str | Path, device: torch.device | str = "cpu") -> Sampler:
     """Load a generator.
 

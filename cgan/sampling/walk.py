@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
 from cgan.errors import ConfigError
 from cgan.runtime.device import torch_defaults
 from cgan.sampling.latents import draw_latents
-from cgan.sampling.sampler import Sampler
+from cgan.sampling.sampler import Sampler, as_sampler
 
 MAX_FRAMES = 10_000
 """Most images of one walk, which are all in memory."""
@@ -16,7 +18,7 @@ MAX_FRAMES = 10_000
 
 @torch_defaults()
 def walk(
-    sampler: Sampler,
+    model: str | Path | Sampler,
     start: str | int | None = None,
     end: str | int | None = None,
     *,
@@ -30,7 +32,7 @@ def walk(
     what it learned for both classes.
 
     Args:
-        sampler: the generator.
+        model: a run folder, a generator file, ``"mnist"``, or a sampler.
         start: the class of the first image; None if unconditional.
         end: the class of the last image; None keeps the class.
         frames: number of images, from 2.
@@ -47,11 +49,14 @@ def walk(
             of an attribute belongs to several classes.
         RunError: memory ran out.
     """
+    sampler = as_sampler(model)
     if not 2 <= frames <= MAX_FRAMES:
         raise ConfigError(f"a walk has from 2 to {MAX_FRAMES:,} frames, not {frames:,}")
-    if start is None and (sampler.conditional or end is not None):
+    if start is None and sampler.conditional:
         raise ConfigError(f"a walk begins at a class: choose from {', '.join(sampler.classes)}")
     end, end_seed = start if end is None else end, seed if end_seed is None else end_seed
+    if (start, seed) == (end, end_seed):
+        raise ConfigError("a walk needs an end: another class or another seed")
     for name, number in ((start, seed), (end, end_seed)):
         sampler.request(name, 1, number)  # raises for a class or a seed that does not exist
     t = torch.linspace(0, 1, frames, dtype=torch.float32)

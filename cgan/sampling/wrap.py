@@ -18,6 +18,7 @@ from cgan.runtime.device import torch_defaults
 from cgan.sampling.onnx_graph import EXAMPLE_BATCH, to_onnx
 from cgan.sampling.plain import PlainGenerator, probe
 from cgan.sampling.sampler import load
+from cgan.storage.hub import hub_title
 from cgan.storage.limits import MAX_LATENT_DIM
 from cgan.storage.paths import CONFIG_FILE, find_generator
 from cgan.storage.safe_reading import file_digest, read_bytes
@@ -51,7 +52,7 @@ def load_plain(path_or_run: str | Path) -> PlainGenerator:
         )
     in_run = (path.parent / CONFIG_FILE).exists()
     header = {
-        "name": path.parent.name if in_run else path.stem,
+        "name": hub_title(path) or (path.parent.name if in_run else path.stem),
         "sha256": digest,
         "model": sampler.config.model.model_dump(mode="json"),
     }

@@ -129,10 +129,15 @@ function seedError(text) {
   byId("seed").setAttribute("aria-invalid", text !== "");
 }
 
-function readSeed() {
+function typedSeed() {
   const text = byId("seed").value.trim();
-  if (/^\d{1,19}$/.test(text) && BigInt(text) <= MAX_SEED) setSeed(BigInt(text));
-  else seedError(`A seed is a whole number from 0 to ${MAX_SEED}.`);
+  return /^\d{1,19}$/.test(text) && BigInt(text) <= MAX_SEED ? BigInt(text) : null;
+}
+
+function readSeed() {
+  const seed = typedSeed();
+  if (seed === null) seedError(`A seed is a whole number from 0 to ${MAX_SEED}.`);
+  else setSeed(seed);
 }
 
 function addClasses() {
@@ -178,6 +183,8 @@ const shownClasses = classes.slice(0, MAX_TILES);
 const styleTiles = shownClasses.map(() => addTile(byId("styles")));
 
 async function refreshGrid() {
+  const last = MAX_SEED - BigInt(GRID);
+  if (state.gridStart > last) state.gridStart = last;
   const { className, gridStart } = state;
   byId("download-grid").disabled = true;
   const tasks = gridTiles.map((tile, k) => {
@@ -269,8 +276,8 @@ function download(canvases, columns, name) {
   });
 }
 
-const fileName = (word) => (
-  `${state.className === null ? model.name : state.className}-${word}seed${state.seed}.png`);
+const fileName = (word, seed) => (
+  `${state.className === null ? model.name : state.className}-${word}seed${seed}.png`);
 
 // ---- start ----
 
@@ -288,7 +295,7 @@ byId("seed").addEventListener("keydown", (event) => {
   const step = { ArrowUp: 1n, ArrowDown: -1n }[event.key];
   if (step) {
     event.preventDefault();
-    setSeed(state.seed + step);
+    setSeed((typedSeed() ?? state.seed) + step);
   }
 });
 byId("previous").addEventListener("click", () => setSeed(state.seed - 1n));
@@ -304,7 +311,7 @@ for (const id of ["picture-button", "enlarge"]) {
   byId(id).addEventListener("click", () => (
     enlarge(drawCurrent(), describe(state.className, state.seed))));
 }
-byId("download").addEventListener("click", () => download([byId("picture")], 1, fileName("")));
+byId("download").addEventListener("click", () => download([byId("picture")], 1, fileName("", state.seed)));
 byId("download-grid").addEventListener("click", () => (
-  download(gridTiles.map((tile) => tile.canvas), 8, fileName("grid-"))));
+  download(gridTiles.map((tile) => tile.canvas), 8, fileName("grid-", state.gridStart))));
 refresh();

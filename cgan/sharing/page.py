@@ -70,8 +70,12 @@ def export_page(path_or_run: str | Path, out: str | Path) -> Path:
 
 
 @torch_defaults()
-def render_page(sampler: Sampler) -> str:
+def render_page(sampler: Sampler, reference: str | None = None) -> str:
     """The HTML of the page of a generator on the CPU.
+
+    Args:
+        sampler: the generator.
+        reference: its name in a shell command, if it is published under that name.
 
     Raises:
         ConfigError: the generator is an ONNX network.
@@ -84,10 +88,11 @@ def render_page(sampler: Sampler) -> str:
     style = (HERE / "page.css").read_text(encoding="utf-8")
     script = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
     template = environment.from_string((HERE / "page.html.j2").read_text(encoding="utf-8"))
-    model = page_model(sampler)
+    model = page_model(sampler, reference)
+    title = reference.rpartition("/")[2] if reference else card.title_of(sampler)
     table = card.confusion(sampler.header) if sampler.conditional else None
     return template.render(
-        title=card.title_of(sampler),
+        title=title,
         sampler=sampler,
         header=sampler.header,
         rows=card.card_rows(sampler),
@@ -104,8 +109,8 @@ def render_page(sampler: Sampler) -> str:
     )
 
 
-def page_model(sampler: Sampler) -> dict[str, Any]:
-    """What ``engine.js`` needs, as plain values.
+def page_model(sampler: Sampler, reference: str | None = None) -> dict[str, Any]:
+    """What ``engine.js`` needs, as plain values; the arguments are those of ``render_page``.
 
     Raises:
         ConfigError: the generator is an ONNX network.
@@ -124,7 +129,7 @@ def page_model(sampler: Sampler) -> dict[str, Any]:
     ]
     return {
         "name": card.title_of(sampler),
-        "reference": _reference(sampler),
+        "reference": reference or _reference(sampler),
         "classes": list(sampler.classes) if sampler.conditional else [],
         "image_shape": list(sampler.image_shape),
         "latent_dim": sampler.latent_dim,

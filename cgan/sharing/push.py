@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cgan.errors import ConfigError, FileError
+from cgan.evaluation.encoder import read_encoder
 from cgan.evaluation.judge import Judge
 from cgan.runtime.device import torch_defaults
 from cgan.sampling.sampler import Sampler, load
 from cgan.sharing.page import render_page
 from cgan.sharing.readme import render_readme
+from cgan.storage.checkpoint import save_tensors
 from cgan.storage.hub import PREFIX, check_repository, explain_errors, require_library
 from cgan.storage.images import make_grid, save_png, to_pixels
 from cgan.storage.paths import ENCODER_FILE, GENERATOR_FILE, JUDGE_FILE
+from cgan.storage.safe_reading import file_digest
 
 PAGE_FILE, REPORT_FILE, SAMPLES_FILE = "draw.html", "report.html", "samples.png"
 MAX_ROWS, COLUMNS = 20, 10
@@ -69,7 +72,8 @@ def push(
         repository: ``owner/name``; it is created if it does not exist.
         license: of the model, as the Hub writes it: ``mit``, ``cc-by-4.0``, ``other``.
         private: whether a new repository is private.
-        space: publish the page as a static Space of the same name, too.
+        space: publish the page as a static Space of the same name, too. It holds all weights, so it
+            is private if the repository is.
         report: publish ``report.html`` of the run folder, too. It shows training images.
         dry_run: prepare everything, and send nothing.
 
@@ -81,7 +85,7 @@ def push(
     """
     check_repository(repository)
     if not LICENSE.fullmatch(license):
-        raise ConfigError(f"{license!r} is no licence of the Hub: write mit, cc-by-4.0 or other")
+        raise ConfigError(f"{license!r} is not a licence of the Hub: use mit, cc-by-4.0 or other")
     require_library()
     from huggingface_hub import HfApi
 
@@ -99,6 +103,7 @@ def push(
         api = HfApi(library_name="cgan")
         with explain_errors(repository):
             _create(api, repository, private)
+            private = api.repo_info(repository).private
             commit = api.upload_folder(
                 repo_id=repository, folder_path=folder, commit_message=MESSAGE,
                 delete_patterns=[*OPTIONAL_FILES],
@@ -115,7 +120,8 @@ def push(
 
 def _create(api: Any, repository: str, private: bool, **options: Any) -> str:
     """Create a repository unless it exists; returns its address."""
-    url = api.create_repo(repository, private=private, exist_ok=True, **options)
+    # None leaves it to the owner's settings
+    url = api.create_repo(repository, private=private or None, exist_ok=True, **options)
     if private and not api.repo_info(repository, repo_type=options.get("repo_type")).private:
         raise FileError(
             f"{repository} exists and is public: choose another name, or leave out --private"
@@ -157,8 +163,9 @@ def write_repository(
     shutil.copyfile(sampler.path, folder / GENERATOR_FILE)
     if (source / JUDGE_FILE).exists() and Judge.load(source / JUDGE_FILE).is_of(sampler.header):
         shutil.copyfile(source / JUDGE_FILE, folder / JUDGE_FILE)
-    if (source / ENCODER_FILE).exists():
-        shutil.copyfile(source / ENCODER_FILE, folder / ENCODER_FILE)
+    if (encoder := read_encoder(sampler)) is not None:
+        header = {**encoder.header, "generator": file_digest(sampler.path)}
+        save_tensors(folder / ENCODER_FILE, dict(encoder.network.state_dict()), header)
     if report:
         if sampler.path.name != GENERATOR_FILE or not (source / REPORT_FILE).exists():
             raise FileError(
@@ -167,7 +174,7 @@ def write_repository(
             )
         shutil.copyfile(source / REPORT_FILE, folder / REPORT_FILE)
     with suppress(ConfigError):  # no page can draw with an ONNX network
-        (folder / PAGE_FILE).write_text(render_page(sampler), encoding="utf-8")
+        (folder / PAGE_FILE).write_text(render_page(sampler, name), encoding="utf-8")
     labels = list(sampler.classes[:MAX_ROWS]) if sampler.conditional else None
     images = sampler.sample(labels, COLUMNS if sampler.conditional else COLUMNS**2)
     scale = max(1, round(56 / sampler.image_shape[2]))

@@ -7,6 +7,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from cgan.errors import FileError
@@ -43,7 +44,8 @@ def packaged_names() -> list[str]:
 def find_generator(path_or_run: str | Path) -> Path:
     """The generator file for a file path, a run folder, or the name of a generator.
 
-    Names are those of packaged generators, and ``hf-hub:owner/name@revision``, which is downloaded
+    Names are those of packaged generators, also if there is a folder of that name without a
+    generator, and ``hf-hub:owner/name@revision``, which is downloaded
     into the cache of the Hub.
 
     Raises:
@@ -58,7 +60,9 @@ def find_generator(path_or_run: str | Path) -> Path:
     path = Path(path_or_run)
     require_utf8(path)
     try:
-        if not path.exists() and str(path) in packaged_names():
+        if str(path) in packaged_names() and not (
+            path.is_file() or (path / GENERATOR_FILE).exists()
+        ):
             path = PACKAGED / path.name
         is_folder = path.is_dir()
         path = path / GENERATOR_FILE if is_folder else path
@@ -68,7 +72,10 @@ def find_generator(path_or_run: str | Path) -> Path:
     if not found and is_folder:
         raise FileError(f"{path.parent} holds no {GENERATOR_FILE}: is it the folder of a run?")
     if not found:
-        raise FileError(f"there is no run or generator file {path}")
+        name = str(path_or_run)
+        similar = get_close_matches(name, packaged_names(), n=1)
+        hint = f"; did you mean {similar[0]!r}?" if similar else ""
+        raise FileError(f"there is no run or generator file {path}{hint}")
     return path
 
 

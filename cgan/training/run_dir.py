@@ -48,15 +48,20 @@ def run_to_resume(config: Config, out: str | Path | None = None, *, numbered: bo
         RunError: there is none.
     """
     if out is not None and not numbered:
-        if not has_state(Path(out)):
-            raise RunError(f"{out} contains no state of a run: leave out --resume to start one")
-        return Path(out)
+        return check_state(Path(out))
     base = RUNS / config.name if out is None else Path(out)
     pattern = re.compile(re.escape(base.name) + r"(-\d+)?")
     runs = [run for run in runs_by_age(STATE_FILES, base.parent) if pattern.fullmatch(run.name)]
     if not runs:
         raise RunError(f"there is no run {base} to resume: leave out --resume")
     return runs[-1]
+
+
+def check_state(folder: Path) -> Path:
+    """The folder; raises ``RunError`` if it holds no run that can be resumed."""
+    if not has_state(folder):
+        raise RunError(f"{folder} contains no state of a run: leave out --resume to start one")
+    return folder
 
 
 def newest_state() -> Path:

@@ -128,11 +128,15 @@ def test_a_given_judge(
     assert again.control.judge_digest == judge.weights_digest
     judge.header = replace(judge.header, classes=tuple("abcdefghij"))
     judge.save(tmp_path / "letters.safetensors")
-    with pytest.raises(MeasureError, match="letters.safetensors does not fit"):
+    with pytest.raises(MeasureError, match="more digits does not fit"):
         cgan.evaluate(small_run.folder, per_class=20, judge=tmp_path / "letters.safetensors")
     for data in (pets, "mnist"):  # other classes; another shape
         with pytest.raises(MeasureError, match="give the generator's training data with --data"):
             cgan.evaluate(small_run.folder, data=str(data), judge=tmp_path / "own.safetensors")
+    given = cgan.evaluate(
+        small_run.folder, per_class=20, judge=Judge.load(tmp_path / "run" / JUDGE_FILE)
+    )
+    assert given.control.accuracy == again.control.accuracy
     with pytest.raises(FileError, match="no.safetensors"):
         cgan.evaluate(small_run.folder, judge=tmp_path / "no.safetensors")
 

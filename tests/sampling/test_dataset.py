@@ -24,6 +24,7 @@ from cgan.data import load_pictures
 from cgan.errors import ConfigError, FileError, MeasureError, RunError, UnconditionalError
 from cgan.sampling import dataset, shards, workers
 from cgan.sampling.dataset import write_dataset
+from cgan.sampling.manifest import describe_dataset
 from cgan.sampling.sampler import Sampler
 from cgan.storage.atomic import lock
 from cgan.storage.images import to_pixels
@@ -387,7 +388,7 @@ def test_shell(
     assert "of MNIST accepted 40 of" in verified.stderr
     assert "control accuracy 99." in verified.stderr
     described = json.loads(Path("sure/dataset.json").read_text())
-    assert described["control_accuracy"] > 0.99
+    assert described["control_accuracy"] is None  # that of images which are not verified
     assert len(described["verified_by"]) == len(described["model_sha256"]) == 64
 
 
@@ -421,3 +422,16 @@ class Agreeing:
 
     def classify(self, images: torch.Tensor) -> torch.Tensor:
         raise AssertionError("nobody should be asked")
+
+
+def test_the_control_accuracy_of_the_chosen_classes() -> None:
+    mnist = cgan.load("mnist")
+    measured = mnist.header["measured"]
+
+    def of(chosen: tuple[int, ...] | None) -> object:
+        return describe_dataset(mnist, chosen, "npz", 9, 9, 0, None)["control_accuracy"]
+
+    assert of(tuple(range(10))) == measured["control_accuracy"]
+    assert of((8,)) == measured["per_class"]["8"]
+    assert of((8, 3)) == (measured["per_class"]["8"] + measured["per_class"]["3"]) / 2
+    assert of(None) is None

@@ -110,7 +110,7 @@ def test_a_mix_excludes_classes_a_judge_and_a_plain_gan(
     with pytest.raises(ConfigError, match="either classes or a mix"):
         sampler.sample("3", mix={"3": 1})
     judge: Judge = find_judge(lambda split: cgan.load_pictures("digits", split=split))
-    with pytest.raises(ConfigError, match="no class that a judge could verify"):
+    with pytest.raises(ConfigError, match="a judge verifies single classes"):
         sampler.sample(mix={"3": 1}, verify=judge)
     with pytest.raises(UnconditionalError, match="cgan steer"):
         cgan.load(plain_run.folder).sample(mix={"3": 1})
@@ -203,6 +203,8 @@ def test_a_walk_needs_one_class(small_run: cgan.Run) -> None:
         cgan.load(small_run.folder).generator, {**header, "classes": classes}, small_run.generator
     )
     assert len(cgan.walk(sampler, "b + in", "a + out", frames=3)) == 3
+    with pytest.raises(ConfigError, match="a walk needs an end: another class or another seed"):
+        cgan.walk(sampler, "b + in")
     with pytest.raises(ConfigError, match="'a' are several classes: choose one of a"):
         cgan.walk(sampler, "a", end_seed=1)
 
@@ -220,11 +222,14 @@ def test_the_shell_draws_mixes_and_truncated_images(small_run: cgan.Run, shell: 
         (["--mix", "3"], "takes classes and weights"),
         (["--mix", "3=0.5,3=0.5"], "takes classes and weights"),
         (["--mix", "3=1", "--digit", "3"], "either classes or a mix"),
-        (["--mix", "3=1", "--verify"], "no class that a judge could verify"),
+        (["--mix", "3=1", "--verify"], "a judge verifies single classes"),
         (["--mix", "3=1", "--count", "10", "--out", "set"], "--mix does not apply to a data set"),
         (["--truncation", "2"], "from 0 to 1, not 2"),
         (["--latent", "nowhere"], "there is no file nowhere"),
         (["--latent", "nowhere", "--mix", "3=1"], "as they are"),
+        (["--latent", "nowhere", "--seed", "0"], "leave out -n, --seed"),
+        (["--data", "nowhere"], "give --verify too"),
+        (["-n", "100000000000"], "-n is at most 100,000, not 100,000,000,000"),
     ],
 )
 def test_options_that_do_not_fit(
@@ -278,4 +283,20 @@ def test_latents_of_another_generator(small_run: cgan.Run, shell: Shell) -> None
     Latents(torch.zeros(1, 12), None, tuple("0123456789")).save(Path("a.safetensors"))
     done = shell("generate", small_run.folder, "--latent", "a.safetensors")
     assert done.exit_code == 2
-    assert "of another generator" in done.output
+    assert "of another length, or for other classes" in done.output
+
+
+def test_a_walk_of_a_plain_gan_has_no_class(plain_run: cgan.Run) -> None:
+    with pytest.raises(UnconditionalError, match="a plain GAN cannot choose the class"):
+        cgan.walk(plain_run.folder, end="3")
+    assert len(cgan.walk(plain_run.folder, end_seed=1, frames=2)) == 2
+
+
+def test_redrawn_latents_do_not_replace_the_inverted_image(
+    sampler: cgan.Sampler, small_run: cgan.Run, shell: Shell
+) -> None:
+    Latents(z(1), torch.eye(10)[[3]], sampler.classes).save(Path("seven-inverted.safetensors"))
+    words = ("generate", small_run.folder, "--latent", "seven-inverted.safetensors")
+    done = [shell(*words, *more) for more in ((), ("--digit", 3))]
+    drawn = [Path(one.stdout.strip()).name for one in done]
+    assert drawn == ["seven-inverted-latent.png", "seven-inverted-as-3-latent.png"]

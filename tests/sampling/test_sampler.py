@@ -1,7 +1,9 @@
 """A picture is a function of model, class and seed alone."""
 
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -89,6 +91,22 @@ def test_names_that_are_numbers_are_names_and_others_are_counted() -> None:
         years.class_indices(0)
     with pytest.raises(UnknownNameError, match="class number"):
         pets.class_indices(2)
+    assert years.class_indices(np.int64(2)) == years.class_indices(2) == [1]  # the name
+    assert years.class_indices(np.array([2])) == [2]  # an array holds indices
+    for wrong in (torch.tensor([0.9]), 7.5, object()):
+        with pytest.raises(ConfigError, match="a whole number, not"):
+            pets.class_indices(wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("wrong", [{"n": 2.0}, {"seed": 1.5}, {"seed": "3"}, {"n": 10**9}])
+def test_n_and_seed_are_whole_numbers(sampler: Sampler, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="is a whole number, not|n is at most 10,000,000"):
+        sampler.sample("7", **wrong)
+
+
+def test_n_and_seed_of_numpy(sampler: Sampler) -> None:
+    found = sampler.sample("7", n=np.int64(2), seed=np.int32(5))
+    assert torch.equal(found, sampler.sample("7", 2, 5))
 
 
 def test_seeds_and_classes_give_different_pictures(sampler: Sampler) -> None:

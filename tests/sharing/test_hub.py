@@ -17,7 +17,7 @@ from cgan.errors import ConfigError, FileError
 from cgan.sharing.page import render_page
 from cgan.sharing.readme import escape_markdown
 from cgan.storage import hub as hubs
-from cgan.storage.paths import JUDGE_FILE, PACKAGED
+from cgan.storage.paths import ENCODER_FILE, JUDGE_FILE, PACKAGED
 from tests.sharing.hub_server import TOKEN, Hub
 
 # huggingface_hub passes an argument of httpx that is deprecated.
@@ -83,7 +83,9 @@ def test_what_is_pushed_can_be_loaded(hub: Hub, pets: cgan.Sampler) -> None:
     assert files["README.md"].decode() == pushed.card
     assert hub.pushes(MODEL) == 1  # all files in one commit
     assert set(hub.files(SPACE)) == {"README.md", "index.html"}
-    assert hub.files(SPACE)["index.html"] == files["draw.html"] == render_page(pets).encode()
+    assert hub.files(SPACE)["index.html"] == files["draw.html"]
+    assert files["draw.html"] == render_page(pets, "hf-hub:owner/pets").encode()
+    assert b"cgan generate hf-hub:owner/pets" not in render_page(pets).encode()
     assert card_of(hub.files(SPACE)["README.md"].decode())[0]["sdk"] == "static"
 
     loaded = cgan.load("hf-hub:owner/pets")
@@ -150,6 +152,14 @@ def test_private_means_private(hub: Hub, pets: cgan.Sampler) -> None:
     with pytest.raises(FileError, match="owner/pets exists and is public: choose another name"):
         cgan.push(pets.path, "owner/pets", license="mit", private=True)
     assert hub.pushes(MODEL) == 1
+    cgan.push(pets.path, "owner/hidden", license="mit", private=True)
+    cgan.push(pets.path, "owner/hidden", license="mit", space=True)  # as private as the weights
+    assert SPACE.replace("pets", "hidden") in hub.private
+
+
+def test_an_encoder_of_another_generator_is_left_out(hub: Hub, pets: cgan.Sampler) -> None:
+    shutil.copyfile(PACKAGED / "mnist" / ENCODER_FILE, pets.path.with_name(ENCODER_FILE))
+    assert ENCODER_FILE not in cgan.push(pets.path, "owner/pets", license="mit", dry_run=True).files
 
 
 def test_a_judge_of_other_data_is_left_out(hub: Hub, pets: cgan.Sampler) -> None:
@@ -278,13 +288,15 @@ def test_names(hub: Hub, pets: cgan.Sampler) -> None:
     cgan.push(pets.path, "owner/pets", license="mit")
     hub.commit(MODEL, {})
     for rest in ("", "pets", "a/b/c", "a/b@", "../b", "a/-b", "a/b@main c"):
-        with pytest.raises(ConfigError, match=r"is no repository of the Hub: write hf-hub:owner"):
+        with pytest.raises(
+            ConfigError, match=r"is not the name of a repository on the Hub: write hf-hub:owner"
+        ):
             cgan.load(f"hf-hub:{rest}")
     with pytest.raises(FileError, match="owner/pets@v9 does not exist: the repository has no such"):
         cgan.load("hf-hub:owner/pets@v9")
     with pytest.raises(ConfigError, match="is named owner/name, not 'pets'"):
         cgan.push(pets.path, "pets", license="mit")
-    with pytest.raises(ConfigError, match="'My own' is no licence of the Hub"):
+    with pytest.raises(ConfigError, match="'My own' is not a licence of the Hub"):
         cgan.push(pets.path, "owner/pets", license="My own")
     hub.commits["models/owner/empty"] = {}
     hub.commit("models/owner/empty", {"pytorch_model.bin": b"a pickle"})

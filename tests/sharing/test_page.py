@@ -120,6 +120,20 @@ def test_choosing_a_class_and_a_seed(open_page: Open, mnist_page: Path) -> None:
         drawn(page, "10", 0, (1, 28, 28))
 
 
+def test_seeds_at_the_limits(open_page: Open, mnist_page: Path) -> None:
+    page = open_page(mnist_page)
+    page.fill("#seed", "41")
+    page.press("#seed", "ArrowUp")  # from what is typed
+    assert page.inner_text("#caption") == "0, seed 42"
+    highest = 2**63 - 1 - 1000
+    page.fill("#seed", str(highest - 1))
+    page.press("#seed", "Enter")
+    for _ in range(3):
+        page.click("#more")
+    page.click("#grid button >> nth=-1")
+    assert page.inner_text("#caption") == f"0, seed {highest - 1}"
+
+
 def test_mixing_and_walking(open_page: Open, mnist_page: Path) -> None:
     page, sampler = open_page(mnist_page), cgan.load("mnist")
     page.check("input[value='3']", force=True)
