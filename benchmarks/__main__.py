@@ -133,17 +133,17 @@ def recipes(
 ) -> None:
     """The table of docs/recipes.md: train and evaluate each recipe, one after another."""
     from benchmarks.recipes import BASE, RECIPES
-    from benchmarks.table import evaluate, print_header, table_row
+    from benchmarks.table import evaluate, print_header, table_row, train_run
 
     rows: dict[str, str] = {}
     real = ""
     for name in names or RECIPES:
         config, changes = RECIPES[name]
         folder = out / name
-        if not folder.exists() and not measure_only:
+        if not measure_only:
             settings = {**BASE[config], "eval_every_images": 0, "control_per_class": 0, **changes}
             words = [w for key, value in settings.items() for w in ("--set", f"{key}={value}")]
-            subprocess.run(["cgan", "train", config, *words, "--out", str(folder)], check=True)
+            train_run([config, *words], folder)
         if folder.exists():
             figures, real_figures = evaluate(str(folder))
             rows[name], real = table_row(name, [figures]), table_row("real images", [real_figures])

@@ -7,13 +7,13 @@ of CIFAR-10, and the folder is a part of that. Real images are the 10,000 test i
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import torch
 
 import cgan
+from benchmarks.table import train_run
 from cgan.data import ImageDataset
 from cgan.data.image_folder import scan_folder
 from cgan.data.load import load_split
@@ -109,15 +109,11 @@ def load_cifar_judge(cifar: Path, path: Path) -> tuple[Judge, ImageDataset]:
 
 def train(data: Path, images: str, changes: dict[str, object], folder: Path) -> None:
     """Train one run on the CPU without evaluations, or resume it. A finished run stays as it is."""
-    if folder.exists():
-        subprocess.run(["cgan", "train", "--resume", "--out", str(folder)], check=True)
-        return
     settings = {
         **BEFORE, "eval_every_images": 0, "control_per_class": 0, "device": "cpu", **changes,
     }  # fmt: skip
     words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-    command = ["cgan", "train", "folder-dcgan", "--data", str(data), "--images", images]
-    subprocess.run([*command, *words, "--out", str(folder)], check=True)
+    train_run(["folder-dcgan", "--data", str(data), "--images", images, *words], folder)
 
 
 def measure(folder: Path, judge: Judge, test: ImageDataset) -> dict[str, Any]:

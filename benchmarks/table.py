@@ -41,10 +41,15 @@ COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
 
 
 def train(row: Row, seed: int, folder: Path) -> None:
-    """Train one run, unless its folder exists."""
-    if not folder.exists():
-        words = ["cgan", "train", row.config, *row.options, "--images", row.images]
-        subprocess.run([*words, "--seed", str(seed), "--out", str(folder)], check=True)
+    """Train one run."""
+    train_run([row.config, *row.options, "--images", row.images, "--seed", str(seed)], folder)
+
+
+def train_run(words: list[str], folder: Path) -> None:
+    """``cgan train`` with these words, or the rest of a stopped run; a finished one is kept."""
+    if folder.exists():
+        words = ["--resume"]
+    subprocess.run(["cgan", "train", *words, "--out", str(folder)], check=True)
 
 
 def evaluate(model: str) -> tuple[Figures, Figures]:

@@ -35,7 +35,7 @@ def invert(
     out: OutOption = None,
     device: DeviceOption = "auto",
 ) -> None:
-    """Find class and z of an image, and draw its style in every class."""
+    """Find the class and the latent vector of an image, and draw its style in every class."""
     import torch
 
     from cgan.cli.tables import print_rows

@@ -29,7 +29,7 @@ ModelArgument = Annotated[
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps or xpu.")]
 DataOption = Annotated[
     str | None,
-    typer.Option(help="Data set or folder, instead of the run's.", show_default=False),
+    typer.Option(help="Data set or folder to use in place of the run's.", show_default=False),
 ]
 DataDirOption = Annotated[
     str | None,

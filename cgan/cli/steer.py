@@ -44,7 +44,7 @@ def steer(
     out: OutOption = None,
     assignments: SetOption = None,
 ) -> None:
-    """Give class control over a plain GAN, whose generator stays as it is."""
+    """Add class control to a plain GAN without changing its generator."""
     if images is not None and minutes is not None:
         raise ConfigError("give the budget either in --images or in --minutes")
     options = {"images": images, "minutes": minutes, "seed": seed}

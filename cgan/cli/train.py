@@ -80,7 +80,7 @@ WandbOption = Annotated[
 ]
 SetOption = Annotated[
     list[str] | None,
-    typer.Option("--set", help="Any other config key.", metavar="KEY=VALUE"),
+    typer.Option("--set", help="Set any config key; --dry-run lists them.", metavar="KEY=VALUE"),
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the config and exit.")]
 

@@ -8,6 +8,7 @@ reads it only if both match. The hashes detect damage and an outdated export, no
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,7 +39,10 @@ logger = logging.getLogger("cgan")
 
 
 class OnnxSampler(GeneratorInfo):
-    """An exported generator with the interface of ``cgan.Sampler``, on the CPU."""
+    """An exported generator on the CPU, with ``request``, ``sample`` and ``batches``.
+
+    These are those of ``cgan.Sampler``, without mixes and without verification.
+    """
 
     def __init__(self, session: InferenceSession, header: dict[str, Any], path: Path) -> None:
         super().__init__(header, path)
@@ -96,7 +100,7 @@ def open_export(generator: Path) -> OnnxSampler | None:
         header = _check_export(content, path, generator)
         return OnnxSampler(open_session(content), header, generator)
     except FileError as error:
-        logger.warning("%s: using torch; run cgan export %s", error, generator)
+        logger.warning("%s: using torch; run cgan export %s", error, shlex.quote(str(generator)))
     except Exception as error:  # onnxruntime's exceptions have no common base class
         logger.warning("onnxruntime cannot read %s (%s): using torch", path, one_line(error))
     return None

@@ -1,4 +1,4 @@
-"""A generator without labels, of cgan or of another program, and what it must fulfil."""
+"""A generator without labels, of cgan or of another program, and the checks that it must pass."""
 
 from __future__ import annotations
 

@@ -215,12 +215,12 @@ class Sampler(GeneratorInfo):
         return drawn
 
 
-@torch_defaults()
 def as_sampler(model: str | Path | Sampler) -> Sampler:
     """A sampler unchanged; anything else is loaded on the CPU. Raises like ``load``."""
     return model if isinstance(model, Sampler) else load(model)
 
 
+@torch_defaults()
 def load(path_or_run: str | Path, device: torch.device | str = "cpu") -> Sampler:
     """Load a generator.
 

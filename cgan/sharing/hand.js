@@ -3,26 +3,31 @@
 const BRUSH = 0.12; // width of a line, relative to the longer side of the drawing
 const FINE = 8; // lines are drawn at this many times the resolution and averaged
 
-let inkSizeFound = 0;
+let inkFound = null;
 
-/** The mean longer side of the ink in generated images, in pixels. */
-function inkSize() {
-  if (inkSizeFound) return inkSizeFound;
-  const { width, height } = generator;
-  const sides = classes.slice(0, 10).flatMap((className) => [0, 1].map((seed) => {
-    const bytes = generator.draw(className, seed), xs = [], ys = [];
+/** Of generated images: whether the ink is dark on a light ground, and its mean longer side in pixels. */
+function findInk() {
+  if (inkFound) return inkFound;
+  const { width, height } = generator, mean = (list) => list.reduce((a, b) => a + b, 0) / list.length;
+  const images = classes.slice(0, 10).flatMap((className) => [0, 1].map((seed) => (
+    [...generator.draw(className, seed)])));
+  const isDark = mean(images.map(mean)) > 127;
+  const sides = images.map((bytes) => {
+    const xs = [], ys = [];
     bytes.forEach((level, i) => {
-      if (level > 96) [xs, ys].forEach((list, k) => list.push(k ? Math.floor(i / width) : i % width));
+      if ((isDark ? 255 - level : level) <= 96) return;
+      xs.push(i % width);
+      ys.push(Math.floor(i / width));
     });
     if (!xs.length) return Math.min(width, height);
     return 1 + Math.max(Math.max(...xs) - Math.min(...xs), Math.max(...ys) - Math.min(...ys));
-  }));
-  return (inkSizeFound = sides.reduce((a, b) => a + b, 0) / sides.length);
+  });
+  return (inkFound = { isDark, size: mean(sides) });
 }
 
-function drawLines(context, strokes, width, place) {
+function drawLines(context, strokes, width, place, colour = "#fff") {
   Object.assign(context, { lineCap: "round", lineJoin: "round", lineWidth: width });
-  context.strokeStyle = "#fff";
+  context.strokeStyle = colour;
   for (const stroke of strokes) {
     context.beginPath();
     const points = stroke.map(place);
@@ -38,7 +43,7 @@ function rasterise(strokes) {
   const low = [0, 1].map((k) => Math.min(...points.map((point) => point[k])));
   const high = [0, 1].map((k) => Math.max(...points.map((point) => point[k])));
   const longer = Math.max(high[0] - low[0], high[1] - low[1], 40);
-  const size = inkSize(), brush = BRUSH * size, scale = (size - brush) / longer;
+  const { isDark, size } = findInk(), brush = BRUSH * size, scale = (size - brush) / longer;
   let centre = [width / 2, height / 2], levels;
   for (let pass = 0; pass < 2; pass++) { // the second pass moves the centre of mass
     const fine = document.createElement("canvas");
@@ -58,7 +63,7 @@ function rasterise(strokes) {
       return Math.min(Math.max(side - mean[k], half), Math.max(side - half, half));
     });
   }
-  return levels;
+  return isDark ? levels.map((level) => 255 - level) : levels;
 }
 
 /** Means of FINE×FINE pixels. */
@@ -90,7 +95,10 @@ function recognise(levels) {
 
 function startHand() {
   const canvas = byId("hand"), context = canvas.getContext("2d");
-  let strokes = [];
+  let strokes = [], colour = "#fff";
+  setTimeout(() => { // after the first image
+    if (findInk().isDark) [canvas.style.background, colour] = ["#fff", "#000"];
+  });
   const clear = (text) => {
     strokes = [];
     context.clearRect(0, 0, canvas.width, canvas.height);
@@ -108,12 +116,12 @@ function startHand() {
     canvas.setPointerCapture(event.pointerId);
     if (!strokes.length) clear("");
     strokes.push([place(event)]);
-    drawLines(context, strokes.slice(-1), 20, (point) => point);
+    drawLines(context, strokes.slice(-1), 20, (point) => point, colour);
   });
   canvas.addEventListener("pointermove", (event) => {
     if (!canvas.hasPointerCapture(event.pointerId)) return;
     strokes.at(-1).push(place(event));
-    drawLines(context, [strokes.at(-1).slice(-2)], 20, (point) => point);
+    drawLines(context, [strokes.at(-1).slice(-2)], 20, (point) => point, colour);
   });
   for (const ended of ["pointerup", "pointercancel"]) {
     canvas.addEventListener(ended, () => strokes.length && recognise(rasterise(strokes)));

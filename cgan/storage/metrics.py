@@ -7,9 +7,9 @@ from pathlib import Path
 from cgan.errors import FileError, one_line
 from cgan.storage.headers import is_count
 from cgan.storage.limits import MAX_METRICS_BYTES
+from cgan.storage.paths import METRICS_FILE
 from cgan.storage.safe_reading import parse_json_object, read_bytes
 
-METRICS_FILE = "metrics.jsonl"
 PLOTTED_METRICS = {"loss_G", "loss_D", "penalty", "control_accuracy", "fid", "background_ink"}
 """Metrics that are plotted over images seen."""
 

@@ -17,6 +17,7 @@ GENERATOR_FILE = "generator.safetensors"
 CONFIG_FILE = "config.yaml"
 BEST_FILE = "best.safetensors"
 JUDGE_FILE = "judge.safetensors"
+METRICS_FILE = "metrics.jsonl"
 ENCODER_FILE = "encoder.safetensors"
 SHARED_FILES = (GENERATOR_FILE, JUDGE_FILE, ENCODER_FILE)
 """The files of a repository of the Hub that are downloaded."""
@@ -88,9 +89,14 @@ def require_utf8(path: Path) -> None:
 
 
 def newest_model() -> Path:
-    """The run in ``runs/`` with the newest generator; without runs, the packaged generator."""
+    """The run in ``runs/`` with the newest generator; without runs, the packaged generator.
+
+    A run that was stopped before its first step has no metrics, and counts last.
+    """
     runs = runs_by_age((GENERATOR_FILE,))
-    return runs[-1] if runs else PACKAGED / "mnist"
+    logs = {run: run / METRICS_FILE for run in runs}
+    trained = [run for run, log in logs.items() if log.exists() and log.stat().st_size]
+    return (trained or runs or [PACKAGED / "mnist"])[-1]
 
 
 def runs_by_age(files: tuple[str, ...], base: Path | None = None) -> list[Path]:

@@ -13,7 +13,8 @@ from cgan.errors import FileError
 from cgan.evaluation.control import Control
 from cgan.runtime.progress import ProgressLine, format_seconds
 from cgan.storage.atomic import explain_write_error, write_atomically
-from cgan.storage.metrics import METRICS_FILE, read_metrics
+from cgan.storage.metrics import read_metrics
+from cgan.storage.paths import METRICS_FILE
 from cgan.training.trackers import Metrics, Mlflow, TensorBoard, Wandb
 
 

@@ -16,7 +16,10 @@ import cgan
 from cgan.errors import ConfigError
 from cgan.sharing import page as pages
 from cgan.sharing.page import export_page, render_page
+from cgan.storage.checkpoint import ENCODER, GENERATOR, open_checkpoint, save_tensors
 from cgan.storage.images import to_pixels
+from cgan.storage.paths import ENCODER_FILE, GENERATOR_FILE, PACKAGED
+from cgan.storage.safe_reading import file_digest
 from tests.conftest import open_image
 from tests.sharing.conftest import wait_for
 
@@ -219,8 +222,33 @@ def test_the_keyboard_alone(open_page: Open, mnist_page: Path) -> None:
     assert page.inner_text("#hand-caption").startswith("This is 1 (")
 
 
-def test_a_drawing_by_hand(open_page: Open, mnist_page: Path) -> None:
-    page = open_page(mnist_page)
+def negate(source: Path, format: str, target: Path, layer: str, **header: str) -> None:
+    """A packaged file with the weights of one layer negated."""
+    with open_checkpoint(source, format) as file:
+        tensors = {
+            name: -tensor if name.startswith(layer) else tensor
+            for name, tensor in file.tensors().items()
+        }
+        save_tensors(target, tensors, {**file.header, **header})
+
+
+@pytest.fixture(scope="module")
+def dark_ink_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of the packaged generator with inverted images: black digits on white."""
+    folder, packaged = tmp_path_factory.mktemp("dark"), PACKAGED / "mnist"
+    generator = folder / GENERATOR_FILE
+    negate(packaged / GENERATOR_FILE, GENERATOR, generator, "up.1.")
+    negate(packaged / ENCODER_FILE, ENCODER, folder / ENCODER_FILE, "features.0.",
+           generator=file_digest(generator))  # fmt: skip
+    assert cgan.load(generator).sample("7").mean() > 0.5
+    return export_page(generator, folder / "page.html")
+
+
+@pytest.mark.parametrize("ink", ["light", "dark"])
+def test_a_drawing_by_hand(
+    open_page: Open, mnist_page: Path, dark_ink_page: Path, ink: str
+) -> None:
+    page = open_page(mnist_page if ink == "light" else dark_ink_page)
     area = page.locator("#hand")
     area.scroll_into_view_if_needed()
     box = area.bounding_box()
@@ -231,8 +259,11 @@ def test_a_drawing_by_hand(open_page: Open, mnist_page: Path) -> None:
             page.mouse.down()
         page.mouse.up()
 
+    wait_for(page, "inkFound !== null")
     stroke((0.25, 0.25), (0.7, 0.22), (0.5, 0.5), (0.4, 0.8))
     assert page.inner_text("#hand-caption").startswith("This is 7 (")
+    ground = page.evaluate("getComputedStyle(document.getElementById('hand')).backgroundColor")
+    assert ground == ("rgb(0, 0, 0)" if ink == "light" else "rgb(255, 255, 255)")
     assert page.locator("#hand-styles button").count() == 10
     assert page.locator("#hand-styles .likely").inner_text().strip() == "7"
     page.click("#clear")

@@ -36,7 +36,8 @@ from cgan.storage.limits import (
     MAX_LATENT_DIM,
     MAX_SIDE,
 )
-from cgan.storage.metrics import METRICS_FILE, read_curves, read_metrics
+from cgan.storage.metrics import read_curves, read_metrics
+from cgan.storage.paths import METRICS_FILE
 from cgan.storage.safe_reading import parse_json_object
 
 NAN = float("nan")

@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cgan.storage.paths import safe_file_name, safe_file_names
+from cgan.storage.paths import (
+    GENERATOR_FILE,
+    METRICS_FILE,
+    PACKAGED,
+    RUNS,
+    newest_model,
+    safe_file_name,
+    safe_file_names,
+)
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()))  # with lone surrogates
 ALIKE = st.text("aAſsS\u00df01-_. /\u00b2\u212a\u00e9e\u0301\ufb01\u0130\u1100\u1161\u0345")
@@ -121,3 +131,19 @@ def test_many_names_alike_take_linear_time() -> None:
     assert found[count:] == names[count:]
     assert len(set(found)) == 2 * count
     assert all(re.fullmatch(r"a-\d+_", name) for name in found[:count])
+
+
+def test_a_run_without_a_step_is_not_the_newest_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert newest_model() == PACKAGED / "mnist"
+    for age, (name, metrics) in enumerate((("trained", "{}"), ("stopped", "")), start=1):
+        run = RUNS / name
+        run.mkdir(parents=True)
+        (run / GENERATOR_FILE).touch()
+        os.utime(run / GENERATOR_FILE, (age, age))
+        (run / METRICS_FILE).write_text(metrics)
+    assert newest_model() == RUNS / "trained"
+    (RUNS / "trained" / METRICS_FILE).unlink()
+    assert newest_model() == RUNS / "stopped"
