@@ -17,7 +17,14 @@ from pydantic import (
     model_validator,
 )
 
-from cgan.config_values import check_name, check_path, parse_count, parse_names, parse_size
+from cgan.config_values import (
+    check_device,
+    check_name,
+    check_path,
+    parse_count,
+    parse_names,
+    parse_size,
+)
 
 Backbone = Literal["mlp", "dcgan", "resnet"]
 GeneratorLabel = Literal["concat", "cbn"]
@@ -169,7 +176,7 @@ class Config(Section):
     """The same at the end of the budget (cosine); null keeps it constant."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|(cuda|xpu)(:\d+)?)$")] = "auto"
+    device: Annotated[str, AfterValidator(check_device)] = "auto"
     bf16: bool = False
     """bfloat16 autocast. CUDA only."""
     compile: bool = False

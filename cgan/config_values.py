@@ -91,6 +91,17 @@ def check_name(name: str) -> str:
     return name
 
 
+def check_device(name: str) -> str:
+    """Return the name of a device that may exist.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not re.fullmatch(r"auto|cpu|mps|(cuda|xpu)(:\d{1,4})?", name):
+        raise ValueError("a device is auto, cpu, cuda, cuda:1, mps or xpu")
+    return name
+
+
 def check_path(path: str) -> str:
     """Return a path that can be written into a config and a message.
 

@@ -33,7 +33,15 @@ def mnist_folder() -> Path | None:
     return Path(named) if named and (Path(named) / "MNIST" / "raw").is_dir() else None
 
 
+SLOWEST = (
+    "test_examples", "test_trainer", "test_distributed", "test_cli", "test_examples_in_docs",
+    "test_wrap", "test_steer", "test_reliability", "test_page", "test_augment_test",
+)  # fmt: skip
+"""Files that take longest. They come first: a worker that gets one of them last is waited for."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs data or hardware that is not here, and begin with the slowest files."""
     no_mnist = pytest.mark.skip(reason="no MNIST files in the folder that CGAN_DATA names")
     no_cuda = pytest.mark.skip(reason="no CUDA device on this machine")
     for item in items:
@@ -41,6 +49,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(no_mnist)
         if item.get_closest_marker("cuda") and not torch.cuda.is_available():
             item.add_marker(no_cuda)
+    place = {name: index for index, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(SLOWEST)))
 
 
 @pytest.fixture(scope="session", autouse=True)

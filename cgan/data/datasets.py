@@ -74,9 +74,12 @@ def _download(make: Any, kind: str, data_dir: Path, split: Split) -> Any:
         data_dir.mkdir(parents=True, exist_ok=True)
         return make(root=str(data_dir), train=split != "test", download=True)
     except Exception as error:  # no network, a broken mirror, no permission, a truncated archive
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        reason = lines[-1].strip()[:120]  # the first one only names the file
         raise DataError(
-            f"{kind} is not in {data_dir} and could not be downloaded ({one_line(error)}); "
-            "--data digits needs no download; or give its folder with --data-dir"
+            f"{kind} is not in {data_dir} and could not be downloaded ({reason}): check the "
+            "connection, or give the folder that holds it with --data-dir (--data digits needs no "
+            "download)"
         ) from error
 
 

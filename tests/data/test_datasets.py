@@ -54,7 +54,7 @@ def test_no_network_names_the_offline_ways(
         raise urllib.error.URLError("no network")
 
     monkeypatch.setattr(urllib.request, "urlopen", refuse)
-    with pytest.raises(DataError, match=r"--data digits .* --data-dir"):
+    with pytest.raises(DataError, match=r"\(.*no network.*\): check the .* --data-dir \(--data"):
         load_pictures(name, data_dir=tmp_path)
 
 
