@@ -26,7 +26,10 @@ def split_folders(root: AnyPath) -> dict[Split | None, AnyPath]:
         DataError: a split has images without a class, two folders are the same split, or there are
             images in a folder that is not a split.
     """
-    folders = [] if table_of(root) else [one for one in folders_in(root) if _holds_data(one)]
+    folders = [] if table_of(root) else folders_in(root)
+    if not any(SPLIT_FOLDERS.get(folder.name.lower()) == "train" for folder in folders):
+        return {}
+    folders = [folder for folder in folders if _holds_data(folder)]
     names = [SPLIT_FOLDERS.get(folder.name.lower()) for folder in folders]
     if "train" not in names:
         return {}

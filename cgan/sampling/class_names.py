@@ -171,8 +171,8 @@ class GeneratorInfo:
         """
         if labels is None:
             return list(range(len(self.classes)))
-        if getattr(labels, "shape", None) == ():  # one number of NumPy or torch means its value
-            labels = _whole_number("a class", labels.item())  # type: ignore[union-attr]
+        if isinstance(labels, Indices) and getattr(labels, "shape", None) == ():
+            labels = labels.tolist()  # one value of NumPy or torch is like one of Python
         if isinstance(labels, Indices):
             indices = [_whole_number("a class index", index) for index in labels.flatten().tolist()]
             wrong = [index for index in indices if not 0 <= index < len(self.classes)]
