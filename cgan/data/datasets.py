@@ -68,6 +68,18 @@ def _take_split(
     return ImageDataset(name, images[chosen], labels[chosen], classes)
 
 
+STORED_IN = {
+    "mnist": "MNIST/raw", "fashion-mnist": "FashionMNIST/raw", "kmnist": "KMNIST/raw",
+    "cifar10": "cifar-10-batches-py",
+}  # fmt: skip
+"""Where torchvision stores its data sets."""
+
+
+def needs_download(name: str, data_dir: Path) -> bool:
+    """Whether loading a named data set would use the network."""
+    return name in STORED_IN and not (data_dir / STORED_IN[name]).is_dir()
+
+
 def _download(make: Any, kind: str, data_dir: Path, split: Split) -> Any:
     logger.info("downloading %s to %s", kind, data_dir)
     try:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from cgan.data import ImageDataset, ImageFolder, load_split
+from cgan.data.datasets import needs_download
 from cgan.data.image_file import open_image, read_image
 from cgan.errors import CganError, ConfigError, DataError
 from cgan.evaluation.control import check_fit
@@ -18,6 +19,7 @@ from cgan.evaluation.encoder import Encoder, find_encoder, save_encoder
 from cgan.evaluation.feature_set import evenly_spaced
 from cgan.runtime.device import explain_out_of_memory, torch_defaults
 from cgan.sampling.sampler import Sampler, as_sampler
+from cgan.storage.paths import default_data_dir
 
 STEPS, LR = 100, 0.05
 """Of Adam, for each image."""
@@ -192,13 +194,18 @@ def _refine(
 def _load_held_out(
     sampler: Sampler, data: str | None, data_dir: str | Path | None
 ) -> ImageDataset | ImageFolder | None:
-    """The test images of the generator's data.
+    """The test images of the generator's data. They are downloaded only if it was asked for.
 
     Raises:
         CganError: the data that was asked for is not found, or has other images.
     """
     try:
-        held_out = load_split(data_config_of(sampler, data, data_dir), "test")
+        config = data_config_of(sampler, data, data_dir)
+        stored = Path(config.data_dir) if config.data_dir else default_data_dir()
+        if data is None and data_dir is None and needs_download(config.source, stored):
+            logger.info("not downloaded for the distances of test images: %s", config.source)
+            return None
+        held_out = load_split(config, "test")
         check_fit(sampler, f"{held_out.name} has", held_out.classes, held_out.image_shape)
         if len(held_out):
             return held_out

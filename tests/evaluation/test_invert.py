@@ -206,3 +206,21 @@ def test_values_of_an_image(wrong: float) -> None:
     with pytest.raises(DataError, match="neither uint8 nor numbers in"):
         read_picture(image, (1, 8, 8))
     assert read_picture(torch.full((1, 8, 8), 255, dtype=torch.uint8), (1, 8, 8)).unique() == 1
+
+
+def test_nothing_is_downloaded_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CGAN_DATA", str(tmp_path))
+    asked: list[str] = []
+
+    def refuse(make: object, kind: str, *_: object) -> None:
+        asked.append(kind)
+        raise DataError("no network")
+
+    monkeypatch.setattr("cgan.data.datasets._download", refuse)
+    seven = cgan.load("mnist").sample("7")[0]
+    found = cgan.invert("mnist", seven)
+    assert (found.label, asked) == ("7", [])
+    assert len(found.held_out_distances) == 200  # those in the packaged encoder
+    with pytest.raises(DataError, match="no network"):
+        cgan.invert("mnist", seven, data="mnist")
+    assert asked == ["MNIST"]
