@@ -48,9 +48,14 @@ class Recorder(torch.optim.SGD):
         super().step()
 
 
-def make(lr: float = 0.0) -> tuple[Players, Tensor, list[Tensor]]:
+def make(
+    lr: float = 0.0, discriminator_label: str = "projection"
+) -> tuple[Players, Tensor, list[Tensor]]:
     torch.manual_seed(0)
-    G, D = build_pair("mlp", image_shape=(1, 8, 8), num_classes=3, latent_dim=4, width=8)
+    G, D = build_pair(
+        "mlp", image_shape=(1, 8, 8), num_classes=3, latent_dim=4, width=8,
+        discriminator_label=discriminator_label,
+    )  # fmt: skip
     return (
         Players(G, D, Recorder(G, lr), Recorder(D, lr)),
         torch.randn(4, 1, 8, 8),
@@ -133,13 +138,8 @@ def test_a_discriminator_may_return_a_column(labels: Tensor | None) -> None:
 
 @pytest.mark.parametrize("scheme", UPDATES)
 def test_the_losses_of_the_auxiliary_classifier_are_returned(scheme: str) -> None:
-    torch.manual_seed(0)
-    G, D = build_pair(
-        "mlp", image_shape=(1, 8, 8), num_classes=3, latent_dim=4, width=8,
-        discriminator_label="projection+auxiliary",
-    )  # fmt: skip
-    players = Players(G, D, Recorder(G, 0.0), Recorder(D, 0.0))
-    real, z = torch.randn(4, 1, 8, 8), torch.randn(4, 4)
+    players, real, (z, _) = make(discriminator_label="projection+auxiliary")
+    G, D = players.generator, players.discriminator
     losses = get_update(scheme)(players, real, LABELS, lambda: z, get_loss("hinge"))
     for name, images in (("aux_D", real), ("aux_G", G(z, LABELS))):
         expected = nn.functional.cross_entropy(D(images, LABELS)[:, 1:], LABELS)
@@ -283,13 +283,8 @@ def test_without_auxiliary_classifier_there_is_nothing_to_pay() -> None:
 def test_auxiliary_classifier_learns_from_real_pictures_and_teaches_g_with_fakes(
     scheme: str,
 ) -> None:
-    torch.manual_seed(0)
-    G, D = build_pair(
-        "mlp", image_shape=(1, 8, 8), num_classes=3, latent_dim=4, width=8,
-        discriminator_label="auxiliary",
-    )  # fmt: skip
-    players = Players(G, D, Recorder(G, 0.0), Recorder(D, 0.0))
-    real, z = torch.randn(4, 1, 8, 8), torch.randn(4, 4)
+    players, real, (z, _) = make(discriminator_label="auxiliary")
+    G, D = players.generator, players.discriminator
     loss = get_loss("nonsaturating")._replace(aux_weight=0.25)  # in G's loss only
     get_update(scheme)(players, real, LABELS, lambda: z, loss, PenaltyWeights(r1=2.0))
 

@@ -15,7 +15,6 @@ from cgan.cli.options import (
     results,
 )
 from cgan.cli.write_images import (
-    check_verifiable,
     default_out,
     find_rejection,
     print_control,
@@ -124,6 +123,8 @@ def generate(
         )
     seed, n = seed or 0, 16 if n is None else n
     if verify:
+        from cgan.sampling.rejection import check_verifiable
+
         check_verifiable(sampler.request(labels, 1, seed, weights))  # before a judge is trained
     if count is not None and out is not None:
         rejection = find_rejection(sampler, data, data_dir) if verify else None

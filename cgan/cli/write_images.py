@@ -119,13 +119,6 @@ def find_rejection(sampler: Sampler, data: str | None, data_dir: str | None) -> 
     return RejectionSampler(find_judge_of(sampler, data, data_dir))
 
 
-def check_verifiable(request: Request) -> None:
-    """Raise ``CganError`` if no judge can verify the images of a request."""
-    from cgan.sampling.rejection import check_verifiable
-
-    check_verifiable(request)
-
-
 def default_out(
     sampler: GeneratorInfo,
     labels: list[str] | None,
