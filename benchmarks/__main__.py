@@ -58,6 +58,22 @@ def speed(
 
 
 @app.command()
+def busy(
+    configs: Annotated[list[str] | None, typer.Argument(help="Configs [all three].")] = None,
+    against: Annotated[str | None, typer.Option(help="A revision to compare with.")] = None,
+    data: Annotated[str, typer.Option(help="The folder of images of folder-dcgan.")] = "",
+    data_dir: Annotated[str, typer.Option(help="Folder of MNIST [$CGAN_DATA].")] = "",
+    seconds: Annotated[float, typer.Option(help="Duration of each training.")] = 8.0,
+    repeats: Annotated[int, typer.Option(help="Trainings per figure.")] = 3,
+) -> None:
+    """Images/s alone, beside one and two busy programs, and of two trainings at once."""
+    from benchmarks.busy import CONFIGS, measure
+
+    print(f"{machine()}; images/s, and the fraction of those alone\n")
+    measure(configs or list(CONFIGS), against, seconds, repeats, data, data_dir)
+
+
+@app.command()
 def record(
     entries: Annotated[
         list[str] | None, typer.Argument(help="Entries [those that need no --python].")

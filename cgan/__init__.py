@@ -10,7 +10,10 @@ Names are imported on first use, so ``import cgan`` does not import torch.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
+
+from cgan.runtime.openmp import shorten_waits
 
 if TYPE_CHECKING:
     from cgan import augment, losses, models, penalties, updates
@@ -30,6 +33,8 @@ if TYPE_CHECKING:
     from cgan.training.trainer import Run, train
 
 __version__ = "0.3.0"
+
+shorten_waits(os.environ)  # torch reads them when it is imported
 
 _HOMES = {
     "CganError": "cgan.errors",

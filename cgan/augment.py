@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from cgan.attributes import attribute_values, split_classes
 from cgan.errors import UnknownNameError
+from cgan.runtime.streams import random_generator
 
 
 def colour(images: Tensor, u: Tensor) -> Tensor:
@@ -223,7 +224,8 @@ class Augment(nn.Module):
         gate = int(self.probability is not None)  # one more number per image
         widths = [entry.num_random + gate for entry in self.augmentations]
         shape = (self.world_size * len(images), sum(widths))
-        u = torch.rand(shape, device=images.device).chunk(self.world_size)[self.rank]
+        u = torch.rand(shape, device=images.device, generator=random_generator())
+        u = u.chunk(self.world_size)[self.rank]
         for entry, columns in zip(self.augmentations, u.split(widths, dim=1), strict=True):
             augmented = entry.function(images, columns[:, : entry.num_random])
             if self.probability is not None:

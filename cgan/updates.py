@@ -4,6 +4,9 @@
 ``shared`` generates them once and updates G and D from the same fakes and logits, which saves a
 forward pass of each. In both schemes each network gets only the gradient of its own loss.
 
+Work that does not depend on each other goes through ``both``: what concerns G's fakes, and what
+concerns D. It runs in turn, or at the same time on two streams (``cgan.runtime.streams``).
+
 To add a scheme: write a function with the signature of ``alternating``, and add it to ``UPDATES``.
 """
 
@@ -11,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +24,7 @@ from cgan.errors import UnknownNameError
 from cgan.losses import Loss
 from cgan.models.freeze import frozen
 from cgan.penalties import gradient_penalty, r1, r2
+from cgan.runtime.streams import random_generator
 
 
 @dataclass
@@ -59,7 +64,16 @@ DrawMix = Callable[[Tensor], Tensor]
 
 def uniform_mix(real: Tensor) -> Tensor:
     """One weight per image, uniform in [0, 1]: (B,)."""
-    return torch.rand(len(real), device=real.device)
+    return torch.rand(len(real), device=real.device, generator=random_generator())
+
+
+Both = Callable[[Callable[[], Any], Callable[[], Any]], tuple[Any, Any]]
+"""Calls two functions that do not depend on each other, and returns both results."""
+
+
+def in_turn(first: Callable[[], Any], second: Callable[[], Any]) -> tuple[Any, Any]:
+    """Call one after the other."""
+    return first(), second()
 
 
 Update = Callable[..., Losses]
@@ -75,6 +89,7 @@ def alternating(
     weights: PenaltyWeights = NO_PENALTY,
     draw_mix: DrawMix = uniform_mix,
     fake_labels: Tensor | None = None,
+    both: Both = in_turn,
 ) -> Losses:
     """Update G, then update D on new fakes of the updated G (two forward passes of G).
 
@@ -89,6 +104,7 @@ def alternating(
         draw_mix: returns new weights for the mix of the gradient penalty, (B,).
         fake_labels: the classes that G draws, (B,), where some ``labels`` are -1; None draws
             ``labels``.
+        both: calls two functions that do not depend on each other.
     """
     classes = labels if fake_labels is None else fake_labels
     G, D = players.generator, players.discriminator
@@ -104,17 +120,25 @@ def alternating(
     with frozen(G):
         D_ = unwrap(D) if weights else D
         real = real.detach().requires_grad_(weights.r1 > 0)
-        fake = generate(G, draw_z(), classes)[0].requires_grad_(weights.r2 > 0)
-        real_logits, aux_D = discriminate(D_, real, labels)
-        fake_logits, _ = discriminate(D_, fake, labels)
-        loss_D = loss.discriminator(real=real_logits, fake=fake_logits).mean()
-        penalty = compute_penalties(
-            D_, real, fake, real_logits, fake_logits, labels, weights, draw_mix
-        )
-        backward_into(D, loss_D + aux_D + penalty)
+        z = draw_z()
+
+        def judge_fake() -> tuple[Tensor, Judged]:
+            fake = generate(G, z, classes)[0].requires_grad_(weights.r2 > 0)
+            logits, aux = discriminate(D_, fake, labels)
+            aux = torch.zeros_like(aux)  # D learns the classes of real images only
+            return fake, Judged(logits, aux, penalise(r2, logits, fake, weights.r2, weights))
+
+        def judge_real() -> Judged:
+            logits, aux_D = discriminate(D_, real, labels)
+            return Judged(logits, aux_D, penalise(r1, logits, real, weights.r1, weights))
+
+        (fake, of_fake), of_real = both(judge_fake, judge_real)
+        mixed = penalise_mix(D_, real, fake, labels, weights, draw_mix)
+        loss_D = backward_discriminator(D, loss, of_real, of_fake, mixed)
         players.discriminator_optimizer.step()
 
-    return detach(loss_G=loss_G, loss_D=loss_D, aux_G=aux_G, aux_D=aux_D, penalty=penalty)
+    penalty = of_real.penalty + of_fake.penalty + mixed
+    return detach(loss_G=loss_G, loss_D=loss_D, aux_G=aux_G, aux_D=of_real.aux, penalty=penalty)
 
 
 def shared(
@@ -126,30 +150,60 @@ def shared(
     weights: PenaltyWeights = NO_PENALTY,
     draw_mix: DrawMix = uniform_mix,
     fake_labels: Tensor | None = None,
+    both: Both = in_turn,
 ) -> Losses:
     """Update G and D together from the same fakes and the same logits (one forward pass of G).
 
-    Both gradients are computed before either optimiser steps. Each ``backward`` is limited to one
-    network's parameters: the gradient of D's loss would cancel G's own. Arguments as above.
+    Both gradients are those at the old weights of both networks. Each ``backward`` is limited to
+    one network's parameters: the gradient of D's loss would cancel G's own. Arguments as above.
     """
     classes = labels if fake_labels is None else fake_labels
     G, D = players.generator, players.discriminator
 
     D_ = unwrap(D) if weights else D
     real = real.detach().requires_grad_(weights.r1 > 0)
-    fake, own_penalty = generate(G, draw_z(), classes)
-    real_logits, aux_D = discriminate(D_, real, labels)
-    fake_logits, aux_G = discriminate(D_, fake, labels, classes)
-    loss_G = loss.generator(real=real_logits, fake=fake_logits).mean()
-    loss_D = loss.discriminator(real=real_logits, fake=fake_logits).mean()
-    penalty = compute_penalties(D_, real, fake, real_logits, fake_logits, labels, weights, draw_mix)
-    total_G = loss_G + loss.aux_weight * aux_G + own_penalty
-    backward_into(G, total_G, retain_graph=True)
-    backward_into(D, loss_D + aux_D + penalty)
-    players.generator_optimizer.step()
-    players.discriminator_optimizer.step()
+    z = draw_z()
 
-    return detach(loss_G=loss_G, loss_D=loss_D, aux_G=aux_G, aux_D=aux_D, penalty=penalty)
+    def judge_fake() -> tuple[Tensor, Tensor, Tensor, Judged]:
+        fake, own_penalty = generate(G, z, classes)
+        logits, aux_G = discriminate(D_, fake, labels, classes)
+        zero = torch.zeros_like(aux_G)  # D learns the classes of real images only
+        judged = Judged(logits, zero, penalise(r2, logits, fake, weights.r2, weights))
+        return fake, own_penalty, aux_G, judged
+
+    def judge_real() -> Judged:
+        logits, aux_D = discriminate(D_, real, labels)
+        return Judged(logits, aux_D, penalise(r1, logits, real, weights.r1, weights))
+
+    (fake, own_penalty, aux_G, of_fake), of_real = both(judge_fake, judge_real)
+
+    def update_G() -> Tensor:
+        loss_G = loss.generator(real=of_real.logits.detach(), fake=of_fake.logits).mean()
+        total = loss_G + loss.aux_weight * aux_G + own_penalty
+        backward_into(G, total, retain_graph=True)
+        players.generator_optimizer.step()  # nothing reads G's weights any more
+        return loss_G
+
+    def backward_D() -> tuple[Tensor, Tensor]:
+        mixed = penalise_mix(D_, real, fake, labels, weights, draw_mix)
+        return backward_discriminator(D, loss, of_real, of_fake, mixed), mixed
+
+    loss_G, (loss_D, mixed) = both(update_G, backward_D)
+    players.discriminator_optimizer.step()  # G's gradient reads D's weights, so it comes last
+
+    penalty = of_real.penalty + of_fake.penalty + mixed
+    return detach(loss_G=loss_G, loss_D=loss_D, aux_G=aux_G, aux_D=of_real.aux, penalty=penalty)
+
+
+class Judged(NamedTuple):
+    """D's judgement of real images, or of fakes."""
+
+    logits: Tensor
+    """(B,)."""
+    aux: Tensor
+    """The loss of the auxiliary classifier, a scalar."""
+    penalty: Tensor
+    """The weighted gradient penalty, a scalar."""
 
 
 def detach(**losses: Tensor) -> Losses:
@@ -188,28 +242,53 @@ def discriminate(
     return output[:, 0], losses.mean()  # over all images, so that it does not depend on the shards
 
 
-def compute_penalties(
+def penalise(
+    penalty: Callable[[Tensor, Tensor], Tensor],
+    logits: Tensor,
+    images: Tensor,
+    gamma: float,
+    weights: PenaltyWeights,
+) -> Tensor:
+    """γ times the mean of a penalty, ``r1`` or ``r2``, times the scale: a scalar; 0 if γ is 0."""
+    if not gamma:
+        return logits.new_zeros(())
+    return weights.scale * (gamma * penalty(logits, images).mean())
+
+
+def penalise_mix(
     D: nn.Module,
     real: Tensor,
     fake: Tensor,
-    real_logits: Tensor,
-    fake_logits: Tensor,
     labels: Tensor | None,
     weights: PenaltyWeights,
     draw_mix: DrawMix = uniform_mix,
 ) -> Tensor:
-    """Sum of the mean penalties, each with its γ, times the scale: a scalar, 0 if all are off."""
-    total = real_logits.new_zeros(())
-    if weights.r1:
-        total = total + weights.r1 * r1(real_logits, real).mean()
-    if weights.r2:
-        total = total + weights.r2 * r2(fake_logits, fake).mean()
-    if weights.gradient_penalty:
-        values = gradient_penalty(
-            lambda x: discriminate(D, x, labels)[0], real, fake, draw_mix(real)
-        )
-        total = total + weights.gradient_penalty * values.mean()
-    return weights.scale * total
+    """The same for the gradient penalty of mixed images."""
+    if not weights.gradient_penalty:
+        return real.new_zeros(())
+    values = gradient_penalty(lambda x: discriminate(D, x, labels)[0], real, fake, draw_mix(real))
+    return weights.scale * (weights.gradient_penalty * values.mean())
+
+
+def backward_discriminator(
+    D: nn.Module, loss: Loss, of_real: Judged, of_fake: Judged, mixed: Tensor
+) -> Tensor:
+    """Set ``grad`` of D's parameters to the gradient of its loss, which is returned.
+
+    It goes backward through the real images, the fakes and the mixed images one after another. In
+    one pass, torch would add up their gradients in an order that depends on the threads that went
+    forward, and on all that they did before.
+    """
+    real, fake = (judged.logits.detach().requires_grad_() for judged in (of_real, of_fake))
+    loss_D = loss.discriminator(real=real, fake=fake).mean()
+    gradients = torch.autograd.grad(loss_D, (real, fake))
+    D.zero_grad(set_to_none=True)
+    for judged, gradient in zip((of_real, of_fake), gradients, strict=True):
+        from_logits = (gradient * judged.logits).sum()
+        add_gradient(D, from_logits + judged.aux + judged.penalty, retain_graph=True)
+    if mixed.requires_grad:
+        add_gradient(D, mixed)
+    return loss_D
 
 
 def backward_into(network: nn.Module, loss: Tensor, retain_graph: bool = False) -> None:
@@ -218,6 +297,11 @@ def backward_into(network: nn.Module, loss: Tensor, retain_graph: bool = False) 
     It is None for a parameter that does not require one; optimisers leave that parameter alone.
     """
     network.zero_grad(set_to_none=True)
+    add_gradient(network, loss, retain_graph)
+
+
+def add_gradient(network: nn.Module, loss: Tensor, retain_graph: bool = False) -> None:
+    """Add the gradient of the loss to ``grad`` of this network's parameters, and of no others."""
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if trainable:
         loss.backward(inputs=trainable, retain_graph=retain_graph)

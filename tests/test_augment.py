@@ -265,7 +265,7 @@ def test_mirrored_data() -> None:
     real = dataset.images[:16] / 127.5 - 1
     torch.manual_seed(0)
     step(real, dataset.labels[:16])
-    fake, seen_real, seen_fake = seen
+    fake, seen_fake, seen_real = seen
     assert torch.equal(seen_fake, fake)
     kept = [torch.equal(a, b) for a, b in zip(seen_real, real, strict=True)]
     flipped = [torch.equal(a, b.flip(2)) for a, b in zip(seen_real, real, strict=True)]

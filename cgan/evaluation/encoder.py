@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from cgan.errors import FileError
 from cgan.evaluation.classifiers import JudgeNetwork, build_classifier
 from cgan.runtime.device import seeded, set_memory_format, to_device, torch_defaults
 from cgan.runtime.progress import CountProgress
+from cgan.runtime.streams import run_both
 from cgan.sampling.sampler import Sampler
 from cgan.storage.checkpoint import ENCODER, new_header, open_checkpoint, save_tensors
 from cgan.storage.paths import ENCODER_FILE, cache_folder, safe_file_name
@@ -127,12 +129,18 @@ def train_encoder(sampler: Sampler, images: int | None = None, progress: bool = 
         to_device(network, device)
         optimizer = torch.optim.AdamW(network.parameters(), PEAK_LR, fused=True)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=steps + 1)
-        for _ in range(steps):
+
+        def new_latents() -> tuple[Tensor, Tensor]:
             z = torch.randn(BATCH, sampler.latent_dim, device=device)
-            labels = torch.randint(max(classes, 1), (BATCH,), device=device)
-            with torch.no_grad():
-                drawn = sampler.generator(z, labels if classes else None)
-            output = network(drawn)
+            return z, torch.randint(max(classes, 1), (BATCH,), device=device)
+
+        @torch.no_grad()
+        def draw(z: Tensor, labels: Tensor) -> Tensor:
+            images: Tensor = sampler.generator(z, labels if classes else None)
+            return images
+
+        def update(images: Tensor, z: Tensor, labels: Tensor) -> None:
+            output = network(images)
             loss = mse_loss(output[:, : sampler.latent_dim], z)
             if classes:
                 loss = loss + cross_entropy(output[:, sampler.latent_dim :], labels)
@@ -140,6 +148,17 @@ def train_encoder(sampler: Sampler, images: int | None = None, progress: bool = 
             loss.backward()
             optimizer.step()
             schedule.step()
+
+        latents = new_latents()
+        drawn = draw(*latents)
+        for _ in range(steps):
+            following = new_latents()
+            _, drawn_next = run_both(
+                partial(update, drawn, *latents),
+                partial(draw, *following),
+                in_turn=device.type != "cpu",
+            )
+            latents, drawn = following, drawn_next
             shown.add(BATCH)
     network.eval().requires_grad_(False)
     header = {

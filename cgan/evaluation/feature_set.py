@@ -15,6 +15,7 @@ from cgan.errors import MeasureError
 from cgan.evaluation.distances import Nearest
 from cgan.evaluation.features import FeatureNetwork
 from cgan.evaluation.judge import Judge
+from cgan.runtime.streams import map_streams
 from cgan.sampling.class_names import Request
 from cgan.sampling.sampler import Sampler
 from cgan.storage.images import to_pixels
@@ -146,9 +147,9 @@ def extract_features(
         second_judge: predicts the class of each image too.
     """
     keep = torch.empty(0, dtype=torch.int64) if keep is None else keep
-    parts: list[tuple[Tensor, ...]] = []
-    start = 0
-    for images, labels in batches:
+
+    def extract(batch: tuple[int, Tensor, Tensor]) -> tuple[Tensor, ...]:
+        start, images, labels = batch
         predicted, features = judge.predict(images)
         second = predicted if second_judge is None else second_judge.classify(images)
         if network.extract is not None:
@@ -159,10 +160,19 @@ def extract_features(
         if background is not None:
             ink = images[:, background.to(images.device)].mean(1)  # NaN if the mask is empty
         found = (labels, predicted, features, ink, second, kept)
-        parts.append(tuple(one.cpu() for one in found))
-        start += len(images)
+        return tuple(one.cpu() for one in found)
+
+    parts = map_streams(extract, _with_start(batches), judge.device)
     target, predicted, features, ink, second, images = map(torch.cat, zip(*parts, strict=True))
     return FeatureSet(target, predicted, features, ink, second, images, keep)
+
+
+def _with_start(batches: Iterable[Labelled]) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Each batch with the number of images before it."""
+    start = 0
+    for images, labels in batches:
+        yield start, images, labels
+        start += len(images)
 
 
 def nearest_image(

@@ -7,6 +7,7 @@ that neither was trained on.
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -24,6 +25,7 @@ from cgan.evaluation.classifiers import build_classifier
 from cgan.evaluation.control import Control
 from cgan.evaluation.judge import Judge, JudgeHeader
 from cgan.runtime.device import seeded, to_device, torch_defaults
+from cgan.runtime.streams import map_streams, run_both
 from cgan.storage.paths import JUDGE_FILE, PACKAGED, cache_folder, safe_file_name
 
 BATCH = 128
@@ -164,21 +166,54 @@ def train_classifier(
     """
     optimizer = torch.optim.AdamW(network.parameters(), PEAK_LR, weight_decay=decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=steps + 1)
+    twin = _twin(network)
     for _, (images, labels) in zip(range(steps), batches, strict=False):
-        loss = cross_entropy(network(augment(images)), labels, label_smoothing=0.05)
-        optimizer.zero_grad()
-        loss.backward()
+        set_gradient(network, twin, augment(images), labels)
         optimizer.step()
         schedule.step()
 
 
+def set_gradient(network: nn.Module, twin: nn.Module, images: Tensor, labels: Tensor) -> None:
+    """Set ``grad`` to that of the mean loss; on a CPU each of two streams computes half of it.
+
+    Batch norm then uses the statistics of each half. Each half has two images at least.
+    """
+    parameters = list(network.parameters())
+
+    def gradient(one: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+        losses = cross_entropy(one(images), labels, label_smoothing=0.05, reduction="sum")
+        return torch.autograd.grad(losses / total, parameters)
+
+    total, half = len(images), len(images) // 2
+    if images.device.type != "cpu" or half < 2:
+        gradients = gradient(network, images, labels)
+    else:
+        gradients, others = run_both(
+            partial(gradient, network, images[:half], labels[:half]),
+            partial(gradient, twin, images[half:], labels[half:]),
+        )
+        torch._foreach_add_(gradients, others)
+    for parameter, value in zip(parameters, gradients, strict=True):
+        parameter.grad = value
+
+
+def _twin(network: nn.Module) -> nn.Module:
+    """A network with the same parameters and its own buffers."""
+    twin = copy.deepcopy(network)
+    for module, original in zip(twin.modules(), network.modules(), strict=True):
+        for name, parameter in original.named_parameters(recurse=False):
+            setattr(module, name, parameter)
+    return twin
+
+
 def measure_accuracy(judge: Judge, dataset: ImageDataset | ImageFolder) -> float:
     """Fraction of real images that the judge classifies correctly, the mean over the classes."""
-    predicted = [
-        judge.classify(dataset.take(indices) / 255).cpu()
-        for indices in torch.arange(len(dataset)).split(500)
-    ]
-    return Control.of(judge, dataset.labels, torch.cat(predicted)).balanced_accuracy
+    predicted = map_streams(
+        lambda indices: judge.classify(dataset.take(indices) / 255).cpu(),
+        torch.arange(len(dataset)).split(500),
+        judge.device,
+    )
+    return Control.of(judge, dataset.labels, torch.cat(list(predicted))).balanced_accuracy
 
 
 def random_shift(images: Tensor, reach: int) -> Tensor:

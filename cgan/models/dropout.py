@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from cgan.runtime.streams import random_generator
+
 
 class Dropout(nn.Module):
     """Dropout (Srivastava et al. 2014) of (B, F) or (B, C, H, W).
@@ -25,7 +27,8 @@ class Dropout(nn.Module):
         if not self.training or self.p == 0:
             return x
         shape = (self.world_size * len(x), *x.shape[2:], x.shape[1])  # channels-last, like x
-        kept = torch.rand(shape, device=x.device).chunk(self.world_size)[self.rank] >= self.p
+        u = torch.rand(shape, device=x.device, generator=random_generator())
+        kept = u.chunk(self.world_size)[self.rank] >= self.p
         return x * kept.movedim(-1, 1).to(x.dtype).div_(1 - self.p)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,8 +11,9 @@ import torch
 from torch import nn
 
 from cgan.errors import DeviceError, RunError
-from cgan.runtime.cpu import Memory, count_cores, machine_memory
+from cgan.runtime.cpu import Memory, machine_memory
 from cgan.runtime.rank import local_world_size
+from cgan.runtime.streams import split_cores
 
 DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
 """The processor, NVIDIA's GPUs (or AMD's, in torch's ROCm build), Apple's and Intel's."""
@@ -126,15 +126,12 @@ def set_memory_format(network: nn.Module) -> nn.Module:
 
 @contextmanager
 def configure_backends(device: torch.device) -> Iterator[None]:
-    """Use no more threads than cores; on CUDA use TF32, cuDNN's benchmark mode and this device.
+    """Split the cores between two streams; on CUDA use TF32, cuDNN's benchmark mode, this device.
 
     These settings belong to the whole process. At the end they are what they were before.
     """
     with ExitStack() as stack:
-        threads, cores = torch.get_num_threads(), count_cores()
-        if "OMP_NUM_THREADS" not in os.environ and threads > cores:
-            stack.callback(torch.set_num_threads, threads)
-            torch.set_num_threads(cores)
+        stack.enter_context(split_cores())
         if device.type == "cuda":
             stack.enter_context(torch.cuda.device(device))  # NCCL and CUDA graphs need it
             stack.enter_context(_tf32())
@@ -168,10 +165,12 @@ def _tf32() -> Iterator[None]:
 def torch_defaults() -> Iterator[None]:
     """Undo what a caller has set and what would change results; at the end it is set again.
 
-    Inside, new tensors are float32 and on the CPU, gradients are on (also in inference mode), and
-    autocast is off. It may decorate a function, but not a generator.
+    Inside, new tensors are float32 and on the CPU, gradients are on (also in inference mode),
+    autocast is off, and the cores are split between two streams. It may decorate a function, but
+    not a generator.
     """
     with ExitStack() as stack:
+        stack.enter_context(split_cores())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         if (dtype := torch.get_default_dtype()) != torch.float32:

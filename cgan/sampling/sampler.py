@@ -28,6 +28,7 @@ from cgan.runtime.device import (
     to_device,
     torch_defaults,
 )
+from cgan.runtime.streams import map_streams
 from cgan.sampling.batch import batch_size
 from cgan.sampling.class_names import GeneratorInfo, Labels, Request
 from cgan.sampling.latents import draw_latents, draw_normals
@@ -129,19 +130,23 @@ class Sampler(GeneratorInfo):
             verify = RejectionSampler(verify)
         if verify is not None:
             verify.check(self, request)
-        for start in range(0, len(request), self.batch_size):
-            seeds = request.seeds[start : start + self.batch_size]
-            labels = None
+        draw = partial(self._draw, truncation=request.truncation)
+
+        def draw_batch(start: int) -> tuple[Tensor, Sequence[int], Tensor | None]:
+            chosen = slice(start, start + self.batch_size)
+            seeds, labels = request.seeds[chosen], None
             if request.labels is not None:
-                chosen = request.labels[start : start + self.batch_size]
-                labels = torch.tensor(chosen, device=self.device)
+                labels = torch.tensor(request.labels[chosen], device=self.device)
             elif request.mix is not None:
                 weights = torch.tensor(request.mix, dtype=torch.float32, device=self.device)
                 labels = weights.expand(len(seeds), -1)
-            draw = partial(self._draw, truncation=request.truncation)
             with self._explain_out_of_memory():
-                images = draw(seeds, labels)
-                if verify is not None and labels is not None:
+                return draw(seeds, labels), seeds, labels
+
+        starts = range(0, len(request), self.batch_size)
+        for images, seeds, labels in map_streams(draw_batch, starts, self.device):
+            if verify is not None and labels is not None:
+                with self._explain_out_of_memory():
                     verify.resample(images, seeds, labels, draw)
             yield images, labels
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -16,11 +17,20 @@ from cgan.losses import get_loss
 from cgan.models.conditioning import sync_batch_norm
 from cgan.models.dropout import shard_dropout
 from cgan.runtime.distributed import SINGLE_PROCESS, World
+from cgan.runtime.streams import random_generator, run_both
 from cgan.training import schedules
 from cgan.training.cuda_graph import Capture, GraphedStep, Step, capture_cuda_graph
 from cgan.training.ema import ema_decay, update_ema
 from cgan.training.state import TrainState
-from cgan.updates import NO_PENALTY, Losses, PenaltyWeights, Players, get_update
+from cgan.updates import (
+    NO_PENALTY,
+    Both,
+    Losses,
+    PenaltyWeights,
+    Players,
+    get_update,
+    in_turn,
+)
 
 logger = logging.getLogger("cgan")
 
@@ -60,6 +70,8 @@ class TrainStep:
             state.discriminator_optimizer,
         )
         self.scheme = get_update(config.update)
+        on_streams = device.type == "cpu" and not capture and not config.compile
+        self.both: Both = self.on_streams if on_streams else in_turn
         self.loss = get_loss(config.loss)._replace(aux_weight=config.aux_weight)
         interval = config.penalty.lazy_interval
         # A captured step reads these again at every replay, so they must be tensors.
@@ -134,6 +146,7 @@ class TrainStep:
             weights,
             self.draw_mix,
             self.draw_fake_labels(labels) if conditional else None,
+            self.both,
         )
         networks = self.state.networks
         update_ema(networks["ema"], networks["G"], self.decay)
@@ -156,6 +169,12 @@ class TrainStep:
             self.run = self.update
             return self.update(real, labels, weights)
 
+    def on_streams(self, first: Callable[[], Any], second: Callable[[], Any]) -> tuple[Any, Any]:
+        """Call two functions on two streams, or in turn where processes exchange gradients, which
+        all of them must do in the same order. The result is the same."""
+        seed = int(torch.randint(2**63 - 1, ()))
+        return run_both(first, second, seed, in_turn=self.world.size > 1)
+
     def draw_z(self) -> Tensor:
         """New z ~ N(0, 1) for this process's shard of the batch."""
         shape = (self.config.batch_size, self.config.model.latent_dim)
@@ -174,7 +193,8 @@ class TrainStep:
 
     def draw_mix(self, real: Tensor) -> Tensor:
         """New weights of the gradient penalty's mix for this process's shard of the batch."""
-        return self.world.shard(torch.rand(self.config.batch_size, device=self.state.device))
+        shape, generator = self.config.batch_size, random_generator()
+        return self.world.shard(torch.rand(shape, device=self.state.device, generator=generator))
 
 
 def fill(old: Tensor | float, value: float) -> Tensor | float:

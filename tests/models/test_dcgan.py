@@ -64,5 +64,22 @@ def test_every_layer_keeps_one_layout(last_layer: str) -> None:
         module.register_forward_hook(watch)
     labels = torch.arange(4)
     D(G(torch.randn(4, 64), labels), labels).sum().backward()
-    assert len(seen) == 2 * (2 + 2 + 1)
+    called = 2 if last_layer == "resize" else 1  # the transposed one is a matrix product here
+    assert len(seen) == 2 * (2 + called + 1)
     assert all(seen)
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 16, 24)])
+def test_the_last_layer_is_the_same_as_a_matrix_product(shape: tuple[int, int, int]) -> None:
+    torch.manual_seed(0)
+    G = dcgan.Generator(shape, None, 8, 8, "concat")
+    G.up[-1].bias.data.normal_()  # type: ignore[union-attr,operator]
+    h = torch.randn(3, 8, shape[1] // 2, shape[2] // 2, requires_grad=True)
+    found = []
+    for training in (True, False):
+        images = G.train(training).to_image(h)
+        gradients = torch.autograd.grad(images.square().sum(), [h, *G.up[-1].parameters()])
+        found.append((images, *gradients))
+    for fast, usual in zip(*found, strict=True):
+        torch.testing.assert_close(fast, usual, rtol=1e-4, atol=1e-5)
+    assert torch.equal(found[1][0], G.up[-1](h))

@@ -14,7 +14,9 @@ import cgan
 from cgan.config_io import load_config
 from cgan.data import ImageDataset, Loader
 from cgan.losses import get_loss
+from cgan.runtime.device import configure_backends, seeded
 from cgan.runtime.distributed import World
+from cgan.storage.run_state import pack_state
 from cgan.training.ema import ema_decay
 from cgan.training.schedules import beta2, learning_rate, penalty_scale
 from cgan.training.state import TrainState
@@ -243,3 +245,32 @@ def test_a_compiled_step_sets_up_the_compiler_while_it_runs_only(
         step(*next(Loader(digits, config.batch_size).batches()))
     assert set(seen) == {False}
     assert functorch.donated_buffer == before
+
+
+@pytest.mark.parametrize("update", UPDATES)
+@pytest.mark.parametrize("config", ["mnist-dcgan", "folder-dcgan"])
+def test_a_step_is_the_same_on_one_core_and_two(config: str, update: str) -> None:
+    """Bit for bit, at the same time and in turn, and whatever the threads did before."""
+    changes = {
+        "data.source": "digits", "update": update, "penalty.r1": 0.3, "penalty.r2": 0.2,
+        "penalty.gradient_penalty": 0.1, "penalty.lazy_interval": 2, "batch_size": 8,
+        "augment": ["translation"], "model.dropout": 0.1, "model.width": 8, "device": "cpu",
+    }  # fmt: skip
+    digits = cgan.load_pictures("digits")
+    found = []
+    threads = torch.get_num_threads()
+    for count in (1, 2, 2):
+        torch.set_num_threads(count)
+        with configure_backends(torch.device("cpu")), seeded(0, torch.device("cpu")):
+            state = TrainState(load_config(config, changes), digits, torch.device("cpu"))
+            step = TrainStep(state)
+            batches = Loader(digits, 8).batches()
+            losses = [step(*next(batches)) for _ in range(5)]
+            found.append([*pack_state(state.networks, state.optimizers, state.device).values()])
+            found[-1] += [value for one in losses for value in one.values()]
+        torch.set_num_threads(threads)
+        one = torch.ones(1, requires_grad=True)
+        for _ in range(10_000):  # autograd numbers the operations of each thread
+            one * 1
+    for others in found[1:]:
+        assert all(map(torch.equal, found[0], others))
