@@ -107,38 +107,58 @@ def alternating(
         both: calls two functions that do not depend on each other.
     """
     classes = labels if fake_labels is None else fake_labels
-    G, D = players.generator, players.discriminator
+    loss_G, aux_G = step_generator(players, real, labels, classes, draw_z(), loss)
+    loss_D, aux_D, penalty = step_discriminator(
+        players, real, labels, classes, draw_z(), loss, weights, draw_mix, both
+    )
+    return detach(loss_G=loss_G, loss_D=loss_D, aux_G=aux_G, aux_D=aux_D, penalty=penalty)
 
+
+def step_generator(
+    players: Players,
+    real: Tensor,
+    labels: Tensor | None,
+    classes: Tensor | None,
+    z: Tensor,
+    loss: Loss,
+) -> tuple[Tensor, Tensor]:
+    """Update G on its fakes of z (B, latent_dim); returns its two losses."""
+    G, D = players.generator, players.discriminator
     with frozen(D):
         real_logits = discriminate(D, real, labels)[0] if loss.needs_real_logits else None
-        fake, own_penalty = generate(G, draw_z(), classes)
+        fake, own_penalty = generate(G, z, classes)
         fake_logits, aux_G = discriminate(D, fake, labels, classes)
         loss_G = loss.generator(real=real_logits, fake=fake_logits).mean()
         backward_into(G, loss_G + loss.aux_weight * aux_G + own_penalty)
         players.generator_optimizer.step()
+    return loss_G, aux_G
 
+
+def step_discriminator(
+    players: Players,
+    real: Tensor,
+    labels: Tensor | None,
+    classes: Tensor | None,
+    z: Tensor,
+    loss: Loss,
+    weights: PenaltyWeights = NO_PENALTY,
+    draw_mix: DrawMix = uniform_mix,
+    both: Both = in_turn,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Update D on real images and on G's fakes of z; returns its two losses and the penalty."""
+    G, D = players.generator, players.discriminator
+    D_ = unwrap(D) if weights else D
     with frozen(G):
-        D_ = unwrap(D) if weights else D
-        real = real.detach().requires_grad_(weights.r1 > 0)
-        z = draw_z()
 
-        def judge_fake() -> tuple[Tensor, Judged]:
+        def fakes() -> tuple[Tensor, Judged]:
             fake = generate(G, z, classes)[0].requires_grad_(weights.r2 > 0)
-            logits, aux = discriminate(D_, fake, labels)
-            aux = torch.zeros_like(aux)  # D learns the classes of real images only
-            return fake, Judged(logits, aux, penalise(r2, logits, fake, weights.r2, weights))
+            return fake, judge_fake(D_, fake, labels, weights)
 
-        def judge_real() -> Judged:
-            logits, aux_D = discriminate(D_, real, labels)
-            return Judged(logits, aux_D, penalise(r1, logits, real, weights.r1, weights))
-
-        (fake, of_fake), of_real = both(judge_fake, judge_real)
+        (fake, of_fake), of_real = both(fakes, lambda: judge_real(D_, real, labels, weights))
         mixed = penalise_mix(D_, real, fake, labels, weights, draw_mix)
         loss_D = backward_discriminator(D, loss, of_real, of_fake, mixed)
         players.discriminator_optimizer.step()
-
-    penalty = of_real.penalty + of_fake.penalty + mixed
-    return detach(loss_G=loss_G, loss_D=loss_D, aux_G=aux_G, aux_D=of_real.aux, penalty=penalty)
+    return loss_D, of_real.aux, of_real.penalty + of_fake.penalty + mixed
 
 
 def shared(
@@ -161,27 +181,21 @@ def shared(
     G, D = players.generator, players.discriminator
 
     D_ = unwrap(D) if weights else D
-    real = real.detach().requires_grad_(weights.r1 > 0)
     z = draw_z()
 
-    def judge_fake() -> tuple[Tensor, Tensor, Tensor, Judged]:
+    def fakes() -> tuple[Tensor, Tensor, Judged]:
         fake, own_penalty = generate(G, z, classes)
-        logits, aux_G = discriminate(D_, fake, labels, classes)
-        zero = torch.zeros_like(aux_G)  # D learns the classes of real images only
-        judged = Judged(logits, zero, penalise(r2, logits, fake, weights.r2, weights))
-        return fake, own_penalty, aux_G, judged
+        return fake, own_penalty, judge_fake(D_, fake, labels, weights, classes)
 
-    def judge_real() -> Judged:
-        logits, aux_D = discriminate(D_, real, labels)
-        return Judged(logits, aux_D, penalise(r1, logits, real, weights.r1, weights))
-
-    (fake, own_penalty, aux_G, of_fake), of_real = both(judge_fake, judge_real)
+    (fake, own_penalty, of_fake), of_real = both(
+        fakes, lambda: judge_real(D_, real, labels, weights)
+    )
 
     def update_G() -> Tensor:
         loss_G = loss.generator(real=of_real.logits.detach(), fake=of_fake.logits).mean()
-        total = loss_G + loss.aux_weight * aux_G + own_penalty
+        total = loss_G + loss.aux_weight * of_fake.aux + own_penalty
         backward_into(G, total, retain_graph=True)
-        players.generator_optimizer.step()  # nothing reads G's weights any more
+        players.generator_optimizer.step()  # nothing reads G's old weights any more
         return loss_G
 
     def backward_D() -> tuple[Tensor, Tensor]:
@@ -191,8 +205,9 @@ def shared(
     loss_G, (loss_D, mixed) = both(update_G, backward_D)
     players.discriminator_optimizer.step()  # G's gradient reads D's weights, so it comes last
 
+    aux_G, aux_D = of_fake.aux, of_real.aux
     penalty = of_real.penalty + of_fake.penalty + mixed
-    return detach(loss_G=loss_G, loss_D=loss_D, aux_G=aux_G, aux_D=of_real.aux, penalty=penalty)
+    return detach(loss_G=loss_G, loss_D=loss_D, aux_G=aux_G, aux_D=aux_D, penalty=penalty)
 
 
 class Judged(NamedTuple):
@@ -201,9 +216,31 @@ class Judged(NamedTuple):
     logits: Tensor
     """(B,)."""
     aux: Tensor
-    """The loss of the auxiliary classifier, a scalar."""
+    """The loss of the auxiliary classifier, a scalar: D minimises that of real images, G that of
+    fakes."""
     penalty: Tensor
-    """The weighted gradient penalty, a scalar."""
+    """The weighted gradient penalty at these images, a scalar."""
+
+
+def judge_real(
+    D: nn.Module, real: Tensor, labels: Tensor | None, weights: PenaltyWeights = NO_PENALTY
+) -> Judged:
+    """D's judgement of real images, with R1."""
+    real = real.detach().requires_grad_(weights.r1 > 0)
+    logits, aux = discriminate(D, real, labels)
+    return Judged(logits, aux, penalise(r1, weights.r1, logits, real, weights.scale))
+
+
+def judge_fake(
+    D: nn.Module,
+    fake: Tensor,
+    labels: Tensor | None,
+    weights: PenaltyWeights = NO_PENALTY,
+    classes: Tensor | None = None,
+) -> Judged:
+    """D's judgement of fakes, with R2; arguments as for ``discriminate``."""
+    logits, aux = discriminate(D, fake, labels, classes)
+    return Judged(logits, aux, penalise(r2, weights.r2, logits, fake, weights.scale))
 
 
 def detach(**losses: Tensor) -> Losses:
@@ -244,15 +281,13 @@ def discriminate(
 
 def penalise(
     penalty: Callable[[Tensor, Tensor], Tensor],
+    gamma: float,
     logits: Tensor,
     images: Tensor,
-    gamma: float,
-    weights: PenaltyWeights,
+    scale: float | Tensor,
 ) -> Tensor:
     """γ times the mean of a penalty, ``r1`` or ``r2``, times the scale: a scalar; 0 if γ is 0."""
-    if not gamma:
-        return logits.new_zeros(())
-    return weights.scale * (gamma * penalty(logits, images).mean())
+    return scale * (gamma * penalty(logits, images).mean()) if gamma else logits.new_zeros(())
 
 
 def penalise_mix(
@@ -281,11 +316,14 @@ def backward_discriminator(
     """
     real, fake = (judged.logits.detach().requires_grad_() for judged in (of_real, of_fake))
     loss_D = loss.discriminator(real=real, fake=fake).mean()
-    gradients = torch.autograd.grad(loss_D, (real, fake))
+    gradients = torch.autograd.grad(loss_D, (real, fake), allow_unused=True, materialize_grads=True)
     D.zero_grad(set_to_none=True)
-    for judged, gradient in zip((of_real, of_fake), gradients, strict=True):
-        from_logits = (gradient * judged.logits).sum()
-        add_gradient(D, from_logits + judged.aux + judged.penalty, retain_graph=True)
+    from_real, from_fake = (
+        (gradient * judged.logits).sum() + judged.penalty
+        for gradient, judged in zip(gradients, (of_real, of_fake), strict=True)
+    )
+    add_gradient(D, from_real + of_real.aux)
+    add_gradient(D, from_fake, retain_graph=True)  # G's loss goes backward through it as well
     if mixed.requires_grad:
         add_gradient(D, mixed)
     return loss_D

@@ -81,7 +81,7 @@ def test_no_import_cycles() -> None:
 
 def test_size_of_files_and_functions() -> None:
     lengths = {path: len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
-    assert max(lengths.values()) <= 250, max(lengths, key=lengths.__getitem__)
+    assert max(lengths.values()) <= 500, max(lengths, key=lengths.__getitem__)
     assert statistics.median(lengths.values()) <= 130
     for path in lengths:
         for node in ast.walk(ast.parse(path.read_text())):

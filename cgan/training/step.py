@@ -70,7 +70,7 @@ class TrainStep:
             state.discriminator_optimizer,
         )
         self.scheme = get_update(config.update)
-        on_streams = device.type == "cpu" and not capture and not config.compile
+        on_streams = device.type == "cpu" and not capture
         self.both: Both = self.on_streams if on_streams else in_turn
         self.loss = get_loss(config.loss)._replace(aux_weight=config.aux_weight)
         interval = config.penalty.lazy_interval
@@ -170,10 +170,10 @@ class TrainStep:
             return self.update(real, labels, weights)
 
     def on_streams(self, first: Callable[[], Any], second: Callable[[], Any]) -> tuple[Any, Any]:
-        """Call two functions on two streams, or in turn where processes exchange gradients, which
-        all of them must do in the same order. The result is the same."""
+        """Call two functions on two streams, or in turn: processes must exchange gradients in the
+        same order, and compilation is not made for threads. The result is the same."""
         seed = int(torch.randint(2**63 - 1, ()))
-        return run_both(first, second, seed, in_turn=self.world.size > 1)
+        return run_both(first, second, seed, self.world.size > 1 or self.config.compile)
 
     def draw_z(self) -> Tensor:
         """New z ~ N(0, 1) for this process's shard of the batch."""

@@ -18,7 +18,7 @@ from cgan.training.cuda_graph import WARMUP_STEPS, GraphedStep
 from cgan.training.ema import update_ema
 from cgan.training.state import TrainState
 from cgan.training.step import TrainStep
-from cgan.updates import NO_PENALTY, Losses, PenaltyWeights
+from cgan.updates import NO_PENALTY, Losses, PenaltyWeights, in_turn
 
 CPU = torch.device("cpu")
 
@@ -52,6 +52,7 @@ def step_of(capture: Any, **changes: object) -> tuple[TrainStep, Loader]:
     pictures = load_pictures("digits")
     torch.manual_seed(0)
     step = TrainStep(TrainState(config, pictures, CPU), capture=capture)
+    step.both = in_turn  # as on a GPU, with one source of random numbers
     return step, Loader(pictures, config.batch_size)
 
 
