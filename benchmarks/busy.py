@@ -49,7 +49,11 @@ def rates(tree: Path, config: str, load: str, seconds: float, data: str, data_di
     with busy_programs({"beside one": 1, "beside two": 2}.get(load, 0)):
         runs = [
             subprocess.Popen(
-                words, env=environment(tree), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+                words,
+                cwd=tree,
+                env=environment(tree),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
             )
             for _ in range(count)
         ]
