@@ -6,12 +6,14 @@ and add its name to ``cgan.config.DATA_NAMES``.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor
@@ -27,12 +29,19 @@ logger = logging.getLogger("cgan")
 
 
 def _load_digits(split: Split, data_dir: Path) -> ImageDataset:
-    from sklearn.datasets import load_digits
-
-    data = load_digits()
-    images = torch.from_numpy(data.images).mul(255 / 16).round().to(torch.uint8).unsqueeze(1)
-    labels = torch.from_numpy(data.target).to(torch.int64)
+    rows = torch.from_numpy(np.loadtxt(_digits_file(), delimiter=","))  # 64 pixels and the label
+    images = rows[:, :64].mul(255 / 16).round().to(torch.uint8).view(-1, 1, 8, 8)
+    labels = rows[:, 64].to(torch.int64)
     return _take_split("digits", images, labels, DIGITS, split, test=DIGITS_TEST_FRACTION)
+
+
+def _digits_file() -> Path:
+    """The file that ``sklearn.datasets.load_digits`` reads. The import of scikit-learn takes almost
+    a second, and looking for it does not import it."""
+    found = importlib.util.find_spec("sklearn")
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"
 
 
 def _load_torchvision(

@@ -12,6 +12,7 @@ from torch import nn
 
 from cgan.errors import DeviceError, RunError
 from cgan.runtime.cpu import Memory, machine_memory
+from cgan.runtime.dynamo import without_dynamo
 from cgan.runtime.rank import local_world_size
 from cgan.runtime.streams import split_cores
 
@@ -166,11 +167,12 @@ def torch_defaults() -> Iterator[None]:
     """Undo what a caller has set and what would change results; at the end it is set again.
 
     Inside, new tensors are float32 and on the CPU, gradients are on (also in inference mode),
-    autocast is off, and the cores are split between two streams. It may decorate a function, but
-    not a generator.
+    autocast is off, the cores are split between two streams, and optimisers do not import the
+    compiler. It may decorate a function, but not a generator.
     """
     with ExitStack() as stack:
         stack.enter_context(split_cores())
+        stack.enter_context(without_dynamo())
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         if (dtype := torch.get_default_dtype()) != torch.float32:

@@ -28,6 +28,7 @@ from cgan.sampling.sampler import Sampler
 from cgan.storage.checkpoint import GENERATOR, new_header, save_tensors
 from cgan.storage.paths import GENERATOR_FILE
 from cgan.storage.run_state import load_state, pack_state, save_state, unpack_state
+from cgan.training.adam import Adam
 from cgan.training.ema import frozen_copy
 
 
@@ -235,6 +236,6 @@ class TrainState:
 
 
 def make_optimizer(network: nn.Module, config: Config) -> torch.optim.Optimizer:
-    """Fused Adam (Kingma and Ba 2015) of the parameters that are not frozen."""
+    """Adam for the parameters that are not frozen."""
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    return torch.optim.Adam(trainable, config.lr, config.betas, fused=True)
+    return Adam(trainable, config.lr, config.betas)
