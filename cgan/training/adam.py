@@ -33,8 +33,8 @@ class Adam(torch.optim.Adam):
         means: list[Tensor] = []
         squares: list[Tensor] = []
         steps: list[Tensor] = []
-        lists = (parameters, gradients, means, squares, [], steps)
-        self._init_group(group, *lists)  # type: ignore[no-untyped-call]
+        prepare: Any = self._init_group
+        prepare(group, parameters, gradients, means, squares, [], steps)
         if not parameters:
             return
         beta1, beta2 = group["betas"]
