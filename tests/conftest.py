@@ -236,7 +236,8 @@ def make_generator(tmp_path: Path) -> Callable[..., cgan.Sampler]:
         )  # fmt: skip
         config = cgan.load_config("digits-mlp", {
             "model.backbone": backbone, "model.width": 16, "model.latent_dim": 8,
-            "model.conditional": conditional, **{f"model.{key}": model[key] for key in model},
+            "model.conditional": conditional, "model.generator_label": "cbn",
+            **{f"model.{key}": model[key] for key in model},
         })  # fmt: skip
         header = {
             **new_header(GENERATOR), "config": config.model_dump(mode="json"), "data": "pets",

@@ -150,7 +150,7 @@ def test_mixing_and_walking(open_page: Open, mnist_page: Path) -> None:
         page.evaluate(f"""() => {{ const s = document.getElementById("share");
           s.value = {position}; s.dispatchEvent(new Event("input")); }}""")
         wait_for(
-            page, f"document.getElementById('walk-caption').innerText.includes('{position} % 8')"
+            page, f"/(^|\\D){position} % 8/.test(document.getElementById('walk-caption').innerText)"
         )
         assert np.abs(canvas(page, "walk") - frame.flatten().numpy().astype(int)).max() <= 1
     page.click("#play")

@@ -41,7 +41,9 @@ from cgan.storage.paths import METRICS_FILE
 from cgan.storage.safe_reading import parse_json_object
 
 NAN = float("nan")
-CONFIG = cgan.load_config("digits-mlp", {"model.width": 4, "model.latent_dim": 4})
+CONFIG = cgan.load_config(
+    "digits-mlp", {"model.width": 4, "model.latent_dim": 4, "model.generator_label": "cbn"}
+)
 SHAPE = (1, 8, 8)
 HEADER: dict[str, Any] = {
     "format": "cgan-generator",

@@ -25,16 +25,16 @@ from cgan.updates import NO_PENALTY, UPDATES, Losses, PenaltyWeights, Players
 
 
 def record_weights(monkeypatch: pytest.MonkeyPatch) -> list[PenaltyWeights]:
-    """A list to which each step of ``alternating`` appends its penalty weights."""
+    """A list to which each step of ``shared`` appends its penalty weights."""
     seen: list[PenaltyWeights] = []
-    plain = UPDATES["alternating"]
+    plain = UPDATES["shared"]
 
     def record(*arguments: object) -> Losses:
         assert isinstance(arguments[5], PenaltyWeights)
         seen.append(arguments[5])
         return plain(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setitem(UPDATES, "alternating", record)
+    monkeypatch.setitem(UPDATES, "shared", record)
     return seen
 
 
