@@ -24,7 +24,7 @@ import cgan
 from cgan.evaluation.judge import Judge
 from cgan.storage.images import make_grid, to_pixels
 
-IMAGES = os.environ.get("CGAN_TOUR_IMAGES", "300k")  # real images that D sees
+IMAGES = os.environ.get("CGAN_TOUR_IMAGES", "160k")  # real images that D sees
 
 
 def show(images, columns=8, scale=4):

@@ -14,12 +14,12 @@ from tests.conftest import save_untrained_judge, write_idx
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SHORT = {
-    "update_schemes.py": ("3200", "method one"),
+    "update_schemes.py": ("640", "method one"),
     "own_loop.py": ("20", "own_loop.png"),
-    "train_and_sample.py": ("6400", "the same image: True"),
-    "batch_sizes.py": ("0.02", "batch_sizes.png"),
-    "noise_outside.py": ("0.01", "noise_outside.png"),
-    "steer_textbook_dcgan.py": ("40", "control accuracy"),
+    "train_and_sample.py": ("1280", "the same image: True"),
+    "batch_sizes.py": ("0.005", "batch_sizes.png"),
+    "noise_outside.py": ("0.003", "noise_outside.png"),
+    "steer_textbook_dcgan.py": ("15", "control accuracy"),
 }
 
 
