@@ -85,6 +85,7 @@ def record(
         list[str] | None,
         typer.Option(help="ENTRY=PATH: the Python of an entry that has its own environment."),
     ] = None,
+    against: Annotated[str | None, typer.Option(help="A revision to compare with.")] = None,
     out: Annotated[Path, typer.Option(help="JSON file.")] = Path("docs/record.json"),
 ) -> None:
     """Seconds to 95, 98, 99 and 99.5 % control on MNIST; docs/record.md has the rules."""
@@ -92,7 +93,7 @@ def record(
     from benchmarks.record.harness import record as run_record
 
     pythons = {name: Path(path) for name, _, path in (one.partition("=") for one in python or [])}
-    results = run_record(entries or [*OWN, *pythons], seconds, every, seeds, pythons)
+    results = run_record(entries or [*OWN, *pythons], seconds, every, seeds, pythons, against)
     write(results, out)
     print(to_table(results))
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 import cgan
+from benchmarks.against import ROOT, checkout, environment
 from benchmarks.machine import machine
 from cgan.evaluation.distances import frechet_distance, moments
 from cgan.evaluation.judge import Judge
@@ -32,9 +33,17 @@ ENTRIES = {path.stem.removeprefix("entry_"): path for path in sorted(HERE.glob("
 
 
 def record(
-    entries: list[str], seconds: float, every: float, seeds: int, pythons: dict[str, Path]
+    entries: list[str],
+    seconds: float,
+    every: float,
+    seeds: int,
+    pythons: dict[str, Path],
+    against: str | None = None,
 ) -> dict[str, Any]:
-    """Run every entry with every seed, and judge what it drew."""
+    """Run every entry with every seed, and judge what it drew.
+
+    With a revision to compare with, each seed of an own entry is followed by that revision's.
+    """
     judge = Judge.load(PACKAGED / "mnist" / JUDGE_FILE)
     test = cgan.load_pictures("mnist", split="test")
     real = judge_features(judge, test.images)
@@ -43,27 +52,39 @@ def record(
         "cgan": cgan.__version__, "judge": judge.name, "seconds": seconds, "every": every,
         "entries": {},
     }  # fmt: skip
-    for name in entries:
-        runs = []
-        for seed in range(seeds):
-            apart = every if name in OWN else OTHERS_EVERY * every
-            rows = run_entry(name, seed, seconds, apart, pythons.get(name), judge, real)
-            print(f"{name}, seed {seed}: {rows[-1]}", file=sys.stderr, flush=True)
-            runs.append(rows)
-        results["entries"][name] = {"runs": runs, **summarise(runs)}
+    with checkout(against) as trees:
+        for name in entries:
+            runs: dict[str, list[list[dict[str, float]]]] = {}
+            for seed in range(seeds):
+                for tree, folder in trees.items() if name in OWN else [("new", ROOT)]:
+                    apart = every if name in OWN else OTHERS_EVERY * every
+                    python = pythons.get(name)
+                    rows = run_entry(name, seed, seconds, apart, python, judge, real, folder)
+                    named = name if tree == "new" else f"{name} at {tree}"
+                    print(f"{named}, seed {seed}: {rows[-1]}", file=sys.stderr, flush=True)
+                    runs.setdefault(named, []).append(rows)
+            results["entries"] |= {one: {"runs": r, **summarise(r)} for one, r in runs.items()}
     return results
 
 
 def run_entry(
-    name: str, seed: int, seconds: float, every: float, python: Path | None, judge: Judge, real: Any
+    name: str,
+    seed: int,
+    seconds: float,
+    every: float,
+    python: Path | None,
+    judge: Judge,
+    real: Any,
+    tree: Path = ROOT,
 ) -> list[dict[str, float]]:
     """One run: a row of seconds, control accuracy and FID for each file of images."""
     with tempfile.TemporaryDirectory() as folder:
         options = {"seed": seed, "seconds": seconds, "every": every, "out": folder}
-        words = [str(python or sys.executable), str(ENTRIES[name])]
+        words = [str(python or sys.executable), str(tree / ENTRIES[name].relative_to(ROOT))]
         words += ["--data-dir", str(default_data_dir().resolve())]
         words += [word for key, value in options.items() for word in (f"--{key}", str(value))]
-        subprocess.run(words, check=True, stdout=sys.stderr)
+        own = {"cwd": tree, "env": environment(tree)} if name in OWN else {}
+        subprocess.run(words, check=True, stdout=sys.stderr, **own)
         paths = [path for path in sorted(Path(folder).glob("*.npy")) if in_time(path, seconds)]
         if not paths:
             raise SystemExit(f"{name} stored no images within {seconds:g} seconds")

@@ -47,6 +47,50 @@ def _digits_file() -> Path:
 def _load_torchvision(
     kind: str, classes: tuple[str, ...], split: Split, data_dir: Path
 ) -> ImageDataset:
+    try:
+        found = _read_idx_files(data_dir / STORED_IN[DATA_OF[kind]], split)
+    except Exception as error:
+        raise _damaged(kind, data_dir, error) from error
+    images, labels = found or _ask_torchvision(kind, split, data_dir)
+    if split == "test":
+        return ImageDataset(kind, images, labels, classes)
+    return _take_split(kind, images, labels, classes, split, test=0)
+
+
+def _read_idx_files(folder: Path, split: Split) -> tuple[Tensor, Tensor] | None:
+    """Images and labels of the MNIST family; None if the files are not there.
+
+    torchvision reads the same files, and its import takes a second.
+    """
+    part = "t10k" if split == "test" else "train"
+    paths = [folder / f"{part}-{name}-ubyte" for name in ("images-idx3", "labels-idx1")]
+    if not all(path.is_file() for path in paths):
+        return None
+    images, labels = map(_read_idx, paths)
+    if images.dim() != 3 or labels.shape != images.shape[:1]:
+        raise ValueError(f"{len(labels)} labels for images of shape {tuple(images.shape)}")
+    return images.unsqueeze(1), labels.to(torch.int64)
+
+
+def _read_idx(path: Path) -> Tensor:
+    """An IDX file of bytes: two zeros, the type, the number of sides, the sides, the values."""
+    content = path.read_bytes()
+    if content[:3] != b"\x00\x00\x08":
+        raise ValueError(f"{path.name} is not an IDX file of bytes")
+    sides = np.frombuffer(content, ">u4", content[3], 4).tolist()
+    values = np.frombuffer(content, np.uint8, offset=4 + 4 * content[3])
+    return torch.from_numpy(values.copy()).view(sides)
+
+
+def _damaged(kind: str, data_dir: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{kind} in {data_dir} is damaged ({one_line(error)}): delete it there, or give another "
+        "--data-dir"
+    )
+
+
+def _ask_torchvision(kind: str, split: Split, data_dir: Path) -> tuple[Tensor, Tensor]:
+    """Images and labels; it downloads what is missing."""
     from torchvision import datasets
 
     # torchvision checks the MD5 of CIFAR-10's files before it unpickles them. MNIST and
@@ -56,18 +100,11 @@ def _load_torchvision(
         data = make(root=str(data_dir), train=split != "test", download=False)
     except Exception as error:  # damaged files raise exceptions of any type
         if "not found" not in str(error):
-            raise DataError(
-                f"{kind} in {data_dir} is damaged ({one_line(error)}): delete it there, or give "
-                "another --data-dir"
-            ) from error
+            raise _damaged(kind, data_dir, error) from error
         data = _download(make, kind, data_dir, split)
     array = torch.as_tensor(data.data)
     images = array.unsqueeze(1) if array.dim() == 3 else rearrange(array, "n h w c -> n c h w")
-    labels = torch.as_tensor(data.targets, dtype=torch.int64)
-    images = images.contiguous()
-    if split == "test":
-        return ImageDataset(kind, images, labels, classes)
-    return _take_split(kind, images, labels, classes, split, test=0)
+    return images.contiguous(), torch.as_tensor(data.targets, dtype=torch.int64)
 
 
 def _take_split(
@@ -82,6 +119,10 @@ STORED_IN = {
     "cifar10": "cifar-10-batches-py",
 }  # fmt: skip
 """Where torchvision stores its data sets."""
+DATA_OF = {
+    "MNIST": "mnist", "FashionMNIST": "fashion-mnist", "KMNIST": "kmnist", "CIFAR10": "cifar10",
+}  # fmt: skip
+"""Their names, by torchvision's."""
 
 
 def needs_download(name: str, data_dir: Path) -> bool:
