@@ -60,3 +60,45 @@ def test_the_first_step_is_not_timed(
     for step in range(3 * TIMED_STEPS):  # a resumed session; its first step takes 1,000 seconds
         timer.step(Counters(64 * (11 + step), 11 + step, 1_000.0 + step))
     assert caplog.messages == expected
+
+
+@pytest.mark.parametrize(
+    ("speed", "cpu", "wall", "expected"),
+    [
+        (0.45, 0.45, 1.0, "29 images/s now, 64 at first: other programs use the processor"),
+        (0.45, 1.0, 1.0, "29 images/s now, 64 at first: the processor is slower, perhaps because"),
+        (0.55, 0.5, 1.0, None),  # more than half of the first speed
+        (0.45, 0.45, 1.5, None),  # an evaluation took a third of the time
+    ],
+)
+def test_slow_training_is_said_once_with_the_reason(
+    speed: float,
+    cpu: float,
+    wall: float,
+    expected: str | None,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Steps of 64 images take a second with two cores at work, and later 1 / ``speed`` seconds with
+    ``cpu`` of that CPU time per second, and ``wall`` seconds on the clock per second."""
+    caplog.set_level("INFO", "cgan")
+    clock = {"wall": 0.0, "cpu": 0.0}
+    monkeypatch.setattr("cgan.training.budget.time.perf_counter", lambda: clock["wall"])
+    monkeypatch.setattr("cgan.training.budget.time.process_time", lambda: clock["cpu"])
+    state: Any = SimpleNamespace(
+        config=Config(images=64_000),
+        image_shape=(3, 32, 32),
+        device=torch.device("cpu"),
+        counters=Counters(),
+    )
+    timer = BudgetTimer(state)
+    seconds = 0.0
+    for step in range(1, 80):
+        slow = step > TIMED_STEPS + 20
+        took = 1 / speed if slow else 1.0
+        seconds += took
+        clock["wall"] += took * (wall if slow else 1.0)
+        clock["cpu"] += took * 2 * (cpu if slow else 1.0)
+        timer.step(Counters(64 * step, step, seconds))
+    assert len(caplog.messages) == (2 if expected else 1)
+    assert expected is None or caplog.messages[1].startswith(expected)
