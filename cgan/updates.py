@@ -318,14 +318,10 @@ def backward_discriminator(
     loss_D = loss.discriminator(real=real, fake=fake).mean()
     gradients = torch.autograd.grad(loss_D, (real, fake), allow_unused=True, materialize_grads=True)
     D.zero_grad(set_to_none=True)
-    from_real, from_fake = (
-        (gradient * judged.logits).sum() + judged.penalty
-        for gradient, judged in zip(gradients, (of_real, of_fake), strict=True)
-    )
-    add_gradient(D, from_real + of_real.aux)
-    add_gradient(D, from_fake, retain_graph=True)  # G's loss goes backward through it as well
-    if mixed.requires_grad:
-        add_gradient(D, mixed)
+    add_gradients(D, [of_real.logits, of_real.aux, of_real.penalty], [gradients[0], None, None])
+    # G's loss goes backward through the graph of the fakes as well, so it is retained.
+    add_gradients(D, [of_fake.logits, of_fake.penalty], [gradients[1], None], retain_graph=True)
+    add_gradients(D, [mixed], [None])
     return loss_D
 
 
@@ -335,14 +331,28 @@ def backward_into(network: nn.Module, loss: Tensor, retain_graph: bool = False) 
     It is None for a parameter that does not require one; optimisers leave that parameter alone.
     """
     network.zero_grad(set_to_none=True)
-    add_gradient(network, loss, retain_graph)
+    add_gradients(network, [loss], [None], retain_graph)
 
 
-def add_gradient(network: nn.Module, loss: Tensor, retain_graph: bool = False) -> None:
-    """Add the gradient of the loss to ``grad`` of this network's parameters, and of no others."""
+def add_gradients(
+    network: nn.Module,
+    outputs: list[Tensor],
+    gradients: list[Tensor | None],
+    retain_graph: bool = False,
+) -> None:
+    """Go backward from these outputs, and add to ``grad`` of this network's parameters only.
+
+    Args:
+        network: its parameters that require a gradient get one.
+        outputs: tensors; those that require no gradient are left out.
+        gradients: the gradient of the loss by each output; None is 1, for a scalar.
+        retain_graph: as for ``torch.Tensor.backward``.
+    """
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    if trainable:
-        loss.backward(inputs=trainable, retain_graph=retain_graph)
+    pairs = [(o, g) for o, g in zip(outputs, gradients, strict=True) if o.requires_grad]
+    if trainable and pairs:
+        starts, weights = zip(*pairs, strict=True)
+        torch.autograd.backward(starts, weights, retain_graph, inputs=trainable)
 
 
 def unwrap(network: nn.Module) -> nn.Module:
