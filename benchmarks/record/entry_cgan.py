@@ -18,8 +18,6 @@ from entry import COUNT, parse
 
 START = 4.0
 """Seconds of start-up, which a budget in minutes does not count."""
-SCHEDULE = 30.0
-"""Seconds in which the learning rate falls. Then the run ends, whatever the budget is."""
 
 
 def main(config: str, *settings: str) -> None:
@@ -27,7 +25,7 @@ def main(config: str, *settings: str) -> None:
     folder = Path(tempfile.mkdtemp())
     words = [
         sys.executable, "-m", "cgan", "train", config, "--data-dir", str(options.data_dir),
-        "--minutes", f"{min(options.seconds - START, SCHEDULE) / 60}", "--seed", str(options.seed),
+        "--minutes", f"{(options.seconds - START) / 60}", "--seed", str(options.seed),
         "--out", str(folder / "run"), "--set", f"save_every_seconds={options.every}",
         "--set", "eval_every_images=0", "--set", "control_per_class=0",
         "--set", "sample_every_images=1000000000", *settings,
@@ -56,4 +54,4 @@ def main(config: str, *settings: str) -> None:
 
 
 if __name__ == "__main__":
-    main("mnist-dcgan", "--set", "aux_weight=2", "--lr", "3e-3")
+    main("mnist-dcgan", "--set", "aux_weight=2")
