@@ -74,7 +74,7 @@ def no_power_cuts() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def quick_judges(monkeypatch: pytest.MonkeyPatch) -> None:
     """Judges that tests train on the way see fewer images than by default."""
-    quick = partial(judge_training.train_judge, images=1_920)
+    quick = partial(judge_training.train_judge, images=640)
     monkeypatch.setattr(judge_training, "train_judge", quick)
 
 
