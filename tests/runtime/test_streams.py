@@ -120,6 +120,7 @@ def test_a_map_keeps_the_order_and_takes_no_more_than_two_items_ahead(length: in
     assert len({thread for _, thread in found}) == min(length, 2)
 
 
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # Python 3.12
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_process_has_a_second_stream_of_its_own() -> None:
     with cores(2):
