@@ -45,6 +45,7 @@ def speed(
         float, typer.Option(help="Budget for time to control accuracy, in minutes; 0 skips it.")
     ] = 1.0,
     seconds: Annotated[float, typer.Option(help="Duration of each timed `cgan.train`.")] = 8.0,
+    against: Annotated[str | None, typer.Option(help="A revision to compare with.")] = None,
     out: Annotated[Path, typer.Option(help="Folder for performance-DEVICE.json.")] = Path("docs"),
 ) -> None:
     """Measure steps, loader, `train`, sampling, start-up, time to control, and a textbook loop."""
@@ -55,6 +56,13 @@ def speed(
     out.mkdir(parents=True, exist_ok=True)
     (out / f"performance-{results['device'].partition(':')[0]}.json").write_text(to_json(results))
     print(to_table(results, machine()))
+    if against is not None:
+        from benchmarks.against import speed_ratios
+
+        options = ["--minutes", "0", "--seconds", f"{seconds}"]
+        options += ["--data-dir", data_dir] if data_dir else []
+        options += ["--data", str(data.resolve())] if data else []
+        print(speed_ratios(results, against, [*names, *options]))
 
 
 @app.command()

@@ -33,6 +33,7 @@ from cgan.runtime.device import configure_backends, find_device
 from cgan.storage.metrics import read_metrics
 from cgan.training.state import TrainState
 from cgan.training.step import TrainStep
+from cgan.updates import in_turn
 
 LEVELS = (0.95, 0.98, 0.99, 0.995)
 BLOCKS = 9
@@ -156,6 +157,7 @@ class Bench:
         """Counted operations per training image, averaged over one lazy interval."""
         step, every = self.train_step(), self.config.penalty.lazy_interval
         step.run = step.update  # no CUDA graph: a replay is not counted
+        step.both = in_turn  # a dispatch mode sees its own thread only
         batches = Loader(self.pictures, self.config.batch_size, self.device).batches()
         with Count() as counted:
             for _ in range(every):
