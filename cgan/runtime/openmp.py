@@ -12,7 +12,7 @@ from collections.abc import MutableMapping
 
 USERS_CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 SHORT_WAITS = {
-    "GOMP_SPINCOUNT": "10000",  # turns of a loop, about 0.3 ms
+    "GOMP_SPINCOUNT": "10000",  # turns of a loop
     "KMP_BLOCKTIME": "1",  # milliseconds
 }
 
