@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,14 +18,18 @@ from safetensors.torch import load_file, save_file
 from typer.testing import Result
 
 import cgan
+from cgan.cli import main
 from cgan.config_io import load_config
 from cgan.evaluation.judge import Judge
 from cgan.storage.checkpoint import read_header, save_tensors
 from cgan.storage.paths import JUDGE_FILE, PACKAGED
 from tests.conftest import make_pets, open_image
+from tests.processes import Process, run_cgan
 
 Shell = Callable[..., Result]
-QUICK = ("--images", "1280", "--set", "control_per_class=0", "--device", "cpu")
+QUICK = (
+    "--images", "640", "--set", "control_per_class=0", "--set", "model.width=16", "--device", "cpu",
+)  # fmt: skip
 
 
 def refused(result: Result, *words: str) -> None:
@@ -215,7 +220,7 @@ def test_dry_run_writes_nothing(shell: Shell, tmp_path: Path) -> None:
 
 def test_dry_run_of_resume_names_the_run(shell: Shell) -> None:
     assert shell("train", *QUICK).exit_code == 0
-    result = shell("train", "--resume", "--images", "2560", "--dry-run")
+    result = shell("train", "--resume", "--images", "1280", "--dry-run")
     assert result.exit_code == 0, result.output
     assert re.search(r"would write +runs/digits-mlp$", result.stdout.rstrip())
 
@@ -224,7 +229,7 @@ def test_resume_with_a_config_keeps_the_budget_of_the_run(shell: Shell) -> None:
     assert shell("train", *QUICK, "--set", "control_per_class=0").exit_code == 0
     ended = load_config("runs/digits-mlp/config.yaml").images
     assert ended != load_config("digits-mlp").images
-    more = ("train", "digits-mlp", "--resume", "--set", "control_per_class=0", "--device", "cpu")
+    more = ("train", "digits-mlp", "--resume", *QUICK[2:])
     planned = shell(*more, "--images", "3k", "--dry-run")
     assert re.search(r"would write +runs/digits-mlp$", planned.stdout.rstrip())
     assert shell(*more).exit_code == 0
@@ -368,21 +373,20 @@ def test_unwritable_places(shell: Shell, small_run: cgan.Run, tmp_path: Path) ->
     refused(shell("train", *QUICK, "--out", "file/run"), "another place")
 
 
+def train_on_a_small_disk(*words: str) -> None:
+    import resource
+
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+    sys.argv = ["cgan", "train", *words, "--set", "model.width=256"]
+    main()
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full on this system")
 def test_a_really_full_disk(small_run: cgan.Run, tmp_path: Path) -> None:
     """A limit on file size makes the kernel refuse a real write, as a full disk does."""
-    code = (
-        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000));"
-        "from cgan.cli import main; sys.argv = ['cgan', *sys.argv[1:]]; main()"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, "train", *QUICK, "--out", str(tmp_path / "run")],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
-    )
-    assert done.returncode == 2, done.stderr
+    done = Process(train_on_a_small_disk, *QUICK, "--out", str(tmp_path / "run"))
+    assert done.wait() == 2, done.stderr
     assert "the disk is full" in done.stderr
     assert not list((tmp_path / "run").glob("*.safetensors"))
     assert not [path for path in (tmp_path / "run").iterdir() if ".safetensors." in path.name]
@@ -409,9 +413,9 @@ def test_evaluate_needs_to_know_the_data(
 
 def test_resume_without_words_goes_on_with_the_newest(shell: Shell) -> None:
     assert shell("train", *QUICK).exit_code == 0
-    longer = shell("train", "--resume", "--images", "2560")
+    longer = shell("train", "--resume", "--images", "1280")
     assert longer.exit_code == 0, longer.output
-    assert "resuming after 1,280 images" in longer.stderr
+    assert "resuming after 640 images" in longer.stderr
     refused(
         shell("train", "digits-mlp", "--model", "dcgan", *QUICK, "--resume"),
         "was trained with model.backbone 'mlp', not 'dcgan'",
@@ -425,27 +429,22 @@ def test_resuming_what_is_finished_says_so(shell: Shell) -> None:
     assert "its budget is spent" in again.stderr
 
 
-def run_for_real(*words: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "cgan", *words], capture_output=True, text=True, cwd=cwd
-    )
-
-
 def test_for_real_in_a_pipe(tmp_path: Path, small_run: cgan.Run) -> None:
-    """One process each: the output is plain text, the path stands alone on stdout."""
-    assert "train" in run_for_real("--help", cwd=tmp_path).stdout
-    drawn = run_for_real("generate", str(small_run.folder), "--digit", "7", cwd=tmp_path)
+    """The output is plain text, the path stands alone on stdout."""
+    assert "train" in run_cgan("--help", cwd=tmp_path).stdout
+    words = [sys.executable, "-m", "cgan", "generate", str(small_run.folder), "--digit", "7"]
+    drawn = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
     assert drawn.returncode == 0, drawn.stderr
     assert Path(drawn.stdout.strip()).exists()
     assert "\x1b" not in drawn.stdout + drawn.stderr
-    wrong = run_for_real("generate", str(small_run.folder), "--digit", "77", cwd=tmp_path)
-    assert wrong.returncode == 2
+    wrong = run_cgan("generate", small_run.folder, "--digit", "77", cwd=tmp_path)
+    assert wrong.poll() == 2
     assert wrong.stdout == ""
     assert len(wrong.stderr.splitlines()) == 1
 
 
 def test_rectangles_from_training_to_export(shell: Shell, pets: Path, tmp_path: Path) -> None:
-    quiet = ("--images", 64, "--device", "cpu", "--set", "control_per_class=0", "--out", "run")
+    quiet = (*QUICK, "--images", 64, "--out", "run")
     done = shell("train", "--data", pets, "--size", "24x16", *quiet)
     assert done.exit_code == 0, done.output
     assert "resized to 24×16 in colour" in done.output

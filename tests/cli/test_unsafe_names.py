@@ -5,9 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,7 +15,7 @@ import pytest
 from safetensors.torch import load_file
 from typer.testing import Result
 
-from cgan.cli import tables
+from cgan.cli import main, tables
 from cgan.cli.options import load_model
 from cgan.console import printable
 from cgan.evaluation.control import Control
@@ -23,6 +23,7 @@ from cgan.storage.checkpoint import GENERATOR, read_header, save_tensors
 from cgan.storage.paths import PACKAGED
 from tests.conftest import make_pets
 from tests.evaluation.test_html import CONFUSION, make_report
+from tests.processes import Process
 
 Shell = Callable[..., Result]
 CLASSES = [
@@ -155,15 +156,18 @@ def test_suggested_command_is_quoted(capsys: pytest.CaptureFixture[str], unsafe:
     assert capsys.readouterr().out.splitlines()[-1].endswith(command)
 
 
+def info_in_ascii(path: str) -> None:
+    assert isinstance(sys.stdout, TextIOWrapper)
+    sys.stdout.reconfigure(encoding="ascii", errors="strict")  # as PYTHONIOENCODING does
+    sys.argv = ["cgan", "info", path]
+    main()
+
+
 def test_stdout_that_is_not_utf_8(unsafe: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "cgan", "info", str(unsafe)],
-        capture_output=True,
-        env={**os.environ, "PYTHONIOENCODING": "ascii"},
-    )
-    assert done.returncode == 0, done.stderr
-    assert rb"\U0001f600, e\nf\r\x07g" in done.stdout
-    assert rb"28\xd728, grey" in done.stdout
+    done = Process(info_in_ascii, str(unsafe))
+    assert done.wait() == 0, done.stderr
+    assert r"\U0001f600, e\nf\r\x07g" in done.stdout
+    assert r"28\xd728, grey" in done.stdout
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")

@@ -38,7 +38,7 @@ PYTHON_PAGES = [
 ]
 FENCE = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"^(?: {4}|\t)?(?:\S.* && )?((?:cgan|python -m benchmarks) [^#\n]*)", re.M)
-SHORT = ("--set", "images=64", "--set", "eval_every_images=0", "--set", "control_per_class=0")
+SHORT = ("images=64", "eval_every_images=0", "control_per_class=0", "model.width=8")
 
 
 ONCE = ("augment-test", "steer")
@@ -68,7 +68,7 @@ def shorten(command: str) -> list[str]:
     """The words of a command, with a small budget."""
     words = shlex.split(command.replace("1000000", "100"))[1:]
     if words[0] in ("train", "steer") and "--dry-run" not in words:
-        words += SHORT
+        words += [word for change in SHORT for word in ("--set", change)]
     if words[0] == "steer":  # runs/plain draws the bundled digits here
         words = [word for word in words if word not in ("--data", "mnist")]
     if words[0] in ("evaluate", "compare"):
@@ -103,7 +103,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_idx(root / "data", "MNIST")
     write_idx(root / "data", "FashionMNIST")
     save_untrained_judge("mnist", root / "data", root / "cache")
-    quiet = {"images": 64, "control_per_class": 0, "eval_every_images": 0, "device": "cpu"}
+    quiet = {**dict(change.split("=") for change in SHORT), "device": "cpu"}
     pets = load_config("folder-dcgan", {**quiet, "data.source": str(root / "my-pictures")})
     plain = load_config("digits-mlp", {**quiet, "model.conditional": False})
     for name in ("pets", "folder-dcgan"):
@@ -170,7 +170,8 @@ def test_shell_example(command: str) -> None:
 def test_python_example(code: str, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def short_config(name: str, *rest: Any, **named: Any) -> cgan.Config:
         config = load_config(name, *rest, **named)
-        return config.model_copy(update={"images": 64, "eval_every_images": 0})
+        model = config.model.model_copy(update={"width": 8})
+        return config.model_copy(update={"images": 64, "eval_every_images": 0, "model": model})
 
     monkeypatch.setattr(trainer, "load_config", short_config)
     exec(compile(code, "example", "exec"), {"__name__": "__main__"})

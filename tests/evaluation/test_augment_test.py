@@ -209,7 +209,7 @@ def test_a_short_budget_is_not_enough_for_a_verdict(
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MIN_IMAGES", 1)
     monkeypatch.setattr(module, "TIMED_STEPS", 1)
-    monkeypatch.setattr(module, "default_images", lambda _: 256)
+    monkeypatch.setattr(module, "default_images", lambda _: 128)
 
 
 @pytest.mark.usefixtures("quick")
@@ -218,7 +218,7 @@ def test_from_the_shell(shell: Callable[..., Result], small_run: cgan.Run) -> No
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
     assert found["verdict"] in ("yes", "no", "no difference")
-    assert found["shown_images"] == 256
+    assert found["shown_images"] == 128
     assert [len(one["test"]) for one in found["rows"]] == [2] * 7
     assert found["rarest_class"] is None
     assert found["reason"].startswith(("they", "do not"))
@@ -232,7 +232,7 @@ def test_a_rare_class_has_a_column(shell: Callable[..., Result], tmp_path: Path)
         (tmp_path / "pets" / "dog" / f"{index:02}.png").unlink()
     for index in range(1, 20, 2):
         (tmp_path / "pets" / "dog" / f"{index:02}.png").unlink()
-    quiet = ("--images", 32, "--size", 16, "--device", "cpu", "--set", "control_per_class=0")
+    quiet = ("--images", 32, "--size", 8, "--device", "cpu", "--set", "control_per_class=0")
     assert shell("train", "--data", tmp_path / "pets", *quiet, "--out", "run").exit_code == 0
     done = shell("augment-test", "run", "--seeds", 2)
     assert done.exit_code == 0, done.output
@@ -257,7 +257,7 @@ def test_other_data_than_the_generator_was_trained_on(
     shell: Callable[..., Result], tmp_path: Path
 ) -> None:
     """Its training images may be among the test images now."""
-    quiet = ("--images", 32, "--size", 16, "--device", "cpu", "--set", "control_per_class=0")
+    quiet = ("--images", 32, "--size", 8, "--device", "cpu", "--set", "control_per_class=0")
     pets = make_pets(tmp_path / "pets", count=40)
     assert shell("train", "--data", pets, *quiet, "--out", "run").exit_code == 0
     make_pets(tmp_path / "more", side=20, count=40)

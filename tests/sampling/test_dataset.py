@@ -5,8 +5,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 import tarfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -29,6 +27,7 @@ from cgan.sampling.sampler import Sampler
 from cgan.storage.atomic import lock
 from cgan.storage.images import to_pixels
 from tests.conftest import open_image
+from tests.processes import Process
 
 Shell = Callable[..., Result]
 COUNT = 205
@@ -187,27 +186,28 @@ def test_goes_on_after_ctrl_c(
     assert files(tmp_path / "parts") == files(tmp_path / "whole")
 
 
+def write_and_die(run: str, format: str) -> None:
+    """Draw shards of 70, and die of a signal in the third."""
+    draw, calls = Sampler._draw, 0
+
+    def drawn(*given: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 5:  # the first of the third shard
+            dataset.to_pixels = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore
+        return draw(*given, **options)
+
+    dataset.SHARD_SIZE, Sampler._draw = 70, drawn  # type: ignore
+    write_dataset(cgan.load(run), "parts", COUNT, format=format)
+
+
 @pytest.mark.parametrize("format", ["webdataset", "folder"])
 def test_goes_on_after_a_real_kill(
     format: str, sampler: Sampler, small_run: cgan.Run, tmp_path: Path
 ) -> None:
     """No cleaning up of any sort: what is half-written lies there, and goes."""
-    code = f"""
-import os, signal, cgan
-from cgan.sampling import dataset
-from cgan.sampling.sampler import Sampler
-dataset.SHARD_SIZE, draw, calls = 70, Sampler._draw, []
-def drawn(*given, **options):
-    calls.append(1)
-    if len(calls) == 5:  # the first of the third shard
-        leave = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
-        dataset.to_pixels = leave
-    return draw(*given, **options)
-Sampler._draw = drawn
-dataset.write_dataset(cgan.load({str(small_run.folder)!r}), "parts", {COUNT}, format={format!r})
-"""
-    killed = subprocess.run([sys.executable, "-c", code], cwd=tmp_path)
-    assert killed.returncode == -signal.SIGKILL
+    killed = Process(write_and_die, str(small_run.folder), format, cwd=tmp_path)
+    assert killed.wait() == -signal.SIGKILL
     parts = tmp_path / "parts"
     assert len(index(parts)) == 140
     torn = [path for path in parts.iterdir() if path.name.startswith(".shard-00002")]

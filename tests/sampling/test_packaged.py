@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from PIL import Image
 from typer.testing import Result
 
 import cgan
+from cgan.data import ImageDataset
 from cgan.evaluation.control import measure_control
 from cgan.evaluation.encoder import find_encoder, read_encoder
 from cgan.evaluation.judge import Judge
@@ -113,6 +115,7 @@ def test_its_card_is_true() -> None:
         assert figure.real == pytest.approx(told[figure.key]["real"], rel=0.05, abs=0.002)
 
 
+@pytest.mark.parametrize("every", [5, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("name", "accuracy"),
     [
@@ -121,12 +124,20 @@ def test_its_card_is_true() -> None:
         pytest.param("fashion-mnist", 0.91, marks=pytest.mark.mnist),
     ],
 )
-def test_judges_are_packaged(name: str, accuracy: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_judges_are_packaged(
+    name: str, accuracy: float, every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their header tells the truth: exactly for all test pictures, nearly for a fifth of them."""
+
     def refuse(*_: object, **__: object) -> Judge:
         raise AssertionError("a judge was trained")
 
     monkeypatch.setattr("cgan.evaluation.judge_training.train_judge", refuse)
     judge = find_judge(partial(cgan.load_pictures, name))
-    measured = measure_accuracy(judge, cgan.load_pictures(name, "test"))
-    assert measured == pytest.approx(judge.header.held_out_accuracy, abs=2e-4)
-    assert measured > accuracy
+    told, test = judge.header.held_out_accuracy, cgan.load_pictures(name, "test")
+    assert told is not None
+    assert told > accuracy
+    assert isinstance(test, ImageDataset)
+    some = replace(test, images=test.images[::every], labels=test.labels[::every])
+    error = 0.0 if every == 1 else (told * (1 - told) / len(some)) ** 0.5
+    assert measure_accuracy(judge, some) == pytest.approx(told, abs=2e-4 + 4 * error)

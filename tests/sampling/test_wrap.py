@@ -175,7 +175,9 @@ def foreign_run(
     folder = tmp_path_factory.mktemp("foreign")
     generator = cgan.load(trained_plain_run.folder).generator
     path = write_onnx(folder / "gan.onnx", generator, torch.zeros(64, 64))
-    overrides = {"images": "10k", "model.backbone": "mlp", "control_per_class": 50}
+    overrides = {
+        "images": "6k", "model.backbone": "mlp", "model.width": 64, "control_per_class": 50,
+    }  # fmt: skip
     run = cgan.steer(path, "digits", out=folder / "run", device="cpu", overrides=overrides)
     return run, path
 

@@ -27,15 +27,17 @@ from cgan.runtime.distributed import SINGLE_PROCESS, World, process_group
 from cgan.runtime.rank import local_world_size
 from cgan.storage.run_state import load_state
 from cgan.training.setup import check_batch_splits
+from tests.processes import Process, start_cgan
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
 
 
+SMALL = {"control_per_class": 0, "device": "cpu", "model.width": 32}
+
+
 def train_words(folder: Path, images: int, *more: str) -> list[str]:
-    return [
-        *("-m", "cgan", "train", "digits-mlp", "--images", str(images), "--out", str(folder)),
-        *("--set", "control_per_class=0", "--device", "cpu", *more),
-    ]
+    small = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
+    return ["train", "digits-mlp", "--images", str(images), "--out", str(folder), *small, *more]
 
 
 def free_port() -> str:
@@ -45,7 +47,7 @@ def free_port() -> str:
 
 
 def torchrun(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [*TORCHRUN, "--master-port", free_port(), *words]
+    command = [*TORCHRUN, "--master-port", free_port(), "-m", "cgan", *words]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
 
@@ -64,14 +66,19 @@ def difference(one: Path, other: Path) -> float:
 
 
 def train_alone(folder: Path, images: int, resume: bool = False) -> None:
-    config = load_config("digits-mlp", {"images": images, "control_per_class": 0, "device": "cpu"})
-    cgan.train(config, folder, resume=resume)
+    cgan.train(load_config("digits-mlp", {**SMALL, "images": images}), folder, resume=resume)
+
+
+def start_ranks(*words: str) -> list[Process]:
+    """The two processes that torchrun starts, with the variables that it sets."""
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port(), "WORLD_SIZE": 2}
+    return [start_cgan(*words, **group, RANK=rank, LOCAL_RANK=rank) for rank in range(2)]
 
 
 def two_processes(folder: Path, images: int, *more: str) -> str:
-    done = torchrun(*train_words(folder, images, *more))
-    assert done.returncode == 0, done.stderr
-    return done.stderr
+    first, second = start_ranks(*train_words(folder, images, *more))
+    assert (first.wait(), second.wait()) == (0, 0), first.stderr + second.stderr
+    return first.stderr
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +86,8 @@ def ten_steps(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Ten steps by one process and by two."""
     base = tmp_path_factory.mktemp("steps")
     train_alone(base / "one", 640)
-    two_processes(base / "two", 640)
+    done = torchrun(*train_words(base / "two", 640))
+    assert done.returncode == 0, done.stderr
     return base / "one", base / "two"
 
 
@@ -118,39 +126,24 @@ def test_a_hundred_steps_differ_by_rounding_only(tmp_path: Path) -> None:
 
 
 def test_a_process_that_dies_ends_the_run_and_it_goes_on(tmp_path: Path) -> None:
-    folder, port = tmp_path / "run", free_port()
-    environment = {
-        **os.environ,
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": port,
-        "WORLD_SIZE": "2",
-        "OMP_NUM_THREADS": "1",
-    }
+    folder = tmp_path / "run"
     words = train_words(folder, 400_000, "--set", "save_every_seconds=0.2")
-    first, second = (
-        subprocess.Popen(
-            [sys.executable, *words],
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    )
+    first, second = start_ranks(*words)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        assert first.poll() is None, first.communicate()[1]
+        assert first.poll() is None, first.stderr
         try:
             if load_state(folder)[2]["images_seen"] > 1_000:
                 break
         except FileError:
             time.sleep(0.05)
     second.send_signal(signal.SIGKILL)
-    said = first.communicate(timeout=60)[1]
-    assert first.returncode == 2, said
+    status, said = first.wait(60), first.stderr
+    assert status == 2, said
     assert "another process of this run has ended" in said
     assert "--resume" in said
     assert "Traceback" not in said
-    second.communicate()
+    assert second.wait() == -signal.SIGKILL
     seen = load_state(folder)[2]["images_seen"]
     budget = (seen // 64 + 10) * 64
     train_alone(folder, budget, resume=True)
@@ -207,7 +200,7 @@ def test_what_torchrun_starts_again_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the words of the first start: no --resume, and the folder may have a number."""
-    changes = {"images": 640, "control_per_class": 0, "device": "cpu"}
+    changes = {**SMALL, "images": 640}
     config, out = load_config("digits-mlp", changes), tmp_path / "run"
     out.mkdir()
     (out / "own").touch()  # so that the run has to be called run-2
@@ -233,24 +226,21 @@ def test_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
         pass
 
 
+def join_and_leave(port: int) -> None:
+    torch.distributed.TCPStore("127.0.0.1", port, 2, is_master=False)
+
+
 def test_a_process_that_dies_while_connecting(monkeypatch: pytest.MonkeyPatch) -> None:
     """The store has seen it, and then it is gone: the others wait as long as for a connection."""
     port = free_port()
-    join = (
-        "import sys; from torch.distributed import TCPStore; print('ready', flush=True); "
-        "TCPStore('127.0.0.1', int(sys.argv[1]), 2, is_master=False)"
-    )
-    monkeypatch.setattr(distributed, "CONNECT_SECONDS", 2.0)
+    monkeypatch.setattr(distributed, "CONNECT_SECONDS", 1.0)
     for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_PORT", port)):
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    words = [sys.executable, "-c", join, port]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None
-        assert other.stdout.readline() == "ready\n"  # importing torch takes longer than 2 s
-        with pytest.raises(RunError, match="process 0 of 2 waited 2 s"), process_group():
-            pass
-    assert other.returncode == 0
+    other = Process(join_and_leave, int(port))
+    with pytest.raises(RunError, match="process 0 of 2 waited 1 s"), process_group():
+        pass
+    assert other.wait() == 0, other.stderr
 
 
 def test_alone_without_torchrun() -> None:

@@ -80,6 +80,7 @@ def test_an_image_is_one_that_the_generator_draws(
 
 QUICK = {
     "control_per_class": 0, "model.backbone": "mlp", "lr_final_fraction": 1.0, "images": 640,
+    "model.width": 32,
 }  # fmt: skip
 
 
@@ -181,8 +182,8 @@ def test_the_divergence_keeps_the_variety(trained_plain_run: cgan.Run, tmp_path:
         run = cgan.steer(
             trained_plain_run.folder, out=tmp_path / str(weight), device="cpu",
             overrides={
-                "kl_weight": weight, "images": "5k", "model.backbone": "mlp",
-                "control_per_class": 0,
+                "kl_weight": weight, "images": "3k", "model.backbone": "mlp",
+                "control_per_class": 0, "model.width": 32,
             },
         )  # fmt: skip
         network: Any = cgan.load(run.folder).generator
