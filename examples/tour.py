@@ -99,7 +99,7 @@ for name in ("circle", "square"):
         (draw.ellipse if name == "circle" else draw.rectangle)((x, y, x + size, y + size), colour)
         picture.save(f"shapes/{name}/{index}.png")
 
-options = {"data.source": "shapes", "images": "20k" if IMAGES == "300k" else "1k"}
+options = {"data.source": "shapes", "images": "20k" if IMAGES == "160k" else "1k"}
 shapes = cgan.train(cgan.load_config("folder-dcgan", {**options, "control_per_class": 0}))
 show(cgan.load(shapes.folder).sample(["circle", "square"], n=8))
 

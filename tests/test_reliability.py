@@ -6,7 +6,6 @@ import errno
 import json
 import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from random import Random
@@ -21,19 +20,23 @@ from benchmarks.reliability.mutations import Watch
 from benchmarks.reliability.mutators import mutate_safetensors, mutate_yaml
 from benchmarks.reliability.report import Budget, Part, Row, merge, to_table, write_page
 from benchmarks.reliability.runs import differences, temporary_files, unreadable_files
+from tests.processes import Process
 
 ROOT = Path(__file__).parent.parent
 
 
+def run_campaign(*words: str) -> None:
+    from benchmarks.__main__ import app
+
+    sys.argv = ["benchmarks", "reliability", *words]
+    app()
+
+
 def campaign(out: Path, part: Part) -> dict[str, Any]:
     """The figures of the least of a part, in a process that may fork."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    words = ["-m", "benchmarks", "reliability", "--minutes", "0", "--part", part]
-    words += ["--out", str(out)]
-    done = subprocess.run(
-        [sys.executable, *words], cwd=out, env=environment, capture_output=True, text=True
-    )
-    assert done.returncode in (0, 1), done.stderr
+    words = ("--minutes", "0", "--part", part.value, "--out", str(out))
+    done = Process(run_campaign, *words, cwd=out, PYTHONPATH=ROOT)
+    assert done.wait(600) in (0, 1), done.stderr
     figures: dict[str, Any] = json.loads((out / "reliability.json").read_text())
     return figures
 

@@ -6,7 +6,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import scipy.linalg
-import scipy.stats
 import torch
 from torch import Tensor
 
@@ -371,6 +370,8 @@ def test_wilson_of_the_textbook(successes: int, trials: int, low: float, high: f
 
 
 def test_wilson_is_that_of_scipy() -> None:
+    import scipy.stats  # a second of import
+
     for trials in (1, 2, 17, 1000):
         for successes in {0, 1, trials // 3, trials - 1, trials}:
             theirs = scipy.stats.binomtest(successes, trials).proportion_ci(method="wilson")
@@ -381,6 +382,8 @@ def test_wilson_is_that_of_scipy() -> None:
 
 
 def test_wilson_reaches_farther_with_more_confidence() -> None:
+    import scipy.stats
+
     theirs = scipy.stats.binomtest(3, 20).proportion_ci(0.99, method="wilson")
     assert wilson_interval(3, 20, z=2.575829) == pytest.approx((theirs.low, theirs.high), abs=1e-6)
 

@@ -14,7 +14,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from torch._dynamo.backends.debugging import aot_eager
 
 import cgan
 from cgan.config_io import config_names, load_config
@@ -499,6 +498,8 @@ def test_compiled_training_agrees(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """Both networks are compiled, and the losses are those of the eager path."""
+    from torch._dynamo.backends.debugging import aot_eager  # a second of import
+
     torch._dynamo.reset()
     graphs: list[torch.fx.GraphModule] = []
 
