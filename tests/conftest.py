@@ -91,7 +91,7 @@ SMALL = {"model.width": 64, "control_per_class": 0, "device": "cpu"}
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> cgan.Run:
     """A conditional run on the real digits, a second long, that obeys: 98 % was measured."""
-    config = load_config("digits-mlp", {**SMALL, "images": "6k"})
+    config = load_config("digits-mlp", {**SMALL, "images": "6k", "log_every_images": "3k"})
     return cgan.train(config, tmp_path_factory.mktemp("runs") / "digits-mlp")
 
 

@@ -52,7 +52,7 @@ def test_help_has_examples(command: str, shell: Shell) -> None:
 
 
 def test_train_generate_info_evaluate(shell: Shell, tmp_path: Path) -> None:
-    trained = shell("train", "--conditional", "--images", "20k", "--set", "control_per_class=50")
+    trained = shell("train", "--conditional", "--images", "6k", "--set", "control_per_class=50")
     assert trained.exit_code == 0, trained.output
     assert "cgan generate runs/digits-mlp --digit 7" in trained.stdout
     assert "control accuracy" in trained.stdout
@@ -68,6 +68,7 @@ def test_train_generate_info_evaluate(shell: Shell, tmp_path: Path) -> None:
     figures = json.loads(shell("info", "--json").stdout)
     assert figures["classes"] == list("0123456789")
     assert figures["config"]["name"] == "digits-mlp"
+    assert figures["config"]["model"]["width"] == 256  # the default of the mlp, written out
     assert figures["parameters"] > 1_000
     said = shell("info").stdout
     assert f"{100 * figures['measured']['control_accuracy']:.2f} %" in said

@@ -26,7 +26,7 @@ def test_a_sampler_is_a_grid_with_one_row_per_class() -> None:
 
 def test_a_run_is_its_curves(small_run: cgan.Run) -> None:
     shown = small_run._repr_html_()
-    assert "20,032 images" in shown
+    assert "6,016 images" in shown
     assert "loss_G" in shown
     assert "<polyline points=" in shown
 

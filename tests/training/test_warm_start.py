@@ -17,7 +17,7 @@ from cgan.storage.checkpoint import read_header
 from cgan.storage.run_state import load_state, select_tensors
 from cgan.training.state import TrainState
 from cgan.training.warm_start import match, read_source, warm_start
-from tests.conftest import make_pets
+from tests.conftest import SMALL, make_pets
 
 CPU = torch.device("cpu")
 
@@ -180,7 +180,7 @@ def test_training_starts_from_the_run_and_the_file_names_it(
     small_run: cgan.Run, tmp_path: Path
 ) -> None:
     """Two images are one step: all weights are still close to those of the source."""
-    changes = {"images": 64, "control_per_class": 0, "device": "cpu", "lr": 1e-6}
+    changes = {**SMALL, "images": 64, "lr": 1e-6}
     config = load_config("digits-mlp", {**changes, "warm_start": str(small_run.folder)})
     run = cgan.train(config, tmp_path / "new")
     assert run.images_seen == 64
@@ -199,7 +199,7 @@ def test_a_resumed_run_does_not_need_its_source(small_run: cgan.Run, tmp_path: P
     source.mkdir()
     for path in small_run.folder.glob("*.safetensors"):
         (source / path.name).write_bytes(path.read_bytes())
-    changes = {"images": 640, "control_per_class": 0, "device": "cpu", "warm_start": str(source)}
+    changes = {**SMALL, "images": 640, "warm_start": str(source)}
     config = load_config("digits-mlp", changes)
     cgan.train(config, tmp_path / "new")
     for path in source.iterdir():
