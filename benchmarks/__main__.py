@@ -139,7 +139,7 @@ def table(
     seeds: Annotated[int, typer.Option(help="Runs per row.")] = 3,
     out: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("runs/table"),
 ) -> None:
-    """The tables of the README: mean and range over seeds, beside real images."""
+    """The table of docs/measured.md: mean and range over seeds, beside real images."""
     from benchmarks.table import ROWS, Row, print_table
 
     print(f"{machine()}; {seeds} seeds; 1,000 images per class\n", flush=True)
@@ -252,7 +252,7 @@ def pack_encoder(folder: Path) -> None:
     import shutil
 
     import cgan
-    from cgan.evaluation.encoder import encoder_path, find_encoder
+    from cgan.evaluation.invert import encoder_path, find_encoder
     from cgan.storage.paths import ENCODER_FILE
 
     sampler = cgan.load(folder)
@@ -275,13 +275,13 @@ def pack(
     from dataclasses import replace
 
     import cgan
-    from cgan.evaluation.html import render_page
     from cgan.evaluation.judge import Judge
+    from cgan.evaluation.report import render_page
     from cgan.sampling.export import export
     from cgan.sharing.page import export_page
     from cgan.storage.checkpoint import GENERATOR, new_header, save_tensors
-    from cgan.storage.metrics import read_curves
     from cgan.storage.paths import GENERATOR_FILE, JUDGE_FILE, PACKAGED
+    from cgan.storage.run_files import read_curves
 
     sampler = cgan.load(run)
     folder = PACKAGED / sampler.config.name

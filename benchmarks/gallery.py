@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import cgan
-from cgan.evaluation.formatting import format_share, format_value
+from cgan.evaluation.report import format_share, format_value
 from cgan.storage.images import make_grid, save_png, to_pixels
 
 CONFIGS = ("digits-mlp", "mnist-mlp", "mnist-dcgan", "fashion-dcgan")

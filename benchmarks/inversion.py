@@ -16,8 +16,7 @@ from torch import Tensor
 import cgan
 from cgan.config import DataConfig
 from cgan.data import load_split
-from cgan.evaluation.encoder import train_encoder
-from cgan.evaluation.invert import invert_batch
+from cgan.evaluation.invert import invert_batch, train_encoder
 from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import find_judge
 from cgan.storage.images import make_grid, save_png, to_pixels

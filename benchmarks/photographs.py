@@ -17,7 +17,7 @@ from benchmarks.table import train_run
 from cgan.data import ImageDataset
 from cgan.data.image_folder import scan_folder
 from cgan.data.load import load_split
-from cgan.evaluation.data_source import data_config_of
+from cgan.evaluation.api import data_config_of
 from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import train_judge
 from cgan.evaluation.reference import Reference

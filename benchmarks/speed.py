@@ -30,7 +30,7 @@ from cgan.evaluation.judge_training import find_judge
 from cgan.models.conditioning import LABEL_DIM
 from cgan.models.dcgan import MIN_FEATURES, plan_channels
 from cgan.runtime.device import configure_backends, find_device
-from cgan.storage.metrics import read_metrics
+from cgan.storage.run_files import read_metrics
 from cgan.training.state import TrainState
 from cgan.training.step import TrainStep
 from cgan.updates import in_turn

@@ -15,13 +15,13 @@ from torch import Tensor
 
 import cgan
 from cgan.data import load_split
-from cgan.evaluation.data_source import data_config_of
-from cgan.evaluation.feature_set import FeatureSet, draw_by_class, extract_features
+from cgan.evaluation.api import data_config_of
+from cgan.evaluation.features import FeatureSet, draw_by_class, extract_features
 from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import find_judge
 from cgan.evaluation.reference import Reference
 from cgan.sampling.class_names import Request
-from cgan.sampling.rejection import RejectionSampler
+from cgan.sampling.sampler import RejectionSampler
 from cgan.storage.images import make_grid, save_png, to_pixels
 
 PER_CLASS = 1_000

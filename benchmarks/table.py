@@ -1,4 +1,4 @@
-"""The tables of the README: train each row with several seeds, evaluate, print mean and range."""
+"""The table of docs/measured.md: several seeds a row, mean and range."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from torch.nn.functional import interpolate
 import cgan
 from cgan.data import ImageDataset
 from cgan.evaluation.distances import diversity_ratio, frechet_distance, moments
-from cgan.evaluation.feature_set import draw_by_class
+from cgan.evaluation.features import draw_by_class
 from cgan.evaluation.judge import Judge, Prediction
 
 

@@ -13,7 +13,7 @@ import importlib
 import os
 from typing import TYPE_CHECKING, Any
 
-from cgan.runtime.openmp import shorten_waits
+from cgan.runtime.cpu import shorten_waits
 
 if TYPE_CHECKING:
     from cgan import augment, losses, models, penalties, updates

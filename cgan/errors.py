@@ -15,7 +15,7 @@ CganError
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
 MAX_QUOTE = 80
@@ -98,3 +98,9 @@ def one_line(error: BaseException, limit: int = 120) -> str:
     """The first line of an exception's message, or the name of its type if the message is empty."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].strip()[:limit].rstrip(". ")
+
+
+def first_few(items: Sequence[object], few: int = 3) -> str:
+    """``a, b, c, 4 more``."""
+    more = [f"{len(items) - few:,} more"] if len(items) > few else []
+    return ", ".join([*map(str, items[:few]), *more])

@@ -22,7 +22,7 @@ from torch.nn.functional import cross_entropy
 
 from cgan.errors import UnknownNameError
 from cgan.losses import Loss
-from cgan.models.freeze import frozen
+from cgan.models.layers import frozen
 from cgan.penalties import gradient_penalty, r1, r2
 from cgan.runtime.streams import random_generator
 

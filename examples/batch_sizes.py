@@ -9,7 +9,7 @@ import sys
 import matplotlib.pyplot as plt
 
 import cgan
-from cgan.storage.metrics import read_curves
+from cgan.storage.run_files import read_curves
 
 EPOCHS, PICTURES = float((sys.argv[1:] or ["3"])[0]), 60_000
 

@@ -9,7 +9,7 @@ import sys
 import matplotlib.pyplot as plt
 
 import cgan
-from cgan.storage.metrics import read_curves
+from cgan.storage.run_files import read_curves
 
 SHARE = float((sys.argv[1:] or ["1"])[0])  # fraction of the budgets below
 IMAGES = {"mnist-mlp": 200_000 * SHARE, "mnist-dcgan": 60_000 * SHARE}

@@ -21,9 +21,8 @@ from typer.testing import CliRunner, Result
 
 import cgan
 from cgan.config_io import load_config
-from cgan.evaluation import judge_training
-from cgan.evaluation.classifiers import Classifier
-from cgan.evaluation.judge import Judge, JudgeHeader
+from cgan.evaluation import judge_training as judges
+from cgan.evaluation.judge import Classifier, Judge, JudgeHeader
 from cgan.models import build_pair
 from cgan.storage.checkpoint import GENERATOR, new_header, save_tensors
 
@@ -74,8 +73,8 @@ def no_power_cuts() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def quick_judges(monkeypatch: pytest.MonkeyPatch) -> None:
     """Judges that tests train on the way see fewer images than by default."""
-    quick = partial(judge_training.train_judge, images=640)
-    monkeypatch.setattr(judge_training, "train_judge", quick)
+    quick = partial(judges.train_judge, images=640)
+    monkeypatch.setattr(judges, "train_judge", quick)
 
 
 @pytest.fixture(autouse=True)

@@ -19,9 +19,9 @@ from cgan.data.image_folder import scan_folder
 from cgan.errors import ConfigError, DataError, UnknownNameError
 from cgan.evaluation.control import Control
 from cgan.models import build_pair
-from cgan.models.attributes import share_values, to_class_rows, value_indices
+from cgan.models.conditioning import share_values, to_class_rows, value_indices
 from cgan.sampling.class_names import GeneratorInfo
-from cgan.storage.run_state import load_state, select_tensors
+from cgan.storage.run_files import load_state, select_tensors
 from cgan.training.ema import frozen_copy, update_ema
 from cgan.training.state import TrainState
 from cgan.training.warm_start import warm_start

@@ -28,7 +28,7 @@ from cgan.data import ImageDataset
 from cgan.errors import ConfigError, UnknownNameError
 from cgan.penalties import r1
 from cgan.runtime.distributed import World
-from cgan.storage.run_state import load_state
+from cgan.storage.run_files import load_state
 from cgan.training.state import TrainState
 from cgan.training.step import TrainStep
 

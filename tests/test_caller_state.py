@@ -37,11 +37,11 @@ from cgan.errors import (
     UnconditionalError,
     UnknownNameError,
 )
-from cgan.evaluation import html
+from cgan.evaluation import report as reports
 from cgan.evaluation.control import measure_control
-from cgan.evaluation.html import render_page
 from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import find_judge, train_judge
+from cgan.evaluation.report import render_page
 from cgan.losses import LOSSES, Loss
 from cgan.penalties import gradient_penalty, r1, r2
 from cgan.sampling import dataset as dataset_module
@@ -347,7 +347,7 @@ def results(caller: Caller, folder: Path) -> dict[str, Any]:
 def drawn_matrix() -> str:
     """A page with the confusion matrix as an image, as for many classes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(html, "MAX_NUMBERED_CLASSES", 1)
+        patch.setattr(reports, "MAX_NUMBERED_CLASSES", 1)
         return render_page([REPORT])
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from cgan.config import DATA_NAMES, RENAMED_KEYS
+from cgan.config import DATA_NAMES, RENAMED_KEYS, height_and_width, parse_count, size_of
 from cgan.config_io import (
     config_folder,
     config_names,
@@ -17,7 +17,6 @@ from cgan.config_io import (
     parse_assignment,
     to_yaml,
 )
-from cgan.config_values import height_and_width, parse_count, size_of
 from cgan.data import DATASETS
 from cgan.errors import ConfigError
 

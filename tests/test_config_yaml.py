@@ -14,15 +14,17 @@ from typer.testing import Result
 
 from cgan.config import Config
 from cgan.config_io import (
+    MAX_BYTES,
     config_folder,
     config_names,
     flatten,
     load_config,
     make_config,
     parse_assignment,
+    parse_yaml,
+    read_yaml,
     to_yaml,
 )
-from cgan.config_yaml import MAX_BYTES, parse_yaml, read_yaml
 from cgan.errors import ConfigError
 
 BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"

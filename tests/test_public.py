@@ -120,7 +120,7 @@ def test_help_does_not_wait_for_torch() -> None:
 
 def test_drawing_does_not_wait_for_what_it_does_not_need() -> None:
     loaded = imported_by(
-        "import cgan.cli, cgan.sampling.sampler, cgan.storage.images, cgan.training.run_dir"
+        "import cgan.cli, cgan.sampling.sampler, cgan.storage.images, cgan.training.setup"
     )
     assert not loaded & {"torchvision", "sklearn", "wandb", "tensorboard", "scipy"}
 

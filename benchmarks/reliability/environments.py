@@ -91,9 +91,9 @@ def _action(one: Surroundings, words: list[str], place: Path) -> Callable[[], No
         os.chdir(place)
         one.prepare()
         if one.wrapper is None:
-            from cgan.evaluation import judge_training
+            from cgan.evaluation import judge_training as judges
 
-            judge_training.train_judge = partial(judge_training.train_judge, images=640)
+            judges.train_judge = partial(judges.train_judge, images=640)
             command(*words)()
         program = [*one.wrapper, sys.executable, "-m", "cgan", *words]
         os.execvp(program[0], program)

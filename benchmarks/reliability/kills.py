@@ -26,8 +26,8 @@ from benchmarks.reliability.runs import (
 )
 from cgan.errors import RunError
 from cgan.storage.atomic import lock
-from cgan.storage.metrics import read_metrics
 from cgan.storage.paths import has_state
+from cgan.storage.run_files import read_metrics
 
 FULL = 200
 """Kills in all; every tenth is one of a process that imports everything itself."""

@@ -32,7 +32,7 @@ def augment_test(
     as_json: JsonOption = False,
 ) -> None:
     """Measure whether generated images help a classifier of the real ones."""
-    from cgan.cli.augment_table import print_augment_test
+    from cgan.cli.tables import print_augment_test
     from cgan.evaluation.augment_test import augment_test as run
 
     result = run(

@@ -79,7 +79,7 @@ def evaluate(
     """Evaluate a generator against real images: control, quality, diversity, memorization."""
     from cgan.cli import tables
     from cgan.evaluation.api import evaluate as evaluate_model
-    from cgan.evaluation.limits import check_limits, junit_xml, parse_limits
+    from cgan.evaluation.reference import check_limits, junit_xml, parse_limits
     from cgan.storage.atomic import write_atomically
 
     limits = parse_limits(fail_under or [])
@@ -155,7 +155,7 @@ def _print_json(value: Any) -> None:
 
 def _write_html(html: str | None, reports: list[Report]) -> None:
     if html is not None:
-        from cgan.evaluation.html import render_page
+        from cgan.evaluation.report import render_page
         from cgan.storage.atomic import write_atomically
 
         write_atomically(Path(html), render_page(reports).encode())

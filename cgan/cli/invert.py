@@ -38,14 +38,14 @@ def invert(
     """Find the class and the latent vector of an image, and draw its style in every class."""
     import torch
 
+    from cgan.cli.generate import enlargement, output_folder
     from cgan.cli.tables import print_rows
-    from cgan.cli.write_images import enlargement, output_folder
     from cgan.evaluation.invert import invert as find
     from cgan.evaluation.invert import read_picture
     from cgan.runtime.device import find_device
     from cgan.sampling.sampler import load
+    from cgan.storage.checkpoint import Latents
     from cgan.storage.images import make_grid, save_png, to_pixels
-    from cgan.storage.latents import Latents
 
     sampler = load(model, find_device(device))
     target = Path(out or output_folder(sampler) / f"{Path(picture).stem}-inverted.png")

@@ -169,7 +169,7 @@ def _resolve(
     from cgan.storage.paths import CONFIG_FILE
 
     if resume and config is None:
-        from cgan.training.run_dir import check_state, newest_state
+        from cgan.training.setup import check_state, newest_state
 
         folder = check_state(Path(out)) if out else newest_state()
         return load_config(folder / CONFIG_FILE, overrides), folder
@@ -185,7 +185,7 @@ def _resolve(
     resolved = load_config(name, overrides)
     if not resume:
         return resolved, None
-    from cgan.training.run_dir import run_to_resume
+    from cgan.training.setup import run_to_resume
 
     folder = run_to_resume(resolved, out)
     if not overrides.keys() & {"images", "minutes"}:  # the run keeps its budget

@@ -54,12 +54,11 @@ def walk(
         end_seed = seed + 1
     elif end is None and end_seed is None:
         raise ConfigError("a walk needs an end: --to CLASS, --end-seed SEED, or --style")
-    from cgan.cli.write_images import enlargement, output_folder
+    from cgan.cli.generate import enlargement, output_folder
     from cgan.runtime.device import find_device
     from cgan.sampling.sampler import load
     from cgan.sampling.walk import walk as draw_walk
-    from cgan.storage.animation import check_format, save_animation
-    from cgan.storage.images import to_pixels
+    from cgan.storage.images import check_format, save_animation, to_pixels
     from cgan.storage.paths import newest_model, safe_file_name
 
     if out is not None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from cgan.data.class_folders import first_few
+from cgan.errors import first_few
 
 if TYPE_CHECKING:
     from cgan.data.image_folder import ImageFolder

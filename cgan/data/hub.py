@@ -13,9 +13,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from cgan.data.archive import HUB_PREFIX, ROOT, Archive, Member
-from cgan.data.class_folders import UNLABELLED_FOLDERS, first_few
-from cgan.data.splits import SPLITS
-from cgan.errors import DataError, one_line, quote
+from cgan.data.splits import SPLITS, UNLABELLED_FOLDERS
+from cgan.errors import DataError, first_few, one_line, quote
 
 LABEL_COLUMNS = ("label", "labels", "class", "fine_label")
 """Preferred names of the column of labels, if there are several."""

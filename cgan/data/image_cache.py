@@ -1,8 +1,9 @@
-"""A cache of decoded images, so that a large folder opens quickly the second time.
+"""What a scan needs to know of every image file, and a cache of it and of decoded images.
 
-Everything in it is found by the SHA-256 of a file's content: an image that has changed is decoded
-again. It is only ever a shortcut, so a file of the cache that is missing, damaged (by its checksum)
-or of another version of Pillow is ignored and written anew.
+A large folder opens quickly the second time. Everything in the cache is found by the SHA-256 of a
+file's content: an image that has changed is decoded again. It is only ever a shortcut, so a file of
+the cache that is missing, damaged (by its checksum) or of another version of Pillow is ignored and
+written anew.
 """
 
 from __future__ import annotations
@@ -10,17 +11,22 @@ from __future__ import annotations
 import hashlib
 import logging
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from cgan.errors import FileError
+from cgan.data.archive import AnyPath
+from cgan.data.image_file import file_digest, open_image, reading_threads
+from cgan.errors import DataError, FileError
 from cgan.runtime.cpu import free_memory
+from cgan.runtime.process import rank_and_world_size
+from cgan.runtime.progress import CountProgress
 from cgan.storage.atomic import write_atomically
 from cgan.storage.paths import cache_folder, safe_file_name
 
@@ -105,3 +111,58 @@ def checksum(tensors: Mapping[str, np.ndarray]) -> str:
     for _, tensor in sorted(tensors.items()):
         crc = zlib.crc32(np.ascontiguousarray(tensor).data, crc)
     return f"{crc:08x}"
+
+
+class Probe(NamedTuple):
+    """What a scan reads of an image."""
+
+    is_grey: bool
+    side: int
+    """The shorter side in pixels."""
+    digest: bytes
+    """SHA-256 of the file."""
+
+
+def probe_files(root: Path, paths: Sequence[AnyPath]) -> list[Probe | str]:
+    """Decode every file of a folder: a probe, or a sentence if the file is broken.
+
+    Of a large folder, files that an earlier scan has decoded are only hashed, and there is a
+    progress line for the others.
+    """
+    large, cache = len(paths) >= MIN_IMAGES, ImageCache(root)
+    known = cache.read_facts() if large else {}
+    # The command line logs at INFO, and a library call by default does not.
+    asked = logger.isEnabledFor(logging.INFO) and rank_and_world_size()[0] == 0
+    with reading_threads() as pool:
+        found: list[Probe | str | None] = list(pool.map(partial(_look_up, known), paths))
+        missing = [index for index, probe in enumerate(found) if probe is None]
+        probes_of_missing = pool.map(_probe, [paths[index] for index in missing])
+        with CountProgress(len(missing), asked and len(missing) >= MIN_IMAGES) as shown:
+            for index, probe in zip(missing, probes_of_missing, strict=True):
+                found[index] = probe
+                shown.add(1)
+    probes = [probe for probe in found if probe is not None]
+    facts = {
+        probe.digest: (probe.is_grey, probe.side) for probe in probes if isinstance(probe, Probe)
+    }
+    if large and facts.keys() != known.keys():
+        cache.write_facts(facts)
+    return probes
+
+
+def _look_up(known: Mapping[bytes, tuple[bool, int]], path: AnyPath) -> Probe | None:
+    """The probe of a file that was decoded before."""
+    if known and (digest := file_digest(path)) in known:
+        return Probe(*known[digest], digest)
+    return None
+
+
+def _probe(path: AnyPath) -> Probe | str:
+    """An exception would keep the decoded pixels in memory."""
+    try:
+        with open_image(path) as (image, file):
+            file.seek(0)
+            digest = hashlib.file_digest(file, "sha256").digest()
+            return Probe(image.mode == "L", min(image.size), digest)
+    except DataError as error:
+        return str(error)

@@ -21,7 +21,7 @@ from torch import Tensor
 from cgan.data.archive import AnyPath
 from cgan.errors import DataError, one_line
 from cgan.runtime.cpu import count_cores, free_memory
-from cgan.runtime.rank import local_world_size
+from cgan.runtime.process import local_world_size
 
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}

@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from cgan.config_values import height_and_width
+from cgan.config import height_and_width
 from cgan.data.archive import AnyPath, is_archive
-from cgan.data.class_folders import first_few
+from cgan.data.image_cache import probe_files
 from cgan.data.image_file import ignore_pillow_warnings, read_image
-from cgan.data.image_probe import probe_files
-from cgan.data.layout import NO_LABEL, find_images, open_root
+from cgan.data.layout import NO_LABEL, find_images, first_few, open_root
 from cgan.data.splits import Split
 from cgan.errors import DataError
 from cgan.storage.paths import require_utf8

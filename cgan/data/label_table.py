@@ -12,7 +12,7 @@ from typing import Any
 from cgan.attributes import join_values
 from cgan.data.archive import AnyPath
 from cgan.errors import DataError, one_line, quote
-from cgan.storage.limits import MAX_CLASS_NAME
+from cgan.storage.safe_reading import MAX_CLASS_NAME
 
 TABLES = ("labels.csv", "metadata.csv", "metadata.jsonl")
 FILE_COLUMN, LABEL_COLUMN = "file_name", "label"

@@ -19,26 +19,201 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from cgan.attributes import JOINT, attribute_values, split_classes
-from cgan.data.archive import HUB_PREFIX, AnyPath, Archive, ArchivePath, is_archive
-from cgan.data.class_folders import (
-    UNLABELLED_FOLDERS,
-    class_images,
-    first_few,
-    has_nested_classes,
-    images_in,
-)
+from cgan.attributes import JOINT, attribute_values, join_values, split_classes
+from cgan.data.archive import HUB_PREFIX, IGNORED, AnyPath, Archive, ArchivePath, is_archive
 from cgan.data.hub import HubDataset
-from cgan.data.label_table import label_columns, read_labels
-from cgan.data.split_folders import SPLIT_FOLDERS, split_folders, table_of
-from cgan.data.splits import Split
-from cgan.errors import DataError, quote
+from cgan.data.image_file import SUFFIXES
+from cgan.data.label_table import TABLES, label_columns, read_labels
+from cgan.data.splits import UNLABELLED_FOLDERS, Split
+from cgan.errors import DataError, first_few, quote
 from cgan.storage.paths import require_utf8
+
+MAX_ATTRIBUTES = 4
+"""Levels of folders that are searched for images."""
+
+logger = logging.getLogger("cgan")
+
+
+def has_nested_classes(root: AnyPath) -> bool:
+    """Whether the folders are nested: at least two hold no images, but folders of images."""
+    folders = folders_in(root)
+    if any(map(images_in, folders)):
+        return False
+    return sum(map(holds_images, folders)) > 1
+
+
+def holds_images(folder: AnyPath) -> bool:
+    """Whether there are images in a folder, or in the folders below it."""
+    return bool(_leaves(folder, (folder.name,)))
+
+
+def class_images(root: AnyPath, nested: bool) -> list[tuple[str, AnyPath]]:
+    """The class and the path of each image.
+
+    Args:
+        root: holds one folder per class.
+        nested: whether there is one level of folders for each attribute; classes then join the
+            names of the folders.
+
+    Raises:
+        DataError: there are no images, or the folders are neither classes nor attributes.
+    """
+    folders = folders_in(root)
+    if not nested:
+        found = {folder.name: images_in(folder) for folder in folders}
+        _check_class_folders(root, found)
+        _warn_of_other_images(root, [folder for folder in folders if found[folder.name]])
+        return [(name, path) for name, paths in found.items() for path in paths]
+    leaves = {folder.name: _leaves(folder, (folder.name,)) for folder in folders}
+    if empty := [str(root / name) for name, found_ in leaves.items() if not found_]:
+        logger.warning("ignored, because they hold no images: %s", first_few(empty))
+    every = [leaf for found_ in leaves.values() for leaf in found_]
+    if not every:
+        raise DataError(f"no images in {root}: it must contain folders like those for training")
+    for values, leaf in every:
+        if len(values) != len(every[0][0]):
+            raise DataError(
+                f"{every[0][1]} and {leaf} hold images at different depths: use one level of "
+                "folders for each attribute"
+            )
+    _warn_of_other_images(root, [leaf for _, leaf in every])
+    return [(join_values(values), path) for values, leaf in every for path in images_in(leaf)]
+
+
+def _leaves(folder: AnyPath, values: tuple[str, ...]) -> list[tuple[tuple[str, ...], AnyPath]]:
+    """The folders below this one that hold images, each with the names of the folders above."""
+    if images_in(folder):
+        return [(values, folder)]
+    if len(values) == MAX_ATTRIBUTES:
+        return []
+    inner = folders_in(folder)
+    return [leaf for one in inner for leaf in _leaves(one, (*values, one.name))]
+
+
+def folders_in(root: AnyPath) -> list[AnyPath]:
+    """All folders but hidden ones, those of unlabelled images, and the one that macOS adds."""
+    others = (*UNLABELLED_FOLDERS, IGNORED)
+    return sorted(
+        path
+        for path in root.iterdir()
+        if path.name[0] != "." and path.name not in others and path.is_dir()
+    )
+
+
+def images_in(folder: AnyPath) -> list[AnyPath]:
+    """Everything that is named like an image; a link to nowhere is a broken image."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in SUFFIXES and path.name[0] != "." and not path.is_dir()
+    )
+
+
+def _check_class_folders(root: AnyPath, found: dict[str, list[AnyPath]]) -> None:
+    """Raise ``DataError`` if no class has images; log a warning about folders that are ignored."""
+    others = [root / name for name, paths in found.items() if not paths]
+    holds_nested = [any(map(_has_images, folder.iterdir())) for folder in others]
+    nested = [str(folder) for folder, holds in zip(others, holds_nested, strict=True) if holds]
+    empty = [str(folder) for folder, holds in zip(others, holds_nested, strict=True) if not holds]
+    if not any(found.values()):
+        if nested:
+            hint = f"did you mean --data {nested[0]}?"
+            if isinstance(root, ArchivePath):
+                hint = "put the class folders at the top of the archive"
+            raise DataError(f"the images in {root} are two folders deep: {hint}")
+        if images_in(root):
+            raise DataError(
+                f"put the images in {root} into one folder per class, named after it, or add a "
+                "labels.csv with the columns file_name and label"
+            )
+        raise DataError(
+            f"no images in {root}: it must contain one folder of images per class "
+            f"({', '.join(sorted(SUFFIXES))})"
+        )
+    if nested:
+        logger.warning("ignored, because they hold folders of images: %s", first_few(nested))
+    if empty:
+        logger.warning("ignored, because they hold no images: %s", first_few(empty))
+
+
+def _warn_of_other_images(root: AnyPath, class_folders: Sequence[AnyPath]) -> None:
+    """Log a warning about images beside the class folders, and in folders inside them."""
+    inner = [one for folder in class_folders for one in folders_in(folder)]
+    others = [str(path) for folder in (root, *inner) for path in images_in(folder)]
+    if others:
+        logger.warning(
+            "ignored, because they are not directly in the folder of a class: %s",
+            first_few(others),
+        )
+
+
+def _has_images(path: AnyPath) -> bool:
+    return path.is_dir() and bool(images_in(path))
+
+
+SPLIT_FOLDERS: dict[str, Split] = {
+    "train": "train", "training": "train",
+    "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""Names of folders that hold one split."""
+
+
+def split_folders(root: AnyPath) -> dict[Split | None, AnyPath]:
+    """The folder of each split; empty if the layout has none.
+
+    Folders ``train`` and ``test`` are classes like any other if all folders hold images and no
+    table of labels. Folders beside them that hold no images are ignored.
+
+    Raises:
+        DataError: a split has images without a class, two folders are the same split, or there are
+            images in a folder that is not a split.
+    """
+    folders = [] if table_of(root) else folders_in(root)
+    if not any(SPLIT_FOLDERS.get(folder.name.lower()) == "train" for folder in folders):
+        return {}
+    folders = [folder for folder in folders if _holds_data(folder)]
+    names = [SPLIT_FOLDERS.get(folder.name.lower()) for folder in folders]
+    if "train" not in names:
+        return {}
+    loose = [folder for folder in folders if images_in(folder) and table_of(folder) is None]
+    if len(loose) == len(folders):
+        return {}  # classes
+    if None in names:
+        training, other = folders[names.index("train")], folders[names.index(None)]
+        if training in loose:
+            return {}  # classes, of which some have no images of their own
+        raise DataError(
+            f"{other} is beside the folder {training.name}, but it is not a split: move it "
+            f"elsewhere, or rename {training.name} if it is a class"
+        )
+    if loose:
+        raise DataError(
+            f"the images in {loose[0]} have no class: put them into one folder per class, or move "
+            f"{loose[0].name} elsewhere"
+        )
+    splits: dict[Split | None, AnyPath] = {}
+    for split, folder in zip(names, folders, strict=True):
+        if split in splits:
+            raise DataError(f"{splits[split]} and {folder} are the same split: merge them")
+        splits[split] = folder
+    return splits
+
+
+def _holds_data(folder: AnyPath) -> bool:
+    return holds_images(folder) or table_of(folder) is not None
+
+
+def table_of(root: AnyPath) -> AnyPath | None:
+    """The table of labels in a folder, or None."""
+    tables = [root / name for name in TABLES if (root / name).is_file()]
+    if len(tables) > 1:
+        raise DataError(f"{tables[0]} and {tables[1]} both hold labels: remove one")
+    return tables[0] if tables else None
+
 
 NO_LABEL = -1
 """The label of an image without a class."""
-
-logger = logging.getLogger("cgan")
 
 
 @dataclass(frozen=True)

@@ -9,22 +9,19 @@ from typing import Literal
 
 import torch
 
-from cgan.config import DATA_NAMES, DataConfig
-from cgan.config_values import check_path, parse_size
+from cgan.config import DATA_NAMES, DataConfig, check_path, parse_size
 from cgan.data.archive import HUB_PREFIX, is_archive
-from cgan.data.class_folders import first_few
 from cgan.data.dataset import ImageDataset
 from cgan.data.datasets import DATASETS, DIGITS_TEST_FRACTION
 from cgan.data.image_cache import MIN_IMAGES, ImageCache
 from cgan.data.image_file import reading_threads
 from cgan.data.image_folder import ImageFolder, scan_folder
-from cgan.data.layout import NO_LABEL, open_root
-from cgan.data.split_folders import split_folders
+from cgan.data.layout import NO_LABEL, open_root, split_folders
 from cgan.data.splits import SPLITS, VALIDATION_FRACTION, Split, folder_split_indices
-from cgan.errors import ConfigError, DataError, UnknownNameError, quote
+from cgan.errors import ConfigError, DataError, UnknownNameError, first_few, quote
 from cgan.runtime.cpu import free_memory
 from cgan.runtime.device import torch_defaults
-from cgan.runtime.rank import local_world_size
+from cgan.runtime.process import local_world_size
 from cgan.storage.paths import default_data_dir, require_utf8
 
 FOLDER_TEST_FRACTION = 0.1

@@ -18,6 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+UNLABELLED_FOLDERS = ("_unlabelled", "_unlabeled")
+"""Folders, and classes of the Hub, whose images have no label."""
+
 logger = logging.getLogger("cgan")
 
 Split = Literal["train", "validation", "test"]

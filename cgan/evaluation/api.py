@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,20 +12,68 @@ from typing import Literal
 
 import torch
 
-from cgan.config import DataConfig
+from cgan.config import DATA_NAMES, Config, DataConfig, size_of
+from cgan.config_io import load_config
 from cgan.data import TEST_SET, ImageDataset, ImageFolder, Split, describe_split, load_split
+from cgan.data.archive import HUB_PREFIX, is_archive
+from cgan.data.load import resolve_source
 from cgan.errors import ConfigError, FileError, MeasureError
 from cgan.evaluation.builder import build_report
 from cgan.evaluation.control import check_fit, check_judge
-from cgan.evaluation.data_source import data_config_of, run_config
 from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import find_judge
 from cgan.evaluation.reference import Reference
 from cgan.evaluation.report import Report
 from cgan.runtime.device import explain_out_of_memory, find_device, torch_defaults
 from cgan.sampling.sampler import Sampler, as_sampler
-from cgan.storage.metrics import read_curves
-from cgan.storage.paths import JUDGE_FILE, PACKAGED
+from cgan.storage.paths import CONFIG_FILE, JUDGE_FILE, PACKAGED
+from cgan.storage.run_files import read_curves
+
+
+def data_config_of(
+    sampler: Sampler, data: str | None = None, data_dir: str | Path | None = None
+) -> DataConfig:
+    """The training data of a generator, and where it is stored now.
+
+    A run folder's config says where its data is. The header of a single file, which somebody else
+    may have written, only names it: the last part of a path in it is looked for in the working
+    directory, and nothing is downloaded to it.
+
+    Raises:
+        ConfigError: the data is not found.
+    """
+    changes: dict[str, object] = {}
+    run = run_config(sampler)
+    config = sampler.config.data if run is None else run.data
+    if run is None:
+        changes = {"data_dir": None, "source": Path(config.source).name}
+    if data is not None:
+        changes["source"] = resolve_source(data)
+    if data_dir is not None:
+        changes["data_dir"] = str(Path(data_dir).resolve())
+    if config.size is None:
+        changes["size"] = size_of(sampler.image_shape)
+    config = config.model_copy(update=changes)
+    is_there = os.path.isdir(config.source) or is_archive(config.source)
+    if run is None and data is None and config.source.startswith(HUB_PREFIX):
+        is_there = False  # a header does not decide what is downloaded
+    if run is None and data is None and config.source in ("", ".", ".."):
+        is_there = False
+    if config.source not in DATA_NAMES and not is_there:
+        raise ConfigError(
+            f"the training data {config.source} was not found: give its location with --data"
+        )
+    return config
+
+
+def run_config(sampler: Sampler) -> Config | None:
+    """The config of the run that a generator belongs to; None if it is not in a run folder."""
+    try:
+        config = load_config(sampler.path.parent / CONFIG_FILE, warn=False)
+    except ConfigError:  # no config, or another program's
+        return None
+    return config if config.name == sampler.config.name else None
+
 
 DESCRIBED_SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
 

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 import logging
 import time
-from math import isfinite
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from math import isfinite, prod
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from cgan.data import ImageDataset, ImageFolder, load_split
+from cgan.data import ImageDataset, ImageFolder, Loader, load_split
 from cgan.errors import ConfigError, MeasureError, UnconditionalError
-from cgan.evaluation.api import other_split_warnings
-from cgan.evaluation.augment_report import AugmentTest, Row, decide
-from cgan.evaluation.classifiers import JudgeNetwork, build_classifier
+from cgan.evaluation.api import data_config_of, find_judge_of, other_split_warnings
 from cgan.evaluation.control import check_fit, confusion_matrix
-from cgan.evaluation.data_source import data_config_of
+from cgan.evaluation.judge import JudgeNetwork, build_classifier
 from cgan.evaluation.judge_training import (
     BATCH,
     choose_augment,
@@ -30,7 +31,6 @@ from cgan.evaluation.judge_training import (
     train_classifier,
     weight_decay,
 )
-from cgan.evaluation.training_sets import MAX_SETS, TrainingSet, make_training_sets
 from cgan.runtime.device import (
     explain_out_of_memory,
     find_device,
@@ -40,7 +40,210 @@ from cgan.runtime.device import (
     torch_defaults,
 )
 from cgan.runtime.progress import CountProgress
-from cgan.sampling.sampler import Sampler, as_sampler
+from cgan.sampling.sampler import RejectionSampler, Sampler, as_sampler
+from cgan.storage.images import to_pixels
+
+
+@dataclass(frozen=True)
+class Row:
+    """The accuracies of the classifiers of one training set, one per seed, each in [0, 1].
+
+    Attributes:
+        name: the name of the training set.
+        generated: whether it has generated images.
+        validation: mean accuracy of the classes on validation images.
+        test: the same on test images.
+        rarest: accuracy of the rarest class on test images; None if all classes are equally rare.
+    """
+
+    name: str
+    generated: bool
+    validation: tuple[float, ...]
+    test: tuple[float, ...]
+    rarest: tuple[float, ...] | None
+
+
+@dataclass(frozen=True)
+class AugmentTest:
+    """The result of ``augment_test``.
+
+    Attributes:
+        model: the generator.
+        train_images, test_images: numbers of real images.
+        shown_images: training images that each classifier was shown.
+        rarest_class: the class with the fewest training images; None if all are equally rare.
+        rows: one per training set.
+        verdict: ``yes``, ``no`` or ``no difference``.
+        reason: the verdict in one sentence.
+        left_out: training sets that could not be made, and why.
+        warnings: reasons why the figures may be wrong.
+        seconds: how long it took.
+    """
+
+    model: str
+    train_images: int
+    test_images: int
+    shown_images: int
+    rarest_class: str | None
+    rows: list[Row]
+    verdict: str
+    reason: str
+    left_out: list[str]
+    warnings: list[str]
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """All figures as JSON."""
+        return asdict(self)
+
+
+WORDS = {
+    "yes": "they help",
+    "no": "do not use them",
+    "no difference": "they make no difference that these seeds can show",
+}
+"""Verdicts in words."""
+
+
+def decide(rows: list[Row]) -> tuple[str, str]:
+    """The verdict and its reason.
+
+    The best training set with generated images, and the best without, are chosen by their mean
+    accuracy on validation images. Then every seed of one must be better on test images than every
+    seed of the other. The reason also compares the accuracies of the rarest class.
+    """
+    with_them, without = (
+        max(
+            (row for row in rows if row.generated == generated),
+            key=lambda row: _mean(row.validation),
+        )
+        for generated in (True, False)
+    )
+    verdict = compare(with_them.test, without.test)
+    reason = (
+        f"{WORDS[verdict]} ({with_them.name}: {_describe(with_them.test)} of test images are "
+        f"right; {without.name}: {_describe(without.test)})"
+    )
+    if with_them.rarest and without.rarest:
+        rarest = compare(with_them.rarest, without.rarest)
+        reason += (
+            f"; in the rarest class {WORDS[rarest]} ({_describe(with_them.rarest)} against "
+            f"{_describe(without.rarest)})"
+        )
+    return verdict, reason
+
+
+def compare(with_them: tuple[float, ...], without: tuple[float, ...]) -> str:
+    """``yes`` if every accuracy with generated images is higher, ``no`` if every one is lower.
+
+    If they made no difference, n seeds would give either verdict by chance once in ½ · C(2n, n)
+    times: once in 10 for three seeds. The choice of the test images is not considered.
+    """
+    if min(with_them) > max(without):
+        return "yes"
+    return "no" if max(with_them) < min(without) else "no difference"
+
+
+def _mean(values: tuple[float, ...]) -> float:
+    return sum(values) / len(values)
+
+
+def _describe(values: tuple[float, ...]) -> str:
+    return f"{100 * _mean(values):.1f} % ({100 * min(values):.1f} to {100 * max(values):.1f})"
+
+
+FACTORS = (1, 5)
+"""Generated images per real image."""
+MAX_DRAWN, MAX_BYTES = 100_000, 2**30
+"""Generated images of one kind, and the bytes they take in memory, at most."""
+MAX_SETS = 3 + 2 * len(FACTORS)
+"""Training sets that ``make_training_sets`` makes, at most."""
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Real and generated images, and how they are shown to a classifier.
+
+    Attributes:
+        name: its name in the report.
+        real_share: share of real images in each batch.
+        drawn: the generated images; None if there are none.
+        augmented: whether images are shifted and, if they are photographs, mirrored.
+    """
+
+    name: str
+    real_share: float
+    drawn: ImageDataset | None = None
+    augmented: bool = True
+
+    def batches(
+        self, real: ImageDataset | ImageFolder, batch: int, device: torch.device, seed: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Endless batches: images in [-1, 1], (batch, C, H, W), and labels.
+
+        Every class occurs equally often, among the real and among the generated images.
+        """
+        count = round(batch * self.real_share)
+        loaders = [
+            Loader(dataset, size, device, seed=seed, balanced=True).batches()
+            for dataset, size in ((real, count), (self.drawn, batch - count))
+            if dataset is not None and size
+        ]
+        while True:
+            images, labels = zip(*(next(loader) for loader in loaders), strict=True)
+            yield torch.cat(images), torch.cat(labels)
+
+
+def make_training_sets(
+    sampler: Sampler,
+    train: ImageDataset | ImageFolder,
+    data: str | None = None,
+    data_dir: str | Path | None = None,
+) -> tuple[list[TrainingSet], list[str]]:
+    """The training sets, and the reasons for those that cannot be made."""
+    plain = draw_dataset(sampler, len(train))
+    sets = [TrainingSet("real, not augmented", 1.0, augmented=False), TrainingSet("real", 1.0)]
+    sets += _mixed(train, plain, "generated")
+    left_out = []
+    try:
+        verify = RejectionSampler(find_judge_of(sampler, data, data_dir))
+        verified = draw_dataset(sampler, len(train), verify)
+    except MeasureError as error:
+        left_out.append(f"verified images: {error}")
+    else:
+        sets += _mixed(train, verified, "verified")
+    alone = f"{len(plain) / len(train):.2g}× generated alone"
+    return [*sets, TrainingSet(alone, 0.0, plain)], left_out
+
+
+def _mixed(train: ImageDataset | ImageFolder, drawn: ImageDataset, what: str) -> list[TrainingSet]:
+    """Real images with ``FACTORS`` times as many generated ones, or with all of them."""
+    sets = []
+    for count in sorted({min(factor * len(train), len(drawn)) for factor in FACTORS}):
+        chosen = ImageDataset(drawn.name, drawn.images[:count], drawn.labels[:count], drawn.classes)
+        name = f"real + {count / len(train):.2g}× {what}"
+        sets.append(TrainingSet(name, len(train) / (len(train) + count), chosen))
+    return sets
+
+
+def draw_dataset(
+    sampler: Sampler, real_images: int, verify: RejectionSampler | None = None
+) -> ImageDataset:
+    """As many images of each class, in all ``FACTORS[-1]`` times as many as there are real ones.
+
+    There are at most ``MAX_DRAWN``, and at most ``MAX_BYTES``.
+
+    They are in the order of their seeds, so that the first ones have all classes.
+    """
+    classes = len(sampler.classes)
+    limit = min(MAX_DRAWN, MAX_BYTES // prod(sampler.image_shape))
+    total = min(FACTORS[-1] * real_images, limit)
+    request = sampler.request(None, -(-total // classes), 0)
+    drawn = [to_pixels(images).cpu() for images, _ in sampler.batches(request, verify)]
+    images = torch.cat(drawn).unflatten(0, (classes, -1)).transpose(0, 1).flatten(0, 1)
+    labels = torch.arange(classes).repeat(len(images) // classes)
+    return ImageDataset("generated", images.contiguous(), labels, sampler.classes)
+
 
 MIN_IMAGES = 5_000
 """Fewest training images that a classifier is shown."""

@@ -2,33 +2,347 @@
 
 from __future__ import annotations
 
-from math import isnan
+from dataclasses import dataclass, field
+from itertools import compress
+from math import isnan, prod
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
+from cgan.data import ImageDataset
+from cgan.errors import first_few
 from cgan.evaluation.control import Control, check_judge
-from cgan.evaluation.distances import Nearest
-from cgan.evaluation.feature_set import FeatureSet, draw_by_class
-from cgan.evaluation.quality import (
-    cas_section,
-    distance_section,
-    manifold_section,
-    memorization_section,
-    truncation_section,
-)
+from cgan.evaluation.distances import NEIGHBOURS, Nearest, copied_share
+from cgan.evaluation.features import FeatureSet, draw_by_class, first_of_each_class
+from cgan.evaluation.judge_training import train_judge
 from cgan.evaluation.reference import Reference
-from cgan.evaluation.report import ClassFigures, Report
-from cgan.evaluation.sections import (
-    Values,
-    background_section,
-    control_section,
-    diversity_section,
-    second_judge_section,
-)
+from cgan.evaluation.report import ClassFigures, Figure, Report
 from cgan.sampling.sampler import Sampler
 from cgan.storage.images import to_pixels
+
+LOW_CONTROL = 0.8
+"""An upper confidence bound below this fraction of the real images' accuracy raises a warning."""
+MAX_CLASS_WARNINGS = 10
+LOW_DIVERSITY = 0.5
+"""A class with a spread below this fraction of its real spread raises a warning."""
+HIGH_BACKGROUND_INK = 0.01
+"""A higher mean background value, in [0, 1], raises a warning."""
+
+Values = list[float | None]
+
+FEW_VALUES = 3
+"""Values in the title of an attribute."""
+
+
+@dataclass
+class Section:
+    """Metrics, warnings, and the reasons for metrics that were left out."""
+
+    figures: list[Figure] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+def control_section(control: Control, reference: Reference) -> Section:
+    """Whether the generator draws the requested class."""
+    real, chance = reference.control, control.chance
+    section = Section()
+    section.figures = [
+        Figure(
+            "control_accuracy", "control accuracy", control.accuracy,
+            real.balanced_accuracy if real else None, chance, share=True,
+            meaning="fraction of images that show the requested class; higher is better",
+        ),
+        Figure(
+            "control_accuracy_worst_class", f"worst class ({control.worst})",
+            control.per_class[control.worst], real.per_class[real.worst] if real else None,
+            control.worst_class_chance, share=True,
+            meaning="control accuracy of the worst class; higher is better",
+        ),
+    ]  # fmt: skip
+    for index, one in enumerate(control.per_attribute):
+        few = ", ".join(one.values[:FEW_VALUES]) + ("…" if len(one.values) > FEW_VALUES else "")
+        section.figures.append(
+            Figure(
+                f"control_accuracy_attribute_{index + 1}", f"attribute {index + 1} ({few})",
+                one.accuracy, real.per_attribute[index].accuracy if real else None, one.chance,
+                share=True, meaning="fraction of images with the requested value; higher is better",
+            )
+        )  # fmt: skip
+    if not control.conditional:
+        section.warnings = ["a plain GAN takes no class, so its control accuracy is chance"]
+    elif control.ignores_label:
+        section.warnings = [
+            f"it ignores its label: control accuracy {control.accuracy:.1%} is about chance "
+            f"({chance:.1%}), regardless of image quality"
+        ]
+    else:
+        if real and control.interval.high < LOW_CONTROL * real.balanced_accuracy:
+            section.warnings = [
+                "control accuracy is far below the judge's accuracy on real images: "
+                f"{control.accuracy:.1%} against {real.balanced_accuracy:.1%}"
+            ]
+        section.warnings += _class_warnings(control)
+    absent = [name for name in control.classes if real and isnan(real.per_class[name])]
+    if absent:
+        section.left_out = [f"metrics of real {', '.join(absent[:10])}: no image is held out"]
+    return section
+
+
+def _class_warnings(control: Control) -> list[str]:
+    """Warnings for classes with less than 50 % control, the worst first."""
+    low = sorted((share, name) for name, share in control.per_class.items() if share < 0.5)
+    warnings = []
+    for share, name in low[:MAX_CLASS_WARNINGS]:
+        index = control.classes.index(name)
+        others = control.confusion[index].clone()
+        others[index] = 0
+        other = control.classes[int(others.argmax())]
+        rate = int(others.max()) / int(control.confusion[index].sum())
+        warnings.append(
+            f"control accuracy of {name} is only {share:.0%}: {rate:.0%} of its images show {other}"
+        )
+    if len(low) > MAX_CLASS_WARNINGS:
+        warnings.append(f"and the same for {len(low) - MAX_CLASS_WARNINGS} more classes")
+    return warnings
+
+
+def second_judge_section(drawn: FeatureSet, reference: Reference) -> Section:
+    """Control by the second judge, and how often both judges predict the same class."""
+    judge = reference.second_judge
+    assert judge is not None
+    control = Control.of(judge, drawn.target, drawn.second_predicted)
+    held_out = reference.held_out
+    real = Control.of(judge, held_out.target, held_out.second_predicted) if held_out else None
+    agreement = float((held_out.predicted == held_out.second_predicted).double().mean())
+    return Section(
+        [
+            Figure(
+                "control_accuracy_second_judge", f"control accuracy by {judge.name}",
+                control.accuracy, real.balanced_accuracy if real else None, control.chance,
+                share=True,
+                meaning="the same images, classified by a judge with another architecture",
+            ),
+            Figure(
+                "judge_agreement", "agreement of the judges",
+                float((drawn.predicted == drawn.second_predicted).double().mean()),
+                agreement if len(held_out) else None, share=True,
+                meaning="images for which both judges predict the same class",
+            ),
+        ]
+    )  # fmt: skip
+
+
+def diversity_section(spreads: Values, reference: Reference) -> Section:
+    """Spread of each class relative to the real spread."""
+    classes, own, real = reference.train.classes, known(spreads), known(reference.diversity)
+    if not own:
+        reason = "it needs two generated and two real images of a class"
+        return Section(left_out=[f"diversity: {reason}"])
+    least = classes[spreads.index(min(own))]
+    section = Section(
+        [
+            Figure(
+                "diversity_least", f"lowest diversity ({least})", min(own), min(real, default=None),
+                meaning="spread of a class relative to its real spread; near 1 is best",
+            )
+        ]
+    )  # fmt: skip
+    named = zip(classes, spreads, strict=True)
+    uniform = [name for name, ratio in named if ratio is not None and ratio < LOW_DIVERSITY]
+    if uniform:
+        section.warnings = [
+            f"mode collapse in {first_few(uniform)}: images of different seeds are nearly the same "
+            f"(lowest spread: {min(own):.2f} of the real one)"
+        ]
+    return section
+
+
+def background_section(drawn: FeatureSet, reference: Reference) -> Section:
+    """Values in pixels that are 0 in every training image."""
+    if not reference.background.any():
+        return Section(left_out=["background noise: no pixel is 0 in every training image"])
+    matched = first_of_each_class(drawn.target, reference.counts)
+    ink = float(drawn.ink[matched if len(matched) else slice(None)].mean())
+    held_out = reference.held_out.ink
+    section = Section(
+        [
+            Figure(
+                "background_ink", "background noise", ink,
+                float(held_out.mean()) if len(held_out) else None,
+                meaning="mean value of pixels that are 0 in all training images; near 0 is best",
+            )
+        ]
+    )  # fmt: skip
+    if ink > HIGH_BACKGROUND_INK:
+        section.warnings = [f"background noise: the mean value is {ink:.3f} (range 0 to 1)"]
+    return section
+
+
+def known(values: Values) -> list[float]:
+    """The values that are not None."""
+    return [value for value in values if value is not None]
+
+
+CAS_IMAGES, CAS_BYTES = 60_000, 2**30
+"""Generated images that the CAS classifier is trained on, and their bytes, at most."""
+
+HIGH_COPIED_SHARE = 0.2
+"""A higher ``copied_share`` raises a warning."""
+
+TRUNCATIONS = (0.9, 0.8, 0.7, 0.6)
+"""Factors of z in a report."""
+
+
+def distance_section(drawn: FeatureSet, reference: Reference, class_fids: Values) -> Section:
+    """Distances between the distributions: FID, KID, and FID within each class."""
+    section, classes, size = Section(), reference.train.classes, reference.network.size
+    fid, kid = reference.fid_of(drawn), reference.kid_of(drawn)
+    if fid is None:
+        few = min(len(reference.matched(drawn)), len(reference.held_out))
+        section.left_out.append(f"FID: {too_few(few, size)}")
+    if kid is None:
+        section.left_out.append("KID: it needs two generated and two held-out images")
+    without = [label for label in reference.labels if class_fids[label] is None]
+    if without:
+        names = ", ".join(classes[label] for label in without[:10])
+        few = min(
+            min(len(reference.matched(drawn, k)), len(reference.held_out.of_class(k)))
+            for k in without
+        )
+        more = "…" if len(without) > 10 else ""
+        section.left_out.append(f"intra-class FID of {names}{more}: {too_few(few, size)}")
+    columns = (class_fids, reference.class_fids, reference.chance_fids)
+    kept = [value is not None for value in class_fids]  # the same classes in all three columns
+    own, real, chance = (known(list(compress(column, kept))) for column in columns)
+    worst = f" ({classes[class_fids.index(max(own))]})" if own else ""
+    section.figures = [
+        Figure("fid", "FID", fid, reference.fid, meaning="feature distance; lower is better"),
+        Figure("kid", "KID", kid, reference.kid, meaning="kernel distance; lower is better"),
+        Figure(
+            "intra_fid_mean", "intra-class FID, mean", mean(own), mean(real), mean(chance),
+            meaning="FID within each class; lower is better",
+        ),
+        Figure(
+            "intra_fid_worst", f"intra-class FID, worst{worst}", max(own, default=None),
+            max(real, default=None), max(chance, default=None),
+            meaning="highest FID of a class; lower is better",
+        ),
+    ]  # fmt: skip
+    return section
+
+
+def manifold_section(drawn: FeatureSet, reference: Reference) -> Section:
+    """Fidelity and diversity, separately."""
+    own, real = reference.manifold_of(drawn), reference.manifold
+    if own is None:
+        few = min(len(reference.matched(drawn)), len(reference.held_out))
+        reason = f"{few} images are too few for {NEIGHBOURS} neighbours"
+        return Section(left_out=[f"precision, recall, density, coverage: {reason}"])
+    return Section(
+        [
+            Figure(
+                key, key, getattr(own, key), getattr(real, key) if real else None,
+                share=share, meaning=meaning,
+            )
+            for key, share, meaning in (
+                ("precision", True, "generated images within the real manifold; higher is better"),
+                ("recall", True, "real images within the generated manifold; higher is better"),
+                ("density", False, "real neighbourhoods per generated image; near real is best"),
+                ("coverage", True, "real images with a generated neighbour; higher is better"),
+            )
+        ]
+    )  # fmt: skip
+
+
+def truncation_section(sampler: Sampler, reference: Reference) -> Section:
+    """Control and recall of truncated z: the dial between control and variety."""
+    section = Section()
+    for factor in TRUNCATIONS:
+        drawn = reference.draw(sampler, truncation=factor)
+        manifold, control = reference.manifold_of(drawn), reference.control_of(drawn)
+        key, title = f"truncation_{factor:g}", f"at truncation {factor:g}"
+        if sampler.conditional:
+            section.figures.append(
+                Figure(f"control_accuracy_{key}", f"control accuracy {title}", control.accuracy,
+                       share=True, meaning="with z multiplied by this factor; higher is better")
+            )  # fmt: skip
+        if manifold is not None:
+            section.figures.append(
+                Figure(f"recall_{key}", f"recall {title}", manifold.recall, share=True,
+                       meaning="with z multiplied by this factor; higher is better")
+            )  # fmt: skip
+    return section
+
+
+def memorization_section(closest: Nearest, reference: Reference) -> Section:
+    """How close generated images are to training images."""
+    if not len(reference.held_out):
+        return Section(left_out=["memorization: no real images are held out to compare with"])
+    held_out = reference.nearest_distance
+    share = copied_share(closest.distance, held_out)
+    section = Section(
+        [
+            Figure(
+                "nearest_training_picture", "nearest training image",
+                float(closest.distance.median()), float(held_out.median()),
+                meaning="median Euclidean distance, pixels in [0, 1]; near real is best",
+            ),
+            Figure(
+                "copied_share", "closer than 99 % of held-out ones", share, 0.01, share=True,
+                meaning="generated images that are this close to a training image; 1 % if new",
+            ),
+        ]
+    )  # fmt: skip
+    if share > HIGH_COPIED_SHARE:
+        section.warnings = [
+            f"possible memorization: {share:.0%} of the images are closer to a training image than "
+            "99 % of held-out images are"
+        ]
+    return section
+
+
+def cas_section(sampler: Sampler, reference: Reference) -> Section:
+    """CAS: real-image accuracy of a classifier trained on generated images only.
+
+    Ravuri and Vinyals 2019, "Classification accuracy score"; the GAN-train of Shmelkov et al. 2018.
+    """
+    train, test = reference.train, reference.held_out_data
+    if not sampler.conditional:
+        return Section(left_out=["CAS: images of a plain GAN have no class"])
+    if not len(test):
+        return Section(left_out=["CAS: no real images are held out to classify"])
+    limit = min(len(train), CAS_IMAGES, CAS_BYTES // prod(train.image_shape))
+    per_class = max(limit // len(train.classes), 1)
+    images = torch.empty(per_class * len(train.classes), *train.image_shape, dtype=torch.uint8)
+    labels = torch.empty(len(images), dtype=torch.int64)
+    begin = 0
+    for batch, target in draw_by_class(sampler, per_class):
+        end = begin + len(batch)
+        images[begin:end], labels[begin:end] = to_pixels(batch).cpu(), target
+        begin = end
+    name = f"generated images ({train.name})"
+    generated = ImageDataset(name, images, labels, train.classes)
+    student = train_judge(generated, test, "generated", sampler.device)
+    figure = Figure(
+        "cas", "CAS", student.header.held_out_accuracy,
+        reference.control.balanced_accuracy if reference.control else None,
+        1 / len(train.classes), share=True,
+        meaning="real-image accuracy of a classifier trained on generated images; higher is better",
+    )  # fmt: skip
+    return Section([figure])
+
+
+def too_few(count: int, size: int) -> str:
+    """Why a covariance cannot be computed."""
+    return f"{count:,} images are too few for a covariance of {size:,} features"
+
+
+def mean(values: list[float]) -> float | None:
+    """The mean; None for an empty list."""
+    return sum(values) / len(values) if values else None
+
 
 GRID_COLUMNS = 10
 PAIRS = 20

@@ -16,7 +16,7 @@ from torch import Tensor
 from cgan.attributes import attribute_values, split_classes
 from cgan.errors import MeasureError, quote
 from cgan.evaluation.distances import Interval, expected_minimum, wilson_interval
-from cgan.evaluation.feature_set import draw_by_class
+from cgan.evaluation.features import draw_by_class
 from cgan.evaluation.judge import Judge
 from cgan.runtime.device import torch_defaults
 from cgan.sampling.sampler import Sampler

@@ -178,7 +178,7 @@ def copied_share(distance: Tensor, held_out_distance: Tensor, quantile: float = 
 
     About ``quantile`` if generated images are as new as held-out ones, 1 if all are copies. Based
     on the data-copying test of Meehan et al. 2020. Distances (N,) and (M,) are from
-    ``cgan.evaluation.feature_set.nearest_image``.
+    ``cgan.evaluation.features.nearest_image``.
     """
     threshold = torch.quantile(held_out_distance.double(), quantile)
     return float((distance.double() <= threshold).double().mean())

@@ -1,21 +1,24 @@
-"""Feature networks: they map images to the features that FID and similar metrics compare.
-
-The default is the judge's last hidden layer, which costs nothing extra and was trained on the data.
-Inception-v3 gives values that can be compared with the literature. Reports name the network.
-"""
+"""Features of images, by the judge or by Inception, and sets of them."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
 
+from cgan.data import ImageDataset, ImageFolder
+from cgan.data.dataset import class_indices
 from cgan.errors import MeasureError, UnknownNameError, one_line
-from cgan.evaluation.classifiers import FEATURE_DIM
-from cgan.evaluation.judge import Judge
+from cgan.evaluation.distances import Nearest
+from cgan.evaluation.judge import FEATURE_DIM, Judge
+from cgan.runtime.streams import map_streams
+from cgan.sampling.class_names import Request
+from cgan.sampling.sampler import Sampler
+from cgan.storage.images import to_pixels
 
 FEATURE_NAMES = ("judge", "inception")
 
@@ -76,3 +79,208 @@ def inception(device: torch.device | str) -> FeatureNetwork:
         return torch.as_tensor(features)
 
     return FeatureNetwork("Inception-v3 (torch-fidelity)", 2048, extract)
+
+
+CHUNK_VALUES = 4_000_000
+"""Pixel values of real images that are held as floats at once."""
+MAX_ROWS = 1_000
+"""Rows of a matrix of distances that are held at once."""
+
+Labelled = tuple[Tensor, Tensor]
+"""Images (B, C, H, W) in [0, 1] and their labels, int64 (B,)."""
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Predictions and features of one set of images.
+
+    Attributes:
+        target: the requested class, or the true one: int64 (N,).
+        predicted: the class that the judge predicts: int64 (N,).
+        features: (N, F).
+        ink: mean value of each image's background pixels, (N,); NaN if there are none.
+        second_predicted: the class that the second judge predicts; without one, ``predicted``.
+        images: a subset of the images: uint8 (M, C, H, W).
+        kept: the indices of that subset, (M,).
+    """
+
+    target: Tensor
+    predicted: Tensor
+    features: Tensor
+    ink: Tensor
+    second_predicted: Tensor
+    images: Tensor
+    kept: Tensor
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def of_class(self, label: int) -> Tensor:
+        """The features of one class."""
+        return self.features[self.target == label]
+
+
+def requested_labels(classes: int, per_class: int) -> Tensor:
+    """The labels of ``draw_by_class``: int64 (classes · per_class,)."""
+    return torch.arange(classes).repeat_interleave(per_class)
+
+
+def draw_by_class(
+    sampler: Sampler, per_class: int, seed: int = 0, truncation: float = 1.0
+) -> Iterator[Labelled]:
+    """Images of ``per_class`` consecutive seeds of every class, in order.
+
+    An unconditional GAN draws images with consecutive seeds; they are labelled as if each class
+    had been requested.
+
+    Args:
+        sampler: the generator.
+        per_class: images of each class.
+        seed: the first seed.
+        truncation: factor of z.
+
+    Raises:
+        MeasureError: an image is not finite.
+    """
+    target = requested_labels(len(sampler.classes), per_class)
+    if sampler.conditional:
+        request = sampler.request(None, per_class, seed, truncation=truncation)
+    else:
+        seeds = tuple(range(seed, seed + len(target)))
+        request = Request(None, seeds, truncation=truncation)
+    start = 0
+    for images, _ in sampler.batches(request):
+        if not images.isfinite().all():
+            raise MeasureError(
+                f"{sampler.name} generates values that are not finite: its training diverged, "
+                "so train it again with a lower --lr"
+            )
+        yield images, target[start : start + len(images)]
+        start += len(images)
+
+
+def read_images(dataset: ImageDataset | ImageFolder, indices: Tensor) -> Iterator[Labelled]:
+    """The real images at these indices and their labels."""
+    for chunk in indices.split(min(500, images_per_chunk(dataset))):
+        yield dataset.take(chunk) / 255, dataset.labels[chunk]
+
+
+def images_per_chunk(dataset: ImageDataset | ImageFolder) -> int:
+    """How many images are processed at once."""
+    return max(CHUNK_VALUES // prod(dataset.image_shape), 1)
+
+
+def sample_per_class(dataset: ImageDataset | ImageFolder, per_class: int) -> Tensor:
+    """Indices of up to ``per_class`` images of each class, chosen with a fixed seed."""
+    shuffled = class_indices(dataset.labels, torch.Generator().manual_seed(0))
+    return torch.cat([members[:per_class] for members in shuffled.values()])
+
+
+def evenly_spaced(values: Tensor, wanted: int) -> Tensor:
+    """``wanted`` evenly spaced rows, or all of them if there are fewer."""
+    if len(values) <= wanted:
+        return values
+    return values[torch.arange(wanted) * len(values) // wanted]
+
+
+def first_of_each_class(target: Tensor, counts: Tensor) -> Tensor:
+    """Indices, sorted, of the first ``counts[k]`` images of each class k."""
+    found = [(target == k).nonzero().squeeze(1)[:count] for k, count in enumerate(counts.tolist())]
+    return torch.cat(found).sort().values
+
+
+def extract_features(
+    batches: Iterable[Labelled],
+    judge: Judge,
+    network: FeatureNetwork,
+    background: Tensor | None = None,
+    keep: Tensor | None = None,
+    second_judge: Judge | None = None,
+) -> FeatureSet:
+    """Run the judges and the feature network over images and labels.
+
+    Args:
+        batches: images and labels.
+        judge: predicts the class of each image.
+        network: gives the features of each image.
+        background: mask (C, H, W) of background pixels; with None, ``ink`` is 0.
+        keep: sorted indices of the images to keep; None keeps none.
+        second_judge: predicts the class of each image too.
+    """
+    keep = torch.empty(0, dtype=torch.int64) if keep is None else keep
+
+    def extract(batch: tuple[int, Tensor, Tensor]) -> tuple[Tensor, ...]:
+        start, images, labels = batch
+        predicted, features = judge.predict(images)
+        second = predicted if second_judge is None else second_judge.classify(images)
+        if network.extract is not None:
+            features = network.extract(images)
+        wanted = keep[(keep >= start) & (keep < start + len(images))] - start
+        kept = to_pixels(images[wanted.to(images.device)])
+        ink = images.new_zeros(len(images))
+        if background is not None:
+            ink = images[:, background.to(images.device)].mean(1)  # NaN if the mask is empty
+        found = (labels, predicted, features, ink, second, kept)
+        return tuple(one.cpu() for one in found)
+
+    parts = map_streams(extract, _with_start(batches), judge.device)
+    target, predicted, features, ink, second, images = map(torch.cat, zip(*parts, strict=True))
+    return FeatureSet(target, predicted, features, ink, second, images, keep)
+
+
+def _with_start(batches: Iterable[Labelled]) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Each batch with the number of images before it."""
+    start = 0
+    for images, labels in batches:
+        yield start, images, labels
+        start += len(images)
+
+
+def nearest_image(
+    queries: Tensor, train: ImageDataset | ImageFolder, mirrored: bool = False
+) -> Nearest:
+    """The nearest training image of each uint8 image; distances over pixels in [0, 1].
+
+    Args:
+        queries: (N, C, H, W).
+        train: the training images.
+        mirrored: whether a mirrored training image counts as well.
+    """
+    assert len(train), "there are no training images"
+    chunk = images_per_chunk(train)
+    blocks = torch.arange(len(queries)).split(min(chunk, MAX_ROWS))
+    score = torch.full((len(queries),), torch.inf)
+    index = torch.zeros(len(queries), dtype=torch.int64)
+    flipped = torch.zeros(len(queries), dtype=torch.bool)
+    for indices in torch.arange(len(train)).split(chunk):
+        images = train.take(indices)
+        for flip in (False, True) if mirrored else (False,):
+            points = _centred(images.flip(3) if flip else images)
+            lengths = points.square().sum(1)
+            for rows in blocks:
+                # ‖q − p‖² without the length of q, which does not change the order
+                least, here = (lengths - 2 * _centred(queries[rows]) @ points.T).min(1)
+                nearer = least < score[rows]
+                score[rows] = torch.where(nearer, least, score[rows])
+                index[rows] = torch.where(nearer, indices[here], index[rows])
+                flipped[rows] = torch.where(nearer, flip, flipped[rows])
+    distance = torch.empty(len(queries), dtype=torch.float64)
+    for rows in blocks:  # exact differences, so that a copy has the distance 0
+        found = train.take(index[rows])
+        found = torch.where(flipped[rows].view(-1, 1, 1, 1), found.flip(3), found)
+        difference = queries[rows].double() - found.double()
+        distance[rows] = difference.flatten(1).norm(dim=1) / 255
+    return Nearest(distance, index)
+
+
+def _centred(images: Tensor) -> Tensor:
+    """uint8 (N, C, H, W) to float32 (N, C·H·W) in [-½, ½]: a smaller offset is more precise."""
+    return images.flatten(1).float() / 255 - 0.5
+
+
+def background_mask(train: ImageDataset | ImageFolder) -> Tensor:
+    """Mask (C, H, W) of the pixels that are 0 in every training image."""
+    brightest = torch.zeros(train.image_shape, dtype=torch.uint8)
+    for indices in torch.arange(len(train)).split(images_per_chunk(train)):
+        brightest = torch.maximum(brightest, train.take(indices).amax(0))
+    return brightest == 0

@@ -21,9 +21,8 @@ from torch.nn.functional import cross_entropy, pad
 from cgan.augment import Augment, shows_photographs
 from cgan.data import ImageDataset, ImageFolder, Loader, Split
 from cgan.errors import DataError, FileError
-from cgan.evaluation.classifiers import build_classifier
 from cgan.evaluation.control import Control
-from cgan.evaluation.judge import Judge, JudgeHeader
+from cgan.evaluation.judge import Judge, JudgeHeader, build_classifier
 from cgan.runtime.device import seeded, to_device, torch_defaults
 from cgan.runtime.streams import map_streams, run_both
 from cgan.storage.paths import JUDGE_FILE, PACKAGED, cache_folder, safe_file_name
@@ -48,7 +47,7 @@ def find_judge(
         load: returns a split of the data.
         device: the device to train and classify on.
         beside: a folder (such as a run folder) that may hold a judge of the same data.
-        architecture: a name of ``cgan.evaluation.classifiers.CLASSIFIERS``; None chooses
+        architecture: a name of ``cgan.evaluation.judge.CLASSIFIERS``; None chooses
             ``resnet9`` for photographs and ``cnn`` for everything else.
 
     Raises:

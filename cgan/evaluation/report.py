@@ -6,16 +6,114 @@ but ignores its label.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import base64
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
+from jinja2 import Environment, StrictUndefined
 from torch import Tensor
 
+from cgan import __version__
+from cgan.console import printable
 from cgan.evaluation.control import Control
-from cgan.evaluation.formatting import format_share, format_value
-from cgan.evaluation.notebook import figures_html
-from cgan.storage.metrics import Curves
+from cgan.runtime.device import torch_defaults
+from cgan.storage.images import encode_png, make_grid
+from cgan.storage.run_files import Curves
+
+if TYPE_CHECKING:
+    from cgan.storage.images import Pixels
+
+
+MAX_ROWS = 10
+"""Classes whose samples are shown."""
+
+FIGURES = """\
+<b>{{ title }}</b>
+{% for warning in warnings %}<p>⚠ {{ warning }}</p>{% endfor %}
+<table>
+<thead><tr><th>metric</th><th>value</th><th>real</th><th>chance</th></tr></thead>
+<tbody>
+{% for row in rows %}
+<tr title="{{ row.meaning }}"><td>{{ row.title }}</td><td>{{ row["values"][0] }}</td>
+<td>{{ row.real }}</td><td>{{ row.chance }}</td></tr>
+{% endfor %}
+</tbody>
+</table>
+<img src="{{ grid.uri }}" width="{{ grid.width }}" style="image-rendering:pixelated"
+ alt="generated images, one row per class">
+"""
+
+CURVES = """\
+<b>{{ title }}</b>
+<div style="display:flex;flex-wrap:wrap;gap:1em">
+{% for chart in charts %}
+<div>{{ chart.name }}<br>
+<svg viewBox="-4 -4 {{ size[0] + 8 }} {{ size[1] + 8 }}" width="{{ size[0] }}" role="img"
+ aria-label="{{ chart.name }} over images seen">
+{% for _, points in chart.lines %}
+<polyline points="{{ points }}" fill="none" stroke="#1c5494" stroke-width="1.5"/>
+{% endfor %}
+</svg><br>{{ value(chart.low) }} to {{ value(chart.high) }}</div>
+{% endfor %}
+</div>
+"""
+
+
+def figures_html(title: str, warnings: list[str], rows: Iterable[Any], grid: Tensor) -> str:
+    """A report.
+
+    Args:
+        title: above the table.
+        warnings: problems, as text.
+        rows: ``cgan.evaluation.report.FigureRow`` of one report.
+        grid: uint8 (K, columns, C, H, W).
+    """
+    return _render(FIGURES, title=title, warnings=warnings, rows=rows, grid=_picture(grid))
+
+
+def curves_html(title: str, curves: Curves) -> str:
+    """A run: one chart for each metric, over images seen."""
+    return _render(CURVES, title=title, charts=make_charts([curves]), size=CHART)
+
+
+def _picture(grid: Tensor) -> Any:
+    return grid_picture(grid[:MAX_ROWS])
+
+
+def _render(template: str, **values: Any) -> str:
+    environment = Environment(autoescape=True, trim_blocks=True, finalize=_finalize)
+    environment.globals["value"] = format_value
+    return environment.from_string(template).render(**values)
+
+
+def _finalize(value: object) -> object:
+    return printable(value) if isinstance(value, str) else value
+
+
+def format_value(value: float | None, share: bool = False) -> str:
+    """``99.26 %`` for a fraction, else three significant digits; – for None or not finite."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    if share:
+        return format_share(value)
+    rounded = float(f"{value:.3g}")
+    text = f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:#.3g}"
+    return text.replace("-", "−")
+
+
+def format_share(share: float) -> str:
+    """``0.98765`` as ``98.77 %``."""
+    return f"{100 * share:.2f} %"
+
+
+def format_interval(interval: Sequence[float]) -> str:
+    """``98.51–98.97 %``."""
+    low, high = interval
+    return f"{100 * low:.2f}–{format_share(high)}"
 
 
 @dataclass(frozen=True)
@@ -176,3 +274,107 @@ def figure_rows(reports: Sequence[Report]) -> list[FigureRow]:
 def _merge(texts: list[str]) -> str:
     """The different texts, each once."""
     return " / ".join(dict.fromkeys(texts))
+
+
+CHART = (240, 72)
+"""Width and height of a curve in SVG units."""
+
+
+class Picture(NamedTuple):
+    """A PNG as a data URI, and its display width in pixels."""
+
+    uri: str
+    width: int
+
+
+class Chart(NamedTuple):
+    """One metric of all runs that have it; ``lines`` holds report numbers and SVG points."""
+
+    name: str
+    low: float
+    high: float
+    images: int
+    lines: list[tuple[int, str]]
+
+
+def picture(pixels: Pixels, width: int) -> Picture:
+    """An image (C, H, W), scaled by a whole factor to about ``width`` pixels."""
+    uri = "data:image/png;base64," + base64.b64encode(encode_png(pixels)).decode()
+    own = pixels.shape[2]
+    return Picture(uri, own * max(round(width / own), 1))
+
+
+def grid_picture(grid: Tensor) -> Picture:
+    """Images (K, columns, C, H, W), one row for each of the K."""
+    return picture(make_grid(grid.flatten(0, 1), columns=grid.shape[1]), width=600)
+
+
+def make_charts(curves: Sequence[Curves]) -> list[Chart]:
+    """The curves of several runs: one chart per metric, over images seen."""
+    charts = []
+    for name in dict.fromkeys(name for run in curves for name in run):
+        runs = {
+            number: [(x, y) for x, y in run.get(name, ()) if math.isfinite(y)]
+            for number, run in enumerate(curves)
+        }
+        points = [point for run in runs.values() for point in run]
+        if not points:
+            continue
+        last, heights = max(x for x, _ in points), [y for _, y in points]
+        low, high = min(heights), max(heights)
+        across, up = CHART[0] / (last or 1), CHART[1] / (high - low or 1)
+        lines = [
+            (number, " ".join(f"{across * x:.1f},{up * (high - y):.1f}" for x, y in run))
+            for number, run in runs.items()
+            if run
+        ]
+        charts.append(Chart(name, low, high, last, lines))
+    return charts
+
+
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+
+MAX_NUMBERED_CLASSES = 32
+"""With more classes the confusion matrix is drawn as an image instead of numbers."""
+
+HEAT = (28, 84, 148)
+"""Colour of a full cell of the drawn confusion matrix: the template's ``--heat`` in light mode."""
+
+
+@torch_defaults()
+def render_page(reports: Sequence[Report]) -> str:
+    """The HTML page of one report, or of several side by side.
+
+    It contains no date and no machine name: the same reports and versions give the same page.
+    """
+    environment = Environment(
+        autoescape=True, finalize=finalize, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters.update(
+        say=format_value, interval=format_interval, grid=grid_picture, pair=_pair, heat=_heat
+    )
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        reports=reports,
+        rows=figure_rows(reports),
+        charts=make_charts([report.curves for report in reports]),
+        chart_size=CHART,
+        max_numbered_classes=MAX_NUMBERED_CLASSES,
+        versions={"cgan": __version__, "torch": torch.__version__},
+    )
+
+
+def finalize(value: object) -> object:
+    """What the template prints for a value; text of unknown origin must not reorder the page."""
+    return printable(value) if isinstance(value, str) and not hasattr(value, "__html__") else value
+
+
+def _pair(pair: Tensor) -> Picture:
+    return picture(make_grid(pair, columns=2), width=120)
+
+
+def _heat(confusion: Tensor) -> Picture:
+    """A confusion matrix with one pixel per cell, in the colours of the template's table."""
+    shade = (confusion / confusion.sum(1, keepdim=True).clamp_min(1)).sqrt()
+    ink = torch.tensor(HEAT).view(3, 1, 1)
+    return picture((255 + (ink - 255) * shade).round().to(torch.uint8), width=480)

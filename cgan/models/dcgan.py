@@ -26,7 +26,7 @@ from cgan.models.conditioning import (
     check_labels,
     classes_if,
 )
-from cgan.models.dropout import Dropout
+from cgan.models.layers import Dropout
 
 MIN_FEATURES = 128
 """Least width of D's hidden layer."""

@@ -16,8 +16,7 @@ from cgan.config import DiscriminatorLabel, GeneratorLabel, LastLayer, ModelConf
 from cgan.config_io import make_config
 from cgan.errors import ConfigError, UnknownNameError
 from cgan.models import dcgan, mlp, resnet
-from cgan.models.flow import Flow, SteeredGenerator
-from cgan.models.foreign import ForeignGenerator, OnnxGenerator
+from cgan.models.flow import Flow, ForeignGenerator, OnnxGenerator, SteeredGenerator
 
 
 class Pair(NamedTuple):

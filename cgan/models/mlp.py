@@ -19,7 +19,7 @@ from cgan.models.conditioning import (
     check_labels,
     classes_if,
 )
-from cgan.models.dropout import Dropout
+from cgan.models.layers import Dropout
 
 
 def default_width(image_shape: tuple[int, int, int]) -> int:

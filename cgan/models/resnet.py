@@ -27,9 +27,8 @@ from cgan.models.conditioning import (
     check_labels,
     classes_if,
 )
-from cgan.models.conv2d_gradfix import Conv2d
 from cgan.models.dcgan import count_halvings, to_channels_last
-from cgan.models.dropout import Dropout
+from cgan.models.layers import Conv2d, Dropout
 
 GROUP = 16
 """Channels per group of a grouped convolution."""

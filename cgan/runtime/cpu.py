@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import MutableMapping
 from contextlib import suppress
 from math import ceil, inf, isfinite
 from pathlib import Path
 from typing import NamedTuple
+
+USERS_CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+SHORT_WAITS = {
+    "GOMP_SPINCOUNT": "10000",  # turns of a loop
+    "KMP_BLOCKTIME": "1",  # milliseconds
+}
+
+
+def shorten_waits(environ: MutableMapping[str, str]) -> None:
+    """Let waiting threads give up their cores soon; what the user has set stays.
+
+    It does nothing if torch is imported already.
+    """
+    if "torch" not in sys.modules and not any(name in environ for name in USERS_CHOICES):
+        environ.update(SHORT_WAITS)
+
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUPS = Path("/proc/self/cgroup")

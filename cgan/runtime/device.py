@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -12,9 +13,31 @@ from torch import nn
 
 from cgan.errors import DeviceError, RunError
 from cgan.runtime.cpu import Memory, machine_memory
-from cgan.runtime.dynamo import without_dynamo
-from cgan.runtime.rank import local_world_size
+from cgan.runtime.process import local_world_size
 from cgan.runtime.streams import split_cores
+
+METHODS = ("add_param_group", "state_dict", "load_state_dict")
+MARK = "__dynamo_disable"
+"""Where torch keeps the version of a method that is kept out of compilation."""
+
+
+@contextmanager
+def without_dynamo() -> Iterator[None]:
+    """Inside, these methods of optimisers do not import the compiler if it is not imported.
+
+    If a version of torch does it in another way, nothing changes.
+    """
+    wrapped: list[Any] = [getattr(torch.optim.Optimizer, name, None) for name in METHODS]
+    methods = [method.__wrapped__ for method in wrapped if hasattr(method, "__wrapped__")]
+    ours = [] if "torch._dynamo" in sys.modules else [m for m in methods if not hasattr(m, MARK)]
+    for method in ours:
+        setattr(method, MARK, method)
+    try:
+        yield
+    finally:
+        for method in ours:
+            delattr(method, MARK)
+
 
 DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
 """The processor, NVIDIA's GPUs (or AMD's, in torch's ROCm build), Apple's and Intel's."""

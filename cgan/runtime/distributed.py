@@ -22,7 +22,7 @@ from torch import Tensor
 from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from cgan.errors import RunError, one_line
-from cgan.runtime.rank import rank_and_world_size
+from cgan.runtime.process import rank_and_world_size
 
 CONNECT_SECONDS = 60.0
 """How long a process waits for the others at the start."""

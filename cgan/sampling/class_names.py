@@ -15,8 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from cgan.attributes import match_values, split_classes
 from cgan.errors import ConfigError, UnconditionalError, UnknownNameError
-from cgan.storage.hub import hub_name
-from cgan.storage.paths import CONFIG_FILE, GENERATOR_FILE, PACKAGED
+from cgan.storage.paths import CONFIG_FILE, GENERATOR_FILE, PACKAGED, hub_name
 
 MIX_TOLERANCE = 0.011
 """The weights of a mix may differ from 1 in sum by this much, because people write 0.33 for 1/3."""

@@ -1,4 +1,4 @@
-"""Draw the latent vector z from a seed.
+"""Draw the latent vector z from a seed; how many images are drawn at once.
 
 z is a function of (seed, draw index, position) only. Philox4x32-10, a counter-based random
 generator, turns a key (the seed) and a counter (block, draw index, 0, 0) into 4 random words, and
@@ -76,3 +76,30 @@ def draw_latents(
     index = np.zeros(len(seeds), np.int64) if draw_index is None else np.array(draw_index, np.int64)
     z: NDArray[np.float32] = draw_normals(np, np.array(seeds, np.int64), index, latent_dim)
     return z
+
+
+CPU_BATCH, CPU_PIXELS = 64, 64 * 64 * 64
+GPU_BATCH, GPU_PIXELS = 4_096, 4_096 * 32 * 32
+
+
+def batch_size(image_shape: tuple[int, int, int], device_type: str) -> int:
+    """Images per batch: a power of two that depends on the image size and the device type only.
+
+    Rounding depends on the batch size, so the same image needs the same batch size on every
+    machine, whatever memory is free. The batch is 64 on a CPU and 4,096 on a GPU, and smaller for
+    images of more than 64×64 (CPU) or 32×32 pixels (GPU), so that a batch has a limited number of
+    pixels. 512×512 gives 1 and 16.
+
+    The limits follow from a DCGAN of the default width. Its largest tensors have 32 channels at
+    half resolution, that is 32 / 4 = 8 numbers per pixel of the image. Three of them exist at once
+    (before batch norm, after it, and after ReLU): 24 numbers or 96 bytes per pixel. With the image
+    itself, a batch takes about 27 MiB on a CPU and 430 MiB on a GPU.
+
+    Args:
+        image_shape: (C, H, W).
+        device_type: ``"cpu"``, or the type of a GPU.
+    """
+    _, height, width = image_shape
+    most, pixels = (CPU_BATCH, CPU_PIXELS) if device_type == "cpu" else (GPU_BATCH, GPU_PIXELS)
+    fitting = max(pixels // (height * width), 1)
+    return min(most, 1 << (fitting.bit_length() - 1))

@@ -11,16 +11,23 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from cgan.errors import ConfigError, FileError
-from cgan.evaluation.encoder import read_encoder
+from cgan.evaluation.invert import read_encoder
 from cgan.evaluation.judge import Judge
 from cgan.runtime.device import torch_defaults
 from cgan.sampling.sampler import Sampler, load
+from cgan.sharing.card import render_readme
 from cgan.sharing.page import render_page
-from cgan.sharing.readme import render_readme
 from cgan.storage.checkpoint import save_tensors
-from cgan.storage.hub import PREFIX, check_repository, explain_errors, require_library
 from cgan.storage.images import make_grid, save_png, to_pixels
-from cgan.storage.paths import ENCODER_FILE, GENERATOR_FILE, JUDGE_FILE
+from cgan.storage.paths import (
+    ENCODER_FILE,
+    GENERATOR_FILE,
+    JUDGE_FILE,
+    PREFIX,
+    check_repository,
+    explain_errors,
+    require_library,
+)
 from cgan.storage.safe_reading import file_digest
 
 PAGE_FILE, REPORT_FILE, SAMPLES_FILE = "draw.html", "report.html", "samples.png"

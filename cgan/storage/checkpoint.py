@@ -7,16 +7,17 @@ atomic. A file may come from anyone: its header is checked before its tensors ar
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from cgan.errors import FileError, one_line
 from cgan.storage.atomic import write_atomically
@@ -28,8 +29,7 @@ from cgan.storage.headers import (
     STATE_RULES,
     find_fault,
 )
-from cgan.storage.limits import MAX_HEADER_BYTES
-from cgan.storage.safe_reading import parse_json_object
+from cgan.storage.safe_reading import MAX_HEADER_BYTES, parse_json_object
 
 GENERATOR = "cgan-generator"
 STATE = "cgan-state"
@@ -186,3 +186,149 @@ def _explain_unreadable(path: Path, error: Exception) -> str:
     if start == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] <= b"\x05"):
         return f"{path} is a pickle, which can run any code when loaded: cgan never loads one"
     return f"{path} is damaged or is not a safetensors file ({one_line(error)})"
+
+
+RENAMED_MODULES = {"entrance": "embed", "raises": "up", "halves": "down"}
+"""Module names in files of format version 1, and their names in version 2."""
+
+DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.uint8: "U8"}
+"""The dtypes of networks and random states, and their names in safetensors."""
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def load_network(file: Checkpoint, build: Callable[[], Network]) -> Network:
+    """Build a network with the weights of a file.
+
+    The network is built without memory. Its weights are compared with the tensors of the file, and
+    only then are those read. torch's random state is unchanged.
+
+    Args:
+        file: an open file.
+        build: returns the network; it runs with torch's ``meta`` device.
+
+    Raises:
+        FileError: the tensors do not fit, or a value is not finite.
+    """
+    with torch.device("meta"), _WithoutNormal():
+        network = build()
+    names = match_names(network, file.layout(), file.path)
+    tensors = file.tensors()
+    check_finite(tensors, file.path)
+    network.load_state_dict({names[key]: tensor for key, tensor in tensors.items()}, assign=True)
+    return network
+
+
+def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Copy weights into a network; raises ``FileError`` if they do not fit."""
+    names = match_names(network, layout_of(tensors), path)
+    network.load_state_dict({names[key]: tensor for key, tensor in tensors.items()})
+
+
+def match_names(network: nn.Module, layout: Layout, path: Path) -> dict[str, str]:
+    """The name in the network of each tensor in a file.
+
+    Raises:
+        FileError: a tensor is missing or unknown, or has another shape or dtype.
+    """
+    wanted = layout_of(network.state_dict())
+    names = {name: name if name in wanted else current_name(name) for name in layout}
+    found = {names[name]: entry for name, entry in layout.items()}
+    if fault := _find_difference(wanted, found):
+        raise FileError(f"{path} does not fit the networks of its config: {fault}")
+    if len(found) < len(layout):
+        raise FileError(f"{path} does not fit the networks of its config: it has a tensor twice")
+    return names
+
+
+def layout_of(tensors: Mapping[str, Tensor]) -> Layout:
+    """The dtypes and shapes of tensors."""
+    return {
+        name: (DTYPES.get(tensor.dtype, str(tensor.dtype)), tuple(tensor.shape))
+        for name, tensor in tensors.items()
+    }
+
+
+def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Check that all values are finite.
+
+    Raises:
+        FileError: one is not.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise FileError(
+                f"{path} contains values that are not finite ({name}): its training diverged, so "
+                "train it again with a lower --lr"
+            )
+
+
+class _WithoutNormal(TorchFunctionMode):
+    """Skips ``nn.init.normal_``: on the meta device it imports 900 modules, in a second."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function is nn.init.normal_:
+            return kwargs["tensor"]
+        return function(*args, **(kwargs or {}))
+
+
+def current_name(name: str) -> str:
+    """The present name of a tensor of format version 1."""
+    module, dot, rest = name.partition(".")
+    return RENAMED_MODULES.get(module, module) + dot + rest
+
+
+def _find_difference(wanted: Layout, found: Layout) -> str | None:
+    """The first difference between the tensors of a network and of a file, as text."""
+    for name, entry in wanted.items():
+        if name not in found:
+            return f"{name} is missing"
+        if found[name] != entry:
+            (dtype, shape), (wanted_dtype, wanted_shape) = found[name], entry
+            return f"{name} is {dtype} {list(shape)}, not {wanted_dtype} {list(wanted_shape)}"
+    unknown = next((name for name in found if name not in wanted), None)
+    return None if unknown is None else f"{unknown[:80]!r} is not in them"
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Latent vectors and their classes.
+
+    Attributes:
+        z: float32 (N, latent_dim).
+        labels: the weight of each class, float32 (N, classes); None if unconditional.
+        classes: the class names.
+    """
+
+    z: Tensor
+    labels: Tensor | None
+    classes: tuple[str, ...]
+
+    def save(self, path: Path) -> None:
+        """Write them as one safetensors file."""
+        labels = {} if self.labels is None else {"labels": self.labels}
+        save_tensors(
+            path, {"z": self.z, **labels}, {**new_header(LATENTS), "classes": self.classes}
+        )
+
+    @classmethod
+    def load(cls, path: Path) -> Latents:
+        """Read a file of ``save``.
+
+        Raises:
+            FileError: it is none, or its tensors do not fit its header.
+        """
+        with open_checkpoint(path, LATENTS) as file:
+            classes, layout = tuple(file.header["classes"]), file.layout()
+            fits = "z" in layout and not layout.keys() - {"z", "labels"}
+            for name, (dtype, shape) in layout.items():
+                fits = fits and dtype == "F32" and len(shape) == 2
+                fits = fits and shape[0] == layout["z"][1][0] > 0
+                fits = fits and (name == "z" or shape[1] == len(classes))
+            if not fits:
+                raise FileError(f"{path} holds no latent vectors")
+            tensors = file.tensors()
+        check_finite(tensors, path)
+        return cls(tensors["z"], tensors.get("labels"), classes)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from cgan.storage.limits import MAX_CLASS_NAME, MAX_CLASSES, MAX_LATENT_DIM, MAX_SIDE
+from cgan.storage.safe_reading import MAX_CLASS_NAME, MAX_CLASSES, MAX_LATENT_DIM, MAX_SIDE
 
 
 class Rule(NamedTuple):

@@ -3,26 +3,190 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from cgan.augment import PHOTO_AUGMENTATIONS, choose_augmentations
-from cgan.config import MIN_UPDATES, Config
+from cgan.config import MIN_UPDATES, RESUMABLE_CHANGES, Config
+from cgan.config_io import flatten
 from cgan.data import (
     ImageDataset,
     ImageFolder,
     load_training_split,
     warn_about_classes,
 )
-from cgan.errors import ConfigError, DataError, DeviceError
-from cgan.runtime.device import find_device
+from cgan.errors import ConfigError, DataError, DeviceError, FileError, RunError
+from cgan.runtime.device import device_memory, find_device
 from cgan.runtime.distributed import World
-from cgan.runtime.rank import local_rank
-from cgan.storage.limits import MAX_CLASSES
+from cgan.runtime.process import local_rank
+from cgan.storage.atomic import explain_write_error
+from cgan.storage.paths import RUNS, STATE_FILES, has_state, require_utf8, runs_by_age
+from cgan.storage.safe_reading import MAX_CLASSES
 from cgan.training.state import TrainState
 
+
+def new_run(config: Config, out: str | Path | None = None) -> Path:
+    """Create the folder of a new run: ``out`` or ``runs/<name>``, with a number if it exists.
+
+    Raises:
+        FileError: it cannot be created, or its path is not UTF-8.
+    """
+    base = Path(out) if out is not None else RUNS / config.name
+    require_utf8(base)
+    if not base.name:
+        base = base.resolve()  # "." has no name that a number could be added to
+    try:
+        base.parent.mkdir(parents=True, exist_ok=True)
+        if base.is_dir() and not any(base.iterdir()):
+            return base
+        number = 1
+        while True:
+            folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                number += 1
+            else:
+                return folder
+    except OSError as error:
+        raise FileError(explain_write_error(error, base)) from error
+
+
+def run_to_resume(config: Config, out: str | Path | None = None, *, numbered: bool = False) -> Path:
+    """The run to resume: ``out``, or the newest run in ``runs/`` with the config's name.
+
+    With ``numbered``, ``out`` also matches the numbered folders that ``new_run`` creates.
+
+    Raises:
+        RunError: there is none.
+    """
+    if out is not None and not numbered:
+        return check_state(Path(out))
+    base = RUNS / config.name if out is None else Path(out)
+    pattern = re.compile(re.escape(base.name) + r"(-\d+)?")
+    runs = [run for run in runs_by_age(STATE_FILES, base.parent) if pattern.fullmatch(run.name)]
+    if not runs:
+        raise RunError(f"there is no run {base} to resume: leave out --resume")
+    return runs[-1]
+
+
+def check_state(folder: Path) -> Path:
+    """The folder; raises ``RunError`` if it holds no run that can be resumed."""
+    if not has_state(folder):
+        raise RunError(f"{folder} contains no state of a run: leave out --resume to start one")
+    return folder
+
+
+def newest_state() -> Path:
+    """The run in ``runs/`` with the newest state.
+
+    Raises:
+        RunError: there is none.
+    """
+    runs = runs_by_age(STATE_FILES)
+    if not runs:
+        raise RunError("there is no run in runs/ to resume: leave out --resume")
+    return runs[-1]
+
+
+def check_same_config(requested: Config, trained: Config, folder: Path) -> None:
+    """Check that a run is resumed with the same config.
+
+    Raises:
+        RunError: names every key that differs.
+    """
+    old = flatten(trained)
+    differing = [
+        f"{key} {old[key]!r}, not {value!r}"
+        for key, value in flatten(requested).items()
+        if key not in RESUMABLE_CHANGES and old[key] != value
+    ]
+    if differing:
+        raise RunError(
+            f"{folder} was trained with {'; '.join(differing)}: resume it with the same values, "
+            "or leave out --resume to start a new run"
+        )
+
+
+PROBE_BATCH = 2
+"""Images in the forward pass that is measured."""
+
+PEAK_FACTOR = 3.0
+"""Likely peak memory of a step, as a multiple of what one forward pass of G and D saves for
+backward. D also sees real images, a penalty keeps its own graph, and gradients are stored too.
+(Measured on a CPU: 1.3 to 2.3 without a penalty, up to 3.4 with one.)"""
+
+MIN_FACTOR = 0.25
+"""No step needs less than this multiple: bfloat16 halves the lowest measured value, and half of the
+rest allows for what torch.compile saves."""
+
 logger = logging.getLogger("cgan")
+
+
+def check_batch_fits(state: TrainState, world_size: int = 1) -> None:
+    """Reject a batch size that cannot fit in memory, and warn about one that probably does not.
+
+    Raises:
+        RunError: even the smallest estimate is more than the device has; the message says which
+            batch size would fit.
+    """
+    memory = device_memory(state.device)
+    if memory is None:
+        return
+    each, batch = bytes_per_image(state), state.config.batch_size
+    share = batch // world_size * each
+    fits = int(memory.free / (PEAK_FACTOR * each)) * world_size
+    advice = f"lower --batch-size to about {fits:,}"
+    if fits < 2 * world_size:
+        advice = "use smaller networks (--set model.width=…) or images (--size)"
+    if MIN_FACTOR * share > memory.total:
+        raise RunError(
+            f"a batch of {batch:,} takes at least {_gibibytes(MIN_FACTOR * share)} in training, "
+            f"and {state.device} has {_gibibytes(memory.total)}: {advice}"
+        )
+    if PEAK_FACTOR * share > memory.free:
+        logger.warning(
+            "a batch of %s probably takes about %s in training, and %s has %s free: if memory runs "
+            "out, %s",
+            f"{batch:,}",
+            _gibibytes(PEAK_FACTOR * share),
+            state.device,
+            _gibibytes(memory.free),
+            advice,
+        )
+
+
+def bytes_per_image(state: TrainState) -> int:
+    """Bytes that a forward pass of G and D saves for backward, per image, without the weights."""
+    saved: dict[int, int] = {}
+    networks = state.generator, state.discriminator
+    weights = {weight.data_ptr() for one in networks for weight in one.parameters()}
+
+    def record(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in weights:
+            saved[tensor.data_ptr()] = tensor.nbytes
+        # Saving an output itself makes a cycle: the graph would never be freed, and its nodes on
+        # this stream would break the capture of a CUDA graph.
+        return tensor.detach()
+
+    generator, discriminator = state.generator.eval(), state.discriminator.eval()
+    z = torch.zeros(PROBE_BATCH, state.config.model.latent_dim, device=state.device)
+    labels = None
+    if state.config.model.conditional:
+        labels = torch.zeros(PROBE_BATCH, dtype=torch.int64, device=state.device)
+    with torch.autograd.graph.saved_tensors_hooks(record, lambda tensor: tensor):
+        output = discriminator(generator(z, labels), labels)
+    generator.train()
+    discriminator.train()
+    del output
+    return sum(saved.values()) // PROBE_BATCH
+
+
+def _gibibytes(count: float) -> str:
+    return f"{count / 2**30:,.1f} GiB"
 
 
 def resolve_device(config: Config, world: World) -> torch.device:

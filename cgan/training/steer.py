@@ -21,22 +21,25 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cgan.config import DATA_NAMES, DataConfig
+from cgan.config import DATA_NAMES, DataConfig, size_of
 from cgan.config_io import load_config
-from cgan.config_values import size_of
 from cgan.data import dataset_info, load_split
 from cgan.data.load import resolve_source
 from cgan.errors import ConfigError, MeasureError
-from cgan.evaluation.data_source import data_config_of
+from cgan.evaluation.api import data_config_of
 from cgan.evaluation.judge_training import find_judge
 from cgan.models import build_networks
 from cgan.runtime.device import find_device, to_device, torch_defaults
-from cgan.runtime.rank import local_rank, rank_and_world_size
-from cgan.sampling.batch import batch_size
-from cgan.sampling.latents import draw_latents
-from cgan.sampling.plain import PlainGenerator, check_images, check_plain, check_same_shape
+from cgan.runtime.process import local_rank, rank_and_world_size
+from cgan.sampling.latents import batch_size, draw_latents
 from cgan.sampling.sampler import load
-from cgan.sampling.wrap import load_plain
+from cgan.sampling.wrap import (
+    PlainGenerator,
+    check_images,
+    check_plain,
+    check_same_shape,
+    load_plain,
+)
 from cgan.storage.images import to_unit
 from cgan.storage.paths import RUNS
 from cgan.training.loggers import Logger

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -15,10 +16,9 @@ from cgan.config import Config
 from cgan.errors import one_line
 from cgan.losses import get_loss
 from cgan.models.conditioning import sync_batch_norm
-from cgan.models.dropout import shard_dropout
+from cgan.models.layers import shard_dropout
 from cgan.runtime.distributed import SINGLE_PROCESS, World
 from cgan.runtime.streams import random_generator, run_both
-from cgan.training import schedules
 from cgan.training.cuda_graph import Capture, GraphedStep, Step, capture_cuda_graph
 from cgan.training.ema import ema_decay, update_ema
 from cgan.training.state import TrainState
@@ -31,6 +31,47 @@ from cgan.updates import (
     get_update,
     in_turn,
 )
+
+BETA2_STAGES = 16
+"""β₂ changes in this many stages, because a captured CUDA graph holds it as a constant."""
+
+
+def cosine(start: float, end: float, progress: float) -> float:
+    """From ``start`` at progress 0 to ``end`` at progress 1: Loshchilov and Hutter 2017, SGDR,
+    equation 5, without restarts."""
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def learning_rate(config: Config, progress: float) -> float:
+    """The learning rate of both optimisers, from ``lr`` to ``lr · lr_final_fraction``."""
+    return config.lr * cosine(1.0, config.lr_final_fraction, progress)
+
+
+def penalty_scale(config: Config, progress: float) -> float:
+    """Factor of all γ, from 1 to ``penalty.final_fraction``."""
+    return cosine(1.0, config.penalty.final_fraction, progress)
+
+
+def beta2(config: Config, progress: float) -> float:
+    """Adam's β₂, from ``betas[1]`` to ``beta2_final``, constant within each stage."""
+    stage = min(int(progress * BETA2_STAGES), BETA2_STAGES - 1)
+    return between(config.betas[1], config.beta2_final, stage / (BETA2_STAGES - 1))
+
+
+def augment_probability(config: Config, progress: float) -> float:
+    """Probability of each augmentation."""
+    return between(config.augment_probability, config.augment_probability_final, progress)
+
+
+def ema_half_life(config: Config, progress: float) -> float:
+    """Half-life of the generator's moving average, in images."""
+    return between(config.ema_half_life_images, config.ema_half_life_final_images, progress)
+
+
+def between(start: float, end: float | None, progress: float) -> float:
+    """The cosine from start to end; the start if there is no end."""
+    return start if end is None else cosine(start, end, progress)
+
 
 logger = logging.getLogger("cgan")
 
@@ -118,15 +159,15 @@ class TrainStep:
     def set_schedules(self, progress: float) -> None:
         """Set everything that changes over the budget to its value at this progress."""
         config, augment = self.config, self.discriminator.augment
-        half_life = schedules.ema_half_life(config, progress)
+        half_life = ema_half_life(config, progress)
         decay = ema_decay(config.batch_size, half_life, self.state.counters.images_seen)
-        self.lr = fill(self.lr, schedules.learning_rate(config, progress))
-        self.scale = fill(self.scale, schedules.penalty_scale(config, progress))
+        self.lr = fill(self.lr, learning_rate(config, progress))
+        self.scale = fill(self.scale, penalty_scale(config, progress))
         self.decay = fill(self.decay, decay)
         if augment.probability is not None:
-            probability = schedules.augment_probability(config, progress)
+            probability = augment_probability(config, progress)
             augment.probability = fill(augment.probability, probability)
-        betas = config.betas[0], schedules.beta2(config, progress)
+        betas = config.betas[0], beta2(config, progress)
         if betas != self.betas and isinstance(self.run, GraphedStep):
             self.run.replays.clear()  # they hold the old one as a constant
         self.betas = betas

@@ -17,8 +17,7 @@ from cgan.config import Config
 from cgan.config_io import load_config, to_yaml
 from cgan.errors import CganError, RunError
 from cgan.evaluation.control import Control
-from cgan.evaluation.formatting import format_share
-from cgan.evaluation.notebook import curves_html
+from cgan.evaluation.report import curves_html, format_share
 from cgan.runtime.device import (
     configure_backends,
     explain_out_of_memory,
@@ -26,17 +25,22 @@ from cgan.runtime.device import (
     torch_defaults,
 )
 from cgan.runtime.distributed import World, process_group
-from cgan.runtime.rank import is_restart
-from cgan.sampling.plain import PlainGenerator
-from cgan.sampling.wrap import load_plain
+from cgan.runtime.process import is_restart
+from cgan.sampling.wrap import PlainGenerator, load_plain
 from cgan.storage.atomic import lock, write_atomically
-from cgan.storage.metrics import read_curves
 from cgan.storage.paths import CONFIG_FILE, GENERATOR_FILE
+from cgan.storage.run_files import read_curves
 from cgan.training.loggers import Logger, Loggers
 from cgan.training.loop import TrainLoop
-from cgan.training.memory import check_batch_fits
-from cgan.training.run_dir import check_same_config, new_run, run_to_resume
-from cgan.training.setup import load_training_data, log_start, resolve_device
+from cgan.training.setup import (
+    check_batch_fits,
+    check_same_config,
+    load_training_data,
+    log_start,
+    new_run,
+    resolve_device,
+    run_to_resume,
+)
 from cgan.training.state import TrainState
 from cgan.training.step import TrainStep
 from cgan.training.warm_start import warm_start

@@ -13,17 +13,20 @@ import torch
 from torch import Tensor, nn
 
 from cgan.attributes import split_classes
-from cgan.config import DATA_NAMES, Config, ModelConfig
+from cgan.config import DATA_NAMES, Config, ModelConfig, height_and_width, parse_size, size_of
 from cgan.config_io import make_config
-from cgan.config_values import height_and_width, parse_size, size_of
 from cgan.errors import ConfigError, quote
-from cgan.models.attributes import to_class_rows
-from cgan.models.conditioning import per_class_tensors
+from cgan.models.conditioning import per_class_tensors, to_class_rows
 from cgan.models.factory import resolve_stored_width
-from cgan.storage.checkpoint import GENERATOR, open_checkpoint, read_header
+from cgan.storage.checkpoint import (
+    GENERATOR,
+    check_finite,
+    current_name,
+    open_checkpoint,
+    read_header,
+)
 from cgan.storage.paths import find_generator, has_state
-from cgan.storage.run_state import load_state, select_tensors
-from cgan.storage.weights import check_finite, current_name
+from cgan.storage.run_files import load_state, select_tensors
 from cgan.training.state import TrainState
 
 logger = logging.getLogger("cgan")

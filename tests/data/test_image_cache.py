@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from cgan.data import ImageDataset, image_cache, image_probe, load, load_pictures
+from cgan.data import ImageDataset, image_cache, load, load_pictures
 from cgan.data.image_file import open_image, read_image
 from cgan.errors import DataError
 
@@ -40,9 +40,9 @@ def decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         return read_image(path, shape)
 
     monkeypatch.setenv("CGAN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(image_probe, "open_image", opened)
+    monkeypatch.setattr(image_cache, "open_image", opened)
     monkeypatch.setattr("cgan.data.image_folder.read_image", read)
-    for module in (image_probe, load):
+    for module in (image_cache, load):
         monkeypatch.setattr(module, "MIN_IMAGES", 20)
     return files
 
@@ -69,7 +69,7 @@ def test_the_second_time_nothing_is_decoded(pets: Path, decoded: list[Path]) -> 
 def test_small_folders_are_not_cached(
     pets: Path, decoded: list[Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    for module in (image_probe, load):
+    for module in (image_cache, load):
         monkeypatch.setattr(module, "MIN_IMAGES", 41)
     read_train(pets)
     assert not (tmp_path / "cache").exists()

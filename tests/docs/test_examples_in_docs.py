@@ -18,9 +18,9 @@ import cgan
 from benchmarks.__main__ import app as benchmarks_app
 from cgan.cli import app
 from cgan.config_io import load_config
-from cgan.evaluation import augment_test, encoder, invert, judge_training, quality
+from cgan.evaluation import augment_test, builder, invert, judge_training
+from cgan.storage.checkpoint import Latents
 from cgan.storage.images import save_png
-from cgan.storage.latents import Latents
 from cgan.training import steer, trainer
 from tests.conftest import (
     columns_of,
@@ -130,14 +130,14 @@ def workplace(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CGAN_CACHE", str(folder / "cache"))
     quick = partial(judge_training.train_judge, images=640)
     monkeypatch.setattr(judge_training, "train_judge", quick)
-    monkeypatch.setattr(quality, "train_judge", quick)
+    monkeypatch.setattr(builder, "train_judge", quick)
     monkeypatch.setattr(augment_test, "default_images", lambda _: 128)
     monkeypatch.setattr(augment_test, "MIN_IMAGES", 1)
     monkeypatch.setattr(augment_test, "TIMED_STEPS", 1)
     monkeypatch.setattr(steer, "check_classes", lambda *_: None)  # that generator is untrained
     for name, count in (("STEPS", 2), ("HELD_OUT", 4)):
         monkeypatch.setattr(invert, name, count)
-    monkeypatch.setattr(encoder, "IMAGES", 256)
+    monkeypatch.setattr(invert, "IMAGES", 256)
     monkeypatch.setattr("webbrowser.open", lambda _: True)
     monkeypatch.setattr("tempfile.tempdir", str(folder))  # cgan show writes there
     return folder

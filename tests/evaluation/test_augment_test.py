@@ -15,10 +15,16 @@ import cgan
 from cgan.data import ImageDataset
 from cgan.errors import ConfigError, MeasureError
 from cgan.evaluation import augment_test as module
-from cgan.evaluation import training_sets
-from cgan.evaluation.augment_report import Row, decide
-from cgan.evaluation.augment_test import ClassifierTrainer, accuracy_by_class, rarest_class
-from cgan.evaluation.training_sets import TrainingSet, draw_dataset, make_training_sets
+from cgan.evaluation.augment_test import (
+    ClassifierTrainer,
+    Row,
+    TrainingSet,
+    accuracy_by_class,
+    decide,
+    draw_dataset,
+    make_training_sets,
+    rarest_class,
+)
 from tests.conftest import make_pets
 
 CPU = torch.device("cpu")
@@ -79,13 +85,13 @@ def test_training_sets_are_named_after_what_they_hold(
     assert not left_out
     verified = sets[4].drawn
     assert verified is not None
-    judge = training_sets.find_judge_of(sampler)
+    judge = module.find_judge_of(sampler)
     assert torch.equal(judge.classify(verified.images / 255), verified.labels)
-    monkeypatch.setattr(training_sets, "MAX_DRAWN", 100)
+    monkeypatch.setattr(module, "MAX_DRAWN", 100)
     names = [one.name for one in make_training_sets(sampler, few)[0]]
     assert names[3] == "real + 2.5× generated"
     assert names[-1] == "2.5× generated alone"
-    monkeypatch.setattr(training_sets, "MAX_BYTES", 20 * 64)  # 20 images of 8×8
+    monkeypatch.setattr(module, "MAX_BYTES", 20 * 64)  # 20 images of 8×8
     names = [one.name for one in make_training_sets(sampler, few)[0]]
     assert names[2:4] == ["real + 0.5× generated", "real + 0.5× verified"]
 
@@ -98,7 +104,7 @@ def test_without_control_there_are_no_verified_images(
     def never(*_: object) -> object:
         raise MeasureError("the judge rejected all 100 draws")
 
-    monkeypatch.setattr(training_sets.RejectionSampler, "resample", never)
+    monkeypatch.setattr(module.RejectionSampler, "resample", never)
     sets, left_out = make_training_sets(sampler, digits)
     assert not any("verified" in one.name for one in sets)
     assert left_out == ["verified images: the judge rejected all 100 draws"]

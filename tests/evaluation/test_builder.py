@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from cgan.config_io import load_config
 from cgan.data import ImageDataset
 from cgan.errors import MeasureError, UnknownNameError
-from cgan.evaluation import quality, sections
+from cgan.evaluation import builder
 from cgan.evaluation.builder import PAIRS, build_report, closest_pairs
 from cgan.evaluation.control import Control
 from cgan.evaluation.distances import (
@@ -27,8 +27,7 @@ from cgan.evaluation.distances import (
     manifold_scores,
     moments,
 )
-from cgan.evaluation.feature_set import FeatureSet, evenly_spaced, first_of_each_class
-from cgan.evaluation.features import find_features
+from cgan.evaluation.features import FeatureSet, evenly_spaced, find_features, first_of_each_class
 from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import measure_accuracy, train_judge
 from cgan.evaluation.reference import Reference
@@ -229,7 +228,7 @@ def test_cas_of_good_and_of_mislabelled_images(
     judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The classifier of generated images is trained for fewer images than by default."""
-    monkeypatch.setattr(quality, "train_judge", partial(train_judge, images=10_000))
+    monkeypatch.setattr(builder, "train_judge", partial(train_judge, images=10_000))
     good = report_on(puppet(honest), judge, cas=True)
     assert value(good, "cas") > 0.95
     wrong = report_on(puppet(lambda label, index: honest((label + 1) % 3, index)), judge, cas=True)
@@ -279,7 +278,7 @@ def test_one_that_obeys_half_heartedly(judge: Judge) -> None:
 def test_a_weak_class_is_compared_with_another_class() -> None:
     """Its own class is the most frequent prediction, but not the one to name."""
     control = Control(CLASSES, torch.tensor([[45, 30, 25], [0, 100, 0], [0, 0, 100]]), True, 1, 9)
-    assert sections._class_warnings(control) == [
+    assert builder._class_warnings(control) == [
         "control accuracy of top is only 45%: 30% of its images show bottom"
     ]
 

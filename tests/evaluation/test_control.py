@@ -9,10 +9,9 @@ from torch import Tensor
 import cgan
 from cgan.data import ImageDataset
 from cgan.errors import ConfigError, DataError, FileError, MeasureError
-from cgan.evaluation.classifiers import Classifier
+from cgan.evaluation.api import data_config_of
 from cgan.evaluation.control import Control, confusion_matrix, measure_control
-from cgan.evaluation.data_source import data_config_of
-from cgan.evaluation.judge import Judge, JudgeHeader
+from cgan.evaluation.judge import Classifier, Judge, JudgeHeader
 from cgan.evaluation.judge_training import find_judge, measure_accuracy, random_shift, train_judge
 
 

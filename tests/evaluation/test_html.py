@@ -13,9 +13,16 @@ from PIL import Image
 
 from cgan.console import printable
 from cgan.evaluation.control import Control
-from cgan.evaluation.formatting import format_interval, format_value
-from cgan.evaluation.html import HEAT, MAX_NUMBERED_CLASSES, render_page
-from cgan.evaluation.report import ClassFigures, Figure, Report
+from cgan.evaluation.report import (
+    HEAT,
+    MAX_NUMBERED_CLASSES,
+    ClassFigures,
+    Figure,
+    Report,
+    format_interval,
+    format_value,
+    render_page,
+)
 
 CLASSES = ("zero", "<b>&", "two")
 CONFUSION = torch.tensor([[90, 6, 4], [0, 100, 0], [30, 0, 70]])

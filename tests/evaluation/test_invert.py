@@ -12,12 +12,18 @@ from typer.testing import Result
 
 import cgan
 from cgan.errors import CganError, ConfigError, DataError, FileError
-from cgan.evaluation import encoder as encoders
 from cgan.evaluation import invert as inversion
-from cgan.evaluation.encoder import Encoder, encoder_path, find_encoder, load_encoder
-from cgan.evaluation.invert import Inversion, invert_batch, read_picture
+from cgan.evaluation.invert import (
+    Encoder,
+    Inversion,
+    encoder_path,
+    find_encoder,
+    invert_batch,
+    load_encoder,
+    read_picture,
+)
+from cgan.storage.checkpoint import Latents
 from cgan.storage.images import save_png, to_pixels
-from cgan.storage.latents import Latents
 from tests.conftest import open_image
 
 Shell = Callable[..., Result]
@@ -25,7 +31,7 @@ Shell = Callable[..., Result]
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoders, "IMAGES", 12_800)
+    monkeypatch.setattr(inversion, "IMAGES", 12_800)
     monkeypatch.setattr(inversion, "HELD_OUT", 10)
 
 
@@ -79,7 +85,7 @@ def test_the_encoder_is_cached_and_belongs_to_its_generator(
 ) -> None:
     cgan.invert(sampler, sampler.sample("7")[0])
     path = encoder_path(sampler)
-    monkeypatch.setattr(encoders, "train_encoder", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(inversion, "train_encoder", lambda *_, **__: pytest.fail("trained again"))
     assert len(find_encoder(sampler).header["distances"]) == 10
     other = cgan.load(plain_run.folder)
     assert encoder_path(other) != path

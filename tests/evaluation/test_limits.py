@@ -13,7 +13,7 @@ from typer.testing import Result
 
 import cgan
 from cgan.errors import ConfigError, UnknownNameError
-from cgan.evaluation.limits import check_limits, junit_xml, parse_limits
+from cgan.evaluation.reference import check_limits, junit_xml, parse_limits
 from cgan.evaluation.report import Figure, Report
 
 Shell = Callable[..., Result]

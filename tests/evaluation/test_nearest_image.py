@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from cgan.data import ImageDataset
-from cgan.evaluation import feature_set
-from cgan.evaluation.feature_set import nearest_image
+from cgan.evaluation import features
+from cgan.evaluation.features import nearest_image
 
 
 def noise(count: int, seed: int, shape: tuple[int, int, int] = (3, 8, 12)) -> Tensor:
@@ -46,7 +46,7 @@ def test_chunks_change_nothing(values: int, monkeypatch: pytest.MonkeyPatch) -> 
     """Chunks of one image, with a rest, and one for all."""
     queries, train = noise(20, 0), dataset(noise(40, 1))
     expected = nearest_image(queries, train, mirrored=True)
-    monkeypatch.setattr(feature_set, "CHUNK_VALUES", values)
+    monkeypatch.setattr(features, "CHUNK_VALUES", values)
     found = nearest_image(queries, train, mirrored=True)
     assert torch.equal(found.index, expected.index)
     assert torch.equal(found.distance, expected.distance)

@@ -10,8 +10,7 @@ import torch
 from PIL import Image
 
 import cgan
-from cgan.evaluation.notebook import curves_html, figures_html
-from cgan.evaluation.report import FigureRow
+from cgan.evaluation.report import FigureRow, curves_html, figures_html
 from cgan.runtime.progress import ProgressLine
 from cgan.storage.images import to_pixels
 

@@ -10,9 +10,9 @@ from torch import nn
 
 from cgan.augment import Augment
 from cgan.data import ImageDataset
-from cgan.evaluation import judge_training
-from cgan.evaluation.classifiers import FEATURE_DIM, ResNet9, build_classifier
-from cgan.evaluation.feature_set import nearest_image
+from cgan.evaluation import judge_training as judges
+from cgan.evaluation.features import nearest_image
+from cgan.evaluation.judge import FEATURE_DIM, ResNet9, build_classifier
 from cgan.evaluation.judge_training import default_architecture, find_judge, train_judge
 from cgan.evaluation.reference import Reference
 from cgan.storage.paths import cache_folder
@@ -46,7 +46,7 @@ def test_photographs_are_mirrored_and_digits_are_not(monkeypatch: pytest.MonkeyP
             seen.append(names)
             super().__init__(names)
 
-    monkeypatch.setattr("cgan.evaluation.judge_training.Augment", Recorded)
+    monkeypatch.setattr("cgan.evaluation.judge.Augment", Recorded)
     data = left_or_top(40)
     assert train_judge(data, data, "a", images=256).header.architecture == "resnet9"
     assert seen == [["mirror", "translation"]]
@@ -64,7 +64,7 @@ def test_the_cached_judge_of_another_network_is_not_used(monkeypatch: pytest.Mon
     data = left_or_top(40)
     old = train_judge(data, data, data.digest(), images=256, architecture="cnn")
     old.save(cache_folder() / "judges" / f"halves-{data.digest()[:16]}.safetensors")
-    monkeypatch.setattr(judge_training, "train_judge", partial(train_judge, images=256))
+    monkeypatch.setattr(judges, "train_judge", partial(train_judge, images=256))
     assert find_judge(lambda split: data).header.architecture == "resnet9"
 
 

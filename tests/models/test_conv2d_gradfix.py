@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cgan.models import conv2d_gradfix
-from cgan.models.conv2d_gradfix import Conv2d
+from cgan.models import layers
+from cgan.models.layers import Conv2d
 
 
 def pair(kernel: int, groups: int) -> tuple[nn.Conv2d, Conv2d]:
@@ -47,7 +47,7 @@ def test_every_derivative_up_to_the_third_order() -> None:
     w = torch.randn(2, 1, 3, 3, dtype=torch.float64, requires_grad=True)
 
     def convolve(x: Tensor, w: Tensor) -> Tensor:
-        return conv2d_gradfix.convolve(x, w, (1, 1), 2)
+        return layers.convolve(x, w, (1, 1), 2)
 
     def gradients(x: Tensor, w: Tensor) -> tuple[Tensor, ...]:
         value = convolve(x, w).pow(3).sum()
@@ -71,7 +71,7 @@ def test_nothing_else_is_computed_without_a_second_derivative(
     x = torch.randn(2, 4, 5, 5)
     with torch.no_grad():
         expected = conv(x)
-    monkeypatch.setattr(conv2d_gradfix, "convolve", refuse)
+    monkeypatch.setattr(layers, "convolve", refuse)
     assert torch.equal(conv(x), expected)
     with torch.autocast("cpu", torch.bfloat16):
         out = conv(x.requires_grad_())

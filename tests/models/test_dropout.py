@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cgan.models.dropout import Dropout, shard_dropout
+from cgan.models.layers import Dropout, shard_dropout
 
 
 @pytest.mark.parametrize("shape", [(8, 5), (8, 3, 4, 6)])

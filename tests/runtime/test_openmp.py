@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from cgan.runtime.openmp import SHORT_WAITS, USERS_CHOICES, shorten_waits
+from cgan.runtime.cpu import SHORT_WAITS, USERS_CHOICES, shorten_waits
 
 LOOK = "import os, sys, cgan; print('torch' in sys.modules, os.environ.get('GOMP_SPINCOUNT'))"
 

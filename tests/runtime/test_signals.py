@@ -7,7 +7,7 @@ import signal
 
 import pytest
 
-from cgan.runtime.signals import catch_signals
+from cgan.runtime.process import catch_signals
 
 
 def test_the_first_signal_is_caught_and_handlers_come_back() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cgan.sampling.batch import batch_size
+from cgan.sampling.latents import batch_size
 
 
 @pytest.mark.parametrize(

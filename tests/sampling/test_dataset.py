@@ -20,9 +20,8 @@ from typer.testing import Result
 import cgan
 from cgan.data import load_pictures
 from cgan.errors import ConfigError, FileError, MeasureError, RunError, UnconditionalError
-from cgan.sampling import dataset, shards, workers
-from cgan.sampling.dataset import write_dataset
-from cgan.sampling.manifest import describe_dataset
+from cgan.sampling import dataset, shards
+from cgan.sampling.dataset import describe_dataset, write_dataset
 from cgan.sampling.sampler import Sampler
 from cgan.storage.atomic import lock
 from cgan.storage.images import to_pixels
@@ -326,17 +325,17 @@ def test_a_lock_file_that_cannot_be_removed(
 def test_worker_processes_write_the_same_without_torch(
     sampler: Sampler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "count_cores", lambda: 2)
-    assert isinstance(workers.start_workers(), ThreadPoolExecutor)
-    monkeypatch.setattr(workers, "count_cores", lambda: 3)
+    monkeypatch.setattr(shards, "count_cores", lambda: 2)
+    assert isinstance(shards.start_workers(), ThreadPoolExecutor)
+    monkeypatch.setattr(shards, "count_cores", lambda: 3)
     write_dataset(sampler, tmp_path / "threads", COUNT)
     seen = {}
 
     def keep() -> Executor:
-        seen["pool"] = pool = workers.start_workers()
+        seen["pool"] = pool = shards.start_workers()
         assert isinstance(pool, ProcessPoolExecutor)
         names = pool.submit(eval, "sorted(__import__('sys').modules)").result()
-        assert "cgan.sampling.workers" in names
+        assert "cgan.sampling.shards" in names
         assert "torch" not in names
         return pool
 
@@ -357,10 +356,10 @@ def test_memory_is_bounded(tmp_path: Path) -> None:
             yield (begun,)
 
     with ThreadPoolExecutor(1) as pool:
-        for result in workers.map_in_order(pool, int, jobs()):
+        for result in shards.map_in_order(pool, int, jobs()):
             done = result
     assert done == 199
-    assert most <= workers.MAX_PENDING + 1
+    assert most <= shards.MAX_PENDING + 1
 
 
 def test_shell(

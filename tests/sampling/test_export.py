@@ -25,12 +25,11 @@ from cgan.errors import ConfigError, FileError, RunError, UnknownNameError
 from cgan.models import build_networks
 from cgan.sampling.class_names import Request
 from cgan.sampling.export import export
-from cgan.sampling.onnx import OnnxSampler, open_export
-from cgan.sampling.onnx_metadata import split_metadata
+from cgan.sampling.onnx import OnnxSampler, open_export, split_metadata
 from cgan.storage.checkpoint import read_header, save_tensors
 from cgan.storage.images import to_pixels
-from cgan.storage.limits import MAX_EXPORT_EXTRA
 from cgan.storage.paths import GENERATOR_FILE, PACKAGED
+from cgan.storage.safe_reading import MAX_EXPORT_EXTRA
 from tests.conftest import open_image
 
 Shell = Callable[..., Result]

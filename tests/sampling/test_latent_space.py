@@ -19,9 +19,8 @@ from cgan.models import build_pair
 from cgan.models.conditioning import embed_labels
 from cgan.sampling.latents import draw_latents
 from cgan.sampling.walk import slerp
-from cgan.storage.animation import save_animation
-from cgan.storage.checkpoint import LATENTS, new_header, save_tensors
-from cgan.storage.latents import Latents
+from cgan.storage.checkpoint import LATENTS, Latents, new_header, save_tensors
+from cgan.storage.images import save_animation
 from tests.conftest import open_image
 
 Shell = Callable[..., Result]

@@ -17,7 +17,7 @@ from typer.testing import Result
 import cgan
 from cgan.data import ImageDataset
 from cgan.evaluation.control import measure_control
-from cgan.evaluation.encoder import find_encoder, read_encoder
+from cgan.evaluation.invert import find_encoder, read_encoder
 from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import find_judge, measure_accuracy
 from cgan.sampling.latents import draw_latents
@@ -46,7 +46,7 @@ def test_its_encoder_needs_no_training(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(
-        "cgan.evaluation.encoder.train_encoder", lambda *_, **__: pytest.fail("it is trained")
+        "cgan.evaluation.invert.train_encoder", lambda *_, **__: pytest.fail("it is trained")
     )
     sampler = cgan.load("mnist")
     labels = torch.arange(200) % 10

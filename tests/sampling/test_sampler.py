@@ -18,8 +18,7 @@ from cgan.errors import (
     UnknownNameError,
 )
 from cgan.models import build_pair
-from cgan.sampling.rejection import RejectionSampler
-from cgan.sampling.sampler import Sampler
+from cgan.sampling.sampler import RejectionSampler, Sampler
 from cgan.storage.checkpoint import read_header, save_tensors
 from cgan.storage.images import to_pixels
 

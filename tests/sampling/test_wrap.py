@@ -20,9 +20,9 @@ from cgan.config import ModelConfig
 from cgan.errors import CganError, ConfigError, FileError, MeasureError
 from cgan.models import build_pair, steer_generator
 from cgan.runtime.onnx_session import open_session
+from cgan.sampling.export import merge, to_onnx
 from cgan.sampling.latents import draw_latents
 from cgan.sampling.onnx import open_export
-from cgan.sampling.onnx_graph import merge, to_onnx
 from cgan.sampling.wrap import load_plain
 from cgan.storage.checkpoint import read_header, save_tensors
 from cgan.storage.images import to_unit

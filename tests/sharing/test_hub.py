@@ -14,8 +14,8 @@ from typer.testing import Result
 
 import cgan
 from cgan.errors import ConfigError, FileError
+from cgan.sharing.card import escape_markdown
 from cgan.sharing.page import render_page
-from cgan.sharing.readme import escape_markdown
 from cgan.storage import hub as hubs
 from cgan.storage.paths import ENCODER_FILE, JUDGE_FILE, PACKAGED
 from tests.sharing.hub_server import TOKEN, Hub

@@ -12,14 +12,14 @@ from torch import Tensor, nn
 import cgan
 from cgan.config import ModelConfig
 from cgan.errors import ConfigError
-from cgan.evaluation.classifiers import Classifier, ResidualClassifier
+from cgan.evaluation.judge import Classifier, ResidualClassifier
 from cgan.models import build_pair
 from cgan.models.factory import steer_generator
-from cgan.models.foreign import ForeignGenerator
+from cgan.models.flow import ForeignGenerator
 from cgan.sampling.latents import draw_latents
 from cgan.sampling.walk import slerp
 from cgan.sharing import page as pages
-from cgan.sharing.layers import LayerWriter
+from cgan.sharing.page import LayerWriter
 from tests.conftest import randomise
 
 RUN = """([layers, arrays, weights, inputs, shape]) => {

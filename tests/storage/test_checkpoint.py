@@ -12,12 +12,12 @@ from cgan.errors import FileError
 from cgan.storage.checkpoint import (
     LATENTS,
     STATE,
+    Latents,
     new_header,
     open_checkpoint,
     read_header,
     save_tensors,
 )
-from cgan.storage.latents import Latents
 
 TENSORS = {"w": torch.arange(6.0).view(2, 3)}
 HEADER = {

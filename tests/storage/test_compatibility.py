@@ -15,12 +15,12 @@ from cgan.storage.checkpoint import (
     FORMAT_VERSIONS,
     GENERATOR,
     STATE,
+    load_weights,
     read_header,
     save_tensors,
 )
 from cgan.storage.paths import STATE_FILES
-from cgan.storage.run_state import load_state
-from cgan.storage.weights import load_weights
+from cgan.storage.run_files import load_state
 from cgan.training.state import TrainState
 
 OLD_NAMES = {"embed": "entrance", "up": "raises", "down": "halves"}

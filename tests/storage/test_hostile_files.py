@@ -21,24 +21,23 @@ from typer.testing import Result
 import cgan
 from cgan.config import ModelConfig
 from cgan.errors import FileError
-from cgan.evaluation.classifiers import Classifier
-from cgan.evaluation.judge import Judge
+from cgan.evaluation.judge import Classifier, Judge
 from cgan.models import build_networks
-from cgan.sampling.manifest import DATASET_FILE, open_dataset
+from cgan.sampling.dataset import DATASET_FILE, open_dataset
 from cgan.sampling.shards import Shard
 from cgan.storage.checkpoint import save_tensors
 from cgan.storage.headers import GENERATOR_RULES, JUDGE_RULES
-from cgan.storage.limits import (
+from cgan.storage.paths import METRICS_FILE
+from cgan.storage.run_files import read_curves, read_metrics
+from cgan.storage.safe_reading import (
     MAX_CLASS_NAME,
     MAX_CLASSES,
     MAX_HEADER_BYTES,
     MAX_JSON_DEPTH,
     MAX_LATENT_DIM,
     MAX_SIDE,
+    parse_json_object,
 )
-from cgan.storage.metrics import read_curves, read_metrics
-from cgan.storage.paths import METRICS_FILE
-from cgan.storage.safe_reading import parse_json_object
 
 NAN = float("nan")
 CONFIG = cgan.load_config(
@@ -447,9 +446,9 @@ def test_logs_that_are_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "is not a file" in refusal(log, lambda path: read_metrics(path.parent))
     log.unlink()
     log.write_bytes(GOOD)
-    monkeypatch.setattr("cgan.storage.metrics.MAX_METRICS_BYTES", len(GOOD))
+    monkeypatch.setattr("cgan.storage.run_files.MAX_METRICS_BYTES", len(GOOD))
     assert len(read_metrics(tmp_path)) == 1
-    monkeypatch.setattr("cgan.storage.metrics.MAX_METRICS_BYTES", len(GOOD) - 1)
+    monkeypatch.setattr("cgan.storage.run_files.MAX_METRICS_BYTES", len(GOOD) - 1)
     assert f"larger than {len(GOOD) - 1} bytes" in refusal(log, lambda path: read_metrics(tmp_path))
 
 
@@ -523,11 +522,11 @@ from pathlib import Path
 import cgan
 from cgan.errors import FileError
 from cgan.evaluation.judge import Judge
-from cgan.sampling.manifest import open_dataset
+from cgan.sampling.dataset import open_dataset
 from cgan.sampling.onnx import open_export
 from cgan.sampling.shards import Shard
-from cgan.storage.metrics import read_metrics
-from cgan.storage.run_state import load_state
+from cgan.storage.run_files import read_metrics
+from cgan.storage.run_files import load_state
 
 folder = Path(sys.argv[1])
 good, folder = cgan.load(folder / "good.safetensors"), folder / "bad"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from cgan.errors import FileError
 from cgan.storage.paths import STATE_FILES
-from cgan.storage.run_state import load_state, pack_state, save_state, unpack_state
+from cgan.storage.run_files import load_state, pack_state, save_state, unpack_state
 
 CPU = torch.device("cpu")
 COUNTERS: dict[str, Any] = {"images_seen": 192, "steps": 3, "seconds": 0.5}

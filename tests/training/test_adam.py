@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from cgan.training.adam import Adam
+from cgan.training.state import Adam
 
 TRAIN = """
 import sys, tempfile, cgan

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cgan.config import Config
-from cgan.training.budget import TIMED_STEPS, BudgetTimer, describe_budget
+from cgan.training.loop import TIMED_STEPS, BudgetTimer, describe_budget
 from cgan.training.state import Counters
 
 
@@ -83,8 +83,8 @@ def test_slow_training_is_said_once_with_the_reason(
     ``cpu`` of that CPU time per second, and ``wall`` seconds on the clock per second."""
     caplog.set_level("INFO", "cgan")
     clock = {"wall": 0.0, "cpu": 0.0}
-    monkeypatch.setattr("cgan.training.budget.time.perf_counter", lambda: clock["wall"])
-    monkeypatch.setattr("cgan.training.budget.time.process_time", lambda: clock["cpu"])
+    monkeypatch.setattr("cgan.training.loop.time.perf_counter", lambda: clock["wall"])
+    monkeypatch.setattr("cgan.training.loop.time.process_time", lambda: clock["cpu"])
     state: Any = SimpleNamespace(
         config=Config(images=64_000),
         image_shape=(3, 32, 32),

@@ -24,8 +24,8 @@ from cgan.models.conditioning import BatchNorm, sync_batch_norm
 from cgan.runtime import distributed
 from cgan.runtime.device import find_device
 from cgan.runtime.distributed import SINGLE_PROCESS, World, process_group
-from cgan.runtime.rank import local_world_size
-from cgan.storage.run_state import load_state
+from cgan.runtime.process import local_world_size
+from cgan.storage.run_files import load_state
 from cgan.training.setup import check_batch_splits
 from tests.processes import Process, start_cgan
 

@@ -19,9 +19,16 @@ from cgan.errors import ConfigError, DivergedError, FileError
 from cgan.evaluation.control import Control
 from cgan.runtime.progress import format_seconds
 from cgan.storage.images import save_png
-from cgan.storage.metrics import read_metrics
-from cgan.training.loggers import JsonLines, Loggers, Terminal
-from cgan.training.trackers import MLFLOW_ID_FILE, WANDB_ID_FILE, confusion_rows, flatten
+from cgan.storage.run_files import read_metrics
+from cgan.training.loggers import (
+    MLFLOW_ID_FILE,
+    WANDB_ID_FILE,
+    JsonLines,
+    Loggers,
+    Terminal,
+    confusion_rows,
+    flatten,
+)
 
 FIGURES = {
     "images_seen": 1_000, "images_per_second": 250.0, "seconds_left": 75.0,
@@ -344,7 +351,7 @@ def test_nothing_is_imported_unasked(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def refuse(module: str, requirement: str) -> None:
         raise AssertionError(f"{module} was imported")
 
-    monkeypatch.setattr("cgan.training.trackers.import_optional", refuse)
+    monkeypatch.setattr("cgan.training.loggers.import_optional", refuse)
     Loggers(load_config("digits-mlp"), tmp_path, 0, progress=False).close()
     with pytest.raises(AssertionError, match="wandb was imported"):
         Loggers(load_config("digits-mlp", {"wandb": True}), tmp_path, 0, progress=False)

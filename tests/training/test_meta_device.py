@@ -16,8 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 import cgan
 from cgan.data import Loader
-from cgan.evaluation.classifiers import Classifier
-from cgan.evaluation.judge import Judge, JudgeHeader
+from cgan.evaluation.judge import Classifier, Judge, JudgeHeader
 from cgan.evaluation.judge_training import random_shift
 from cgan.losses import LOSSES
 from cgan.models import BACKBONES
@@ -25,7 +24,7 @@ from cgan.models.conditioning import sync_batch_norm
 from cgan.sampling.sampler import Sampler
 from cgan.training import state as state_module
 from cgan.training.cuda_graph import WARMUP_STEPS, GraphedStep
-from cgan.training.memory import bytes_per_image
+from cgan.training.setup import bytes_per_image
 from cgan.training.state import TrainState
 from cgan.training.step import TrainStep
 from cgan.updates import UPDATES

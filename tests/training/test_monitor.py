@@ -17,11 +17,10 @@ from cgan.evaluation.judge import Judge
 from cgan.sampling.class_names import Request
 from cgan.sampling.sampler import Sampler
 from cgan.storage.checkpoint import GENERATOR, read_header
-from cgan.storage.metrics import read_metrics
 from cgan.storage.paths import BEST_FILE, JUDGE_FILE, PACKAGED
+from cgan.storage.run_files import read_metrics
 from cgan.training import monitor as monitor_module
-from cgan.training.eval_result import EvalResult
-from cgan.training.monitor import EVAL_SEED, Monitor
+from cgan.training.monitor import EVAL_SEED, EvalResult, Monitor
 from cgan.training.step import TrainStep
 
 OBEYS = torch.tensor([[99, 1], [1, 99]])
@@ -258,7 +257,7 @@ def test_a_header_holds_no_confusion_matrix_of_many_classes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert result().to_dict()["confusion"] == [[99, 1], [1, 99]]
-    monkeypatch.setattr("cgan.training.eval_result.MAX_CONFUSION_CLASSES", 1)
+    monkeypatch.setattr("cgan.training.monitor.MAX_CONFUSION_CLASSES", 1)
     assert result().to_dict() == {
         key: value for key, value in result().control.to_dict().items() if key != "confusion"
     } | {

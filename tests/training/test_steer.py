@@ -20,8 +20,7 @@ from cgan.config_io import load_config
 from cgan.data import ImageDataset
 from cgan.errors import ConfigError, MeasureError, RunError
 from cgan.sampling.onnx import open_export
-from cgan.sampling.plain import PlainGenerator
-from cgan.sampling.wrap import load_plain
+from cgan.sampling.wrap import PlainGenerator, load_plain
 from cgan.storage.checkpoint import read_header
 from cgan.storage.safe_reading import file_digest
 from cgan.training.state import TrainState

@@ -16,11 +16,10 @@ from cgan.data import ImageDataset, Loader
 from cgan.losses import get_loss
 from cgan.runtime.device import configure_backends, seeded
 from cgan.runtime.distributed import World
-from cgan.storage.run_state import pack_state
+from cgan.storage.run_files import pack_state
 from cgan.training.ema import ema_decay
-from cgan.training.schedules import beta2, learning_rate, penalty_scale
 from cgan.training.state import TrainState
-from cgan.training.step import Autocast, TrainStep
+from cgan.training.step import Autocast, TrainStep, beta2, learning_rate, penalty_scale
 from cgan.updates import NO_PENALTY, UPDATES, Losses, PenaltyWeights, Players
 
 

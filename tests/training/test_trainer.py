@@ -22,9 +22,8 @@ from cgan.errors import ConfigError, DataError, DeviceError, DivergedError, File
 from cgan.evaluation.control import measure_control
 from cgan.evaluation.judge import Judge
 from cgan.losses import LOSSES, Loss
-from cgan.storage.metrics import read_metrics
 from cgan.storage.paths import JUDGE_FILE, PACKAGED, STATE_FILES
-from cgan.storage.run_state import load_state, save_state
+from cgan.storage.run_files import load_state, read_metrics, save_state
 from cgan.training.state import TrainState
 from tests.conftest import make_pets, mnist_folder, write_idx
 from tests.processes import Process, start_cgan

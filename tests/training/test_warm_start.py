@@ -14,7 +14,7 @@ from cgan.config_io import load_config, make_config
 from cgan.data import ImageDataset
 from cgan.errors import ConfigError, FileError
 from cgan.storage.checkpoint import read_header
-from cgan.storage.run_state import load_state, select_tensors
+from cgan.storage.run_files import load_state, select_tensors
 from cgan.training.state import TrainState
 from cgan.training.warm_start import match, read_source, warm_start
 from tests.conftest import SMALL, make_pets

@@ -1,8 +1,13 @@
-"""Read the environment variables that torchrun sets, without importing torch."""
+"""What this process is told from outside: its rank among several, and signals to stop."""
 
 from __future__ import annotations
 
 import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 
 from cgan.errors import ConfigError
 
@@ -46,3 +51,33 @@ def local_world_size() -> int:
 def is_restart() -> bool:
     """Whether torchrun has restarted this process after another one died."""
     return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+
+
+@contextmanager
+def catch_signals() -> Iterator[list[int]]:
+    """Append the first SIGINT or SIGTERM to the yielded list; the second has its usual effect."""
+    caught: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield caught  # Python delivers signals to the main thread only
+        return
+
+    before = {
+        number: handler
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if (handler := signal.getsignal(number)) is not None  # else C code handles it: leave it
+    }
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def catch(number: int, frame: FrameType | None) -> None:
+        caught.append(number)
+        restore()
+
+    for number in before:
+        signal.signal(number, catch)
+    try:
+        yield caught
+    finally:
+        restore()

@@ -1,19 +1,16 @@
-"""A convolution that is fast to differentiate twice, as gradient penalties do.
-
-PyTorch computes the second derivative with respect to the weights as a convolution that has the
-whole image as its kernel, in a loop over the groups. But a convolution is linear in its input and
-in its weights, so each of its derivatives, of any order, is one of three operations: the
-convolution, or its gradient with respect to the input or to the weights. All three have fast
-kernels. The idea is that of ``conv2d_gradfix`` in StyleGAN2-ADA (Karras et al. 2020).
-"""
+"""Layers that several networks use, and freezing a network."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear
+
+from cgan.runtime.streams import random_generator
 
 X, W, G = 0, 1, 2
 """The operands of ⟨g, x ∗ w⟩: input, weights, and a gradient of the output."""
@@ -97,3 +94,53 @@ def convolve(x: Tensor, w: Tensor, padding: Any, groups: int) -> Tensor:
     """x ∗ w with stride 1: (B, inputs, H, W) and the weights to (B, outputs, H, W)."""
     out: Tensor = _Gradient.apply(G, x, w, None, padding, groups)
     return out
+
+
+class Dropout(nn.Module):
+    """Dropout (Srivastava et al. 2014) of (B, F) or (B, C, H, W).
+
+    Each process draws the masks of the global batch and applies those of its shard. So two
+    processes never share a mask, and one GAN gets the same masks at any number of processes.
+
+    Args:
+        p: the probability of a zero, in [0, 1).
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p, self.rank, self.world_size = p, 0, 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Set values to zero with probability p and scale the others by 1 / (1 − p)."""
+        if not self.training or self.p == 0:
+            return x
+        shape = (self.world_size * len(x), *x.shape[2:], x.shape[1])  # channels-last, like x
+        u = torch.rand(shape, device=x.device, generator=random_generator())
+        kept = u.chunk(self.world_size)[self.rank] >= self.p
+        return x * kept.movedim(-1, 1).to(x.dtype).div_(1 - self.p)
+
+
+def shard_dropout(network: nn.Module, rank: int, world_size: int) -> None:
+    """Make dropout use the masks of this process's shard.
+
+    Args:
+        network: its ``Dropout`` modules are changed in place.
+        rank: the number of this process.
+        world_size: number of processes.
+    """
+    for module in network.modules():
+        if isinstance(module, Dropout):
+            module.rank, module.world_size = rank, world_size
+
+
+@contextmanager
+def frozen(network: nn.Module) -> Iterator[None]:
+    """Context in which no parameter requires a gradient; those that did require it again after."""
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
