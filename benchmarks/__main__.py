@@ -252,12 +252,12 @@ def pack_encoder(folder: Path) -> None:
     import shutil
 
     import cgan
-    from cgan.evaluation.invert import encoder_path, find_encoder
+    from cgan.evaluation.invert import encoder_path, get_or_train_encoder
     from cgan.storage.paths import ENCODER_FILE
 
     sampler = cgan.load(folder)
     (folder / ENCODER_FILE).unlink(missing_ok=True)
-    find_encoder(sampler, progress=True)
+    get_or_train_encoder(sampler, progress=True)
     cgan.invert(sampler, sampler.sample(None, 1)[0])  # measures the distances of test images
     shutil.copyfile(encoder_path(sampler), folder / ENCODER_FILE)
 
@@ -276,7 +276,7 @@ def pack(
 
     import cgan
     from cgan.evaluation.judge import Judge
-    from cgan.evaluation.report import render_page
+    from cgan.evaluation.report import render_report
     from cgan.sampling.export import export
     from cgan.sharing.page import export_page
     from cgan.storage.checkpoint import GENERATOR, new_header, save_tensors
@@ -289,7 +289,7 @@ def pack(
     save_tensors(folder / GENERATOR_FILE, tensors, sampler.header)
     Judge.load(run / JUDGE_FILE).save(folder / JUDGE_FILE)
     measured = cgan.evaluate(sampler.config.name, cas=True, second_judge=True)
-    page = render_page([replace(measured, curves=read_curves(run))])
+    page = render_report([replace(measured, curves=read_curves(run))])
     Path("docs", f"{sampler.config.name}.html").write_text(page, encoding="utf-8")
     report = measured.to_dict()
     card = {

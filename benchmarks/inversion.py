@@ -18,7 +18,7 @@ from cgan.config import DataConfig
 from cgan.data import load_split
 from cgan.evaluation.invert import invert_batch, train_encoder
 from cgan.evaluation.judge import Judge
-from cgan.evaluation.judge_training import find_judge
+from cgan.evaluation.judge_training import get_or_train_judge
 from cgan.storage.images import make_grid, save_png, to_pixels
 
 MIX_IMAGES = 100
@@ -53,7 +53,7 @@ def measure(model: str, data: str, count: int, picture: Path | None) -> None:
     sampler = cgan.load(model)
     config = DataConfig(source=data)
     splits = {split: load_split(config, split) for split in ("train", "test")}
-    test, judge = splits["test"], find_judge(splits.__getitem__)
+    test, judge = splits["test"], get_or_train_judge(splits.__getitem__)
     begun = time.perf_counter()
     encoder = train_encoder(sampler)
     print(f"- encoder trained in {time.perf_counter() - begun:.0f} s")

@@ -26,7 +26,7 @@ from torch.utils.flop_counter import flop_registry
 
 import cgan
 from cgan.data import Loader, load_split
-from cgan.evaluation.judge_training import find_judge
+from cgan.evaluation.judge_training import get_or_train_judge
 from cgan.models.conditioning import LABEL_DIM
 from cgan.models.dcgan import MIN_FEATURES, plan_channels
 from cgan.runtime.device import configure_backends, find_device
@@ -72,7 +72,7 @@ class Count(TorchDispatchMode):
 
 
 def by_hand(config: cgan.Config, image_shape: tuple[int, int, int], classes: int) -> float | None:
-    """Operations per training image, from the formula in docs/performance.md.
+    """Operations per training image, from the formula in benchmarks/PERFORMANCE.md.
 
     Returns None for configs that the formula does not cover. ``g``, ``d``, ``first`` and ``head``
     are multiply-adds of one forward pass for one image. G: forward, weight gradient, input
@@ -264,7 +264,7 @@ class Bench:
         data_dir = self.config.data.data_dir or str(default_data_dir())
         usual = Textbook(self.config.model.backbone, data_dir, self.device)
         rates = [usual.train(seconds / 3) for _ in range(3)]
-        judge = find_judge(lambda split: load_split(self.config.data, split))
+        judge = get_or_train_judge(lambda split: load_split(self.config.data, split))
         return {
             "textbook_images_per_s": Spread.of(rates),
             "textbook_control": usual.control(judge),

@@ -18,7 +18,7 @@ from cgan.data import load_split
 from cgan.evaluation.api import data_config_of
 from cgan.evaluation.features import FeatureSet, draw_by_class, extract_features
 from cgan.evaluation.judge import Judge
-from cgan.evaluation.judge_training import find_judge
+from cgan.evaluation.judge_training import get_or_train_judge
 from cgan.evaluation.reference import Reference
 from cgan.sampling.class_names import Request
 from cgan.sampling.sampler import RejectionSampler
@@ -80,8 +80,8 @@ def print_table(plain: Path, steered: Path, scratch: Path | None, picture: Path 
     samplers = {"plain": cgan.load(plain), "steered": cgan.load(steered)}
     config = data_config_of(samplers["steered"])
     splits = {split: load_split(config, split) for split in ("train", "test")}
-    judge = find_judge(splits.__getitem__)
-    second = find_judge(splits.__getitem__, architecture="residual")
+    judge = get_or_train_judge(splits.__getitem__)
+    second = get_or_train_judge(splits.__getitem__, architecture="residual")
     reference = Reference(judge, splits["train"], splits["test"], per_class=PER_CLASS)
 
     def features(batches: Iterable[tuple[Tensor, Tensor]]) -> FeatureSet:

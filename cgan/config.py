@@ -27,7 +27,7 @@ MAX_NAME_BYTES = 200
 NOT_IN_PATHS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 """Control characters, and surrogates, which stand for bytes that are not UTF-8."""
 NAME = re.compile(r"\w([\w.-]*[\w-])?")
-RESERVED_NAME = re.compile(r"(con|prn|aux|nul|(com|lpt)[\d¹²³])(\..*)?", re.IGNORECASE)
+DEVICE_NAME = re.compile(r"(con|prn|aux|nul|(com|lpt)[\d¹²³])(\..*)?", re.IGNORECASE)
 """Names of devices on Windows. They are invalid everywhere, so that runs can be copied."""
 
 
@@ -100,7 +100,7 @@ def check_name(name: str) -> str:
         raise ValueError("a name has letters, digits, _, - and, inside, dots")
     if len(name.encode()) > MAX_NAME_BYTES:
         raise ValueError(f"a name has at most {MAX_NAME_BYTES} bytes")
-    if RESERVED_NAME.fullmatch(name):
+    if DEVICE_NAME.fullmatch(name):
         raise ValueError("a name must not be one that Windows reserves")
     return name
 
@@ -164,13 +164,13 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 PathText = Annotated[str, Field(max_length=MAX_PATH), AfterValidator(check_path)]
 
 
-class Section(BaseModel):
+class StrictModel(BaseModel):
     """A part of a config. It is frozen and rejects unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class DataConfig(Section):
+class DataConfig(StrictModel):
     """Which images to train on."""
 
     source: PathText = "digits"
@@ -186,7 +186,7 @@ class DataConfig(Section):
     """Skip images that cannot be read instead of raising an error."""
 
 
-class ModelConfig(Section):
+class ModelConfig(StrictModel):
     """Which networks to use, and where the label enters them."""
 
     backbone: Backbone = "mlp"
@@ -209,7 +209,7 @@ class ModelConfig(Section):
     """Hidden units of each coupling of the flow."""
 
 
-class PenaltyConfig(Section):
+class PenaltyConfig(StrictModel):
     """Weights γ of the discriminator's gradient penalties; 0 turns a penalty off."""
 
     r1: Weight = 0.0
@@ -222,7 +222,7 @@ class PenaltyConfig(Section):
     (Karras et al. 2020, StyleGAN2, section 3.1)."""
 
 
-class Config(Section):
+class Config(StrictModel):
     """All settings of a run."""
 
     name: Annotated[str, AfterValidator(check_name)] = "digits-mlp"

@@ -1,4 +1,8 @@
-"""Configs as YAML: strict reading, overrides, writing."""
+"""Configs as YAML: read strictly, apply overrides, report mistakes, write back.
+
+A config needs no anchors, tags or deep nesting, so they are errors here. That leaves no way to
+write a small file that takes much memory or time.
+"""
 
 from __future__ import annotations
 
@@ -265,21 +269,15 @@ def to_yaml(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def flatten(config: Config) -> dict[str, object]:
-    """All values by dotted key."""
-    return dict(_flatten(config.model_dump(mode="json")))
-
-
-def _flatten(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, object]]:
-    return [
-        pair
-        for key, value in values.items()
-        for pair in (
-            _flatten(value, f"{prefix}{key}.")
-            if isinstance(value, Mapping)
-            else [(f"{prefix}{key}", value)]
-        )
-    ]
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested keys with dots: ``{"model": {"width": 8}}`` as ``{"model.width": 8}``."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
 
 
 def _rename_keys(values: dict[str, Any], warn: bool) -> None:

@@ -58,11 +58,11 @@ Losses = dict[str, Tensor]
 those of the auxiliary classifier on fakes and on real images, ``aux_G`` and ``aux_D`` (0 without
 one), and ``penalty``."""
 
-DrawMix = Callable[[Tensor], Tensor]
+DrawEpsilon = Callable[[Tensor], Tensor]
 """Real images (B, C, H, W) to the weights of the gradient penalty's mix, (B,) in [0, 1]."""
 
 
-def uniform_mix(real: Tensor) -> Tensor:
+def uniform_epsilon(real: Tensor) -> Tensor:
     """One weight per image, uniform in [0, 1]: (B,)."""
     return torch.rand(len(real), device=real.device, generator=random_generator())
 
@@ -87,7 +87,7 @@ def alternating(
     draw_z: Callable[[], Tensor],
     loss: Loss,
     weights: PenaltyWeights = NO_PENALTY,
-    draw_mix: DrawMix = uniform_mix,
+    draw_epsilon: DrawEpsilon = uniform_epsilon,
     fake_labels: Tensor | None = None,
     both: Both = in_turn,
 ) -> Losses:
@@ -101,7 +101,7 @@ def alternating(
         draw_z: returns new z, (B, latent_dim), at each call.
         loss: generator and discriminator loss.
         weights: gradient penalties added to D's loss in this step.
-        draw_mix: returns new weights for the mix of the gradient penalty, (B,).
+        draw_epsilon: returns new weights for the mix of the gradient penalty, (B,).
         fake_labels: the classes that G draws, (B,), where some ``labels`` are -1; None draws
             ``labels``.
         both: calls two functions that do not depend on each other.
@@ -109,7 +109,7 @@ def alternating(
     classes = labels if fake_labels is None else fake_labels
     loss_G, aux_G = step_generator(players, real, labels, classes, draw_z(), loss)
     loss_D, aux_D, penalty = step_discriminator(
-        players, real, labels, classes, draw_z(), loss, weights, draw_mix, both
+        players, real, labels, classes, draw_z(), loss, weights, draw_epsilon, both
     )
     return detach(loss_G=loss_G, loss_D=loss_D, aux_G=aux_G, aux_D=aux_D, penalty=penalty)
 
@@ -142,7 +142,7 @@ def step_discriminator(
     z: Tensor,
     loss: Loss,
     weights: PenaltyWeights = NO_PENALTY,
-    draw_mix: DrawMix = uniform_mix,
+    draw_epsilon: DrawEpsilon = uniform_epsilon,
     both: Both = in_turn,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Update D on real images and on G's fakes of z; returns its two losses and the penalty."""
@@ -155,7 +155,7 @@ def step_discriminator(
             return fake, judge_fake(D_, fake, labels, weights)
 
         (fake, of_fake), of_real = both(fakes, lambda: judge_real(D_, real, labels, weights))
-        mixed = penalise_mix(D_, real, fake, labels, weights, draw_mix)
+        mixed = penalise_mix(D_, real, fake, labels, weights, draw_epsilon)
         loss_D = backward_discriminator(D, loss, of_real, of_fake, mixed)
         players.discriminator_optimizer.step()
     return loss_D, of_real.aux, of_real.penalty + of_fake.penalty + mixed
@@ -168,7 +168,7 @@ def shared(
     draw_z: Callable[[], Tensor],
     loss: Loss,
     weights: PenaltyWeights = NO_PENALTY,
-    draw_mix: DrawMix = uniform_mix,
+    draw_epsilon: DrawEpsilon = uniform_epsilon,
     fake_labels: Tensor | None = None,
     both: Both = in_turn,
 ) -> Losses:
@@ -199,7 +199,7 @@ def shared(
         return loss_G
 
     def backward_D() -> tuple[Tensor, Tensor]:
-        mixed = penalise_mix(D_, real, fake, labels, weights, draw_mix)
+        mixed = penalise_mix(D_, real, fake, labels, weights, draw_epsilon)
         return backward_discriminator(D, loss, of_real, of_fake, mixed), mixed
 
     loss_G, (loss_D, mixed) = both(update_G, backward_D)
@@ -296,12 +296,14 @@ def penalise_mix(
     fake: Tensor,
     labels: Tensor | None,
     weights: PenaltyWeights,
-    draw_mix: DrawMix = uniform_mix,
+    draw_epsilon: DrawEpsilon = uniform_epsilon,
 ) -> Tensor:
     """The same for the gradient penalty of mixed images."""
     if not weights.gradient_penalty:
         return real.new_zeros(())
-    values = gradient_penalty(lambda x: discriminate(D, x, labels)[0], real, fake, draw_mix(real))
+    values = gradient_penalty(
+        lambda x: discriminate(D, x, labels)[0], real, fake, draw_epsilon(real)
+    )
     return weights.scale * (weights.gradient_penalty * values.mean())
 
 

@@ -12,7 +12,7 @@ from torch.nn.utils import parameters_to_vector as flat
 
 import cgan
 from cgan.data import Loader, load_pictures
-from cgan.evaluation.judge_training import find_judge
+from cgan.evaluation.judge_training import get_or_train_judge
 from cgan.losses import get_loss
 from cgan.updates import UPDATES, Players
 
@@ -50,7 +50,7 @@ def learn(update, judge):
     return curve, figures
 
 
-judge = find_judge(lambda split: load_pictures("digits", split))
+judge = get_or_train_judge(lambda split: load_pictures("digits", split))
 for name, update in {**UPDATES, "method one": method_one}.items():
     curve, figures = learn(update, judge)
     print(f"{name:12} control accuracy {' '.join(f'{share:.1%}' for _, share in curve[1::2])}")

@@ -40,8 +40,8 @@ from cgan.errors import (
 from cgan.evaluation import report as reports
 from cgan.evaluation.control import measure_control
 from cgan.evaluation.judge import Judge
-from cgan.evaluation.judge_training import find_judge, train_judge
-from cgan.evaluation.report import render_page
+from cgan.evaluation.judge_training import get_or_train_judge, train_judge
+from cgan.evaluation.report import render_report
 from cgan.losses import LOSSES, Loss
 from cgan.penalties import gradient_penalty, r1, r2
 from cgan.sampling import dataset as dataset_module
@@ -221,7 +221,7 @@ CALLS: dict[str, Callable[[Caller], object]] = {
     "write npz": lambda c: write(c, "npz"),
     "write folders": lambda c: write(c, "folder"),
     "export": lambda c: export(c.run, c.folder / "g.onnx"),
-    "render": lambda c: render_page([REPORT]),
+    "render": lambda c: render_report([REPORT]),
 }  # fmt: skip
 
 FAILING: dict[str, tuple[type[CganError], Callable[[Caller], object]]] = {
@@ -243,7 +243,7 @@ FAILING: dict[str, tuple[type[CganError], Callable[[Caller], object]]] = {
     "evaluate": (UnknownNameError, lambda c: cgan.evaluate(c.run, features="eyes", device="cpu")),
     "compare": (MeasureError, lambda c: cgan.compare(
         [c.run], data=str(c.pets), per_class=4, device="cpu")),
-    "train a judge": (DataError, lambda c: find_judge(
+    "train a judge": (DataError, lambda c: get_or_train_judge(
         lambda split: cgan.load_pictures(str(one_class(c.pets)), split))),
     "write": (UnknownNameError, lambda c: write(c, "zip")),
     "export": (ConfigError, lambda c: export(c.run, c.folder / "g.pt")),
@@ -348,7 +348,7 @@ def drawn_matrix() -> str:
     """A page with the confusion matrix as an image, as for many classes."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reports, "MAX_NUMBERED_CLASSES", 1)
-        return render_page([REPORT])
+        return render_report([REPORT])
 
 
 def written(caller: Caller) -> dict[str, bytes]:

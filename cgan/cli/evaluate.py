@@ -155,8 +155,8 @@ def _print_json(value: Any) -> None:
 
 def _write_html(html: str | None, reports: list[Report]) -> None:
     if html is not None:
-        from cgan.evaluation.report import render_page
+        from cgan.evaluation.report import render_report
         from cgan.storage.atomic import write_atomically
 
-        write_atomically(Path(html), render_page(reports).encode())
+        write_atomically(Path(html), render_report(reports).encode())
         messages.print(f"report: {html}")

@@ -46,7 +46,48 @@ class Member:
     """Its name as ``zipfile`` knows it."""
 
 
-class Archive:
+class FileTree:
+    """Files by path, and the folders that they make; a subclass reads their content.
+
+    Args:
+        path: where the files are; messages name it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.folders: dict[PurePosixPath, set[PurePosixPath]] = {ROOT: set()}
+        self.files: dict[PurePosixPath, Member] = {}
+
+    def __reduce__(self) -> tuple[type[FileTree], tuple[Path]]:
+        return type(self), (self.path,)  # for worker processes: locks and open files stay here
+
+    def read(self, member: Member) -> bytes:
+        """The content of a file.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        raise NotImplementedError
+
+    def _add(self, member: Member) -> None:
+        path = PurePosixPath(member.name.replace("\\", "/"))
+        if path.is_absolute() or ".." in path.parts:
+            raise DataError(
+                f"{self.path} contains {quote(member.name)}, a path that leaves the archive: "
+                "make it again from inside the folder"
+            )
+        if len(path.parts) > MAX_DEPTH:
+            raise DataError(f"{self.path} has folders that are more than {MAX_DEPTH} levels deep")
+        if IGNORED in path.parts:
+            return
+        self.files[path] = member
+        while path != ROOT:
+            known = path.parent in self.folders
+            self.folders.setdefault(path.parent, set()).add(path)
+            path = ROOT if known else path.parent
+
+
+class Archive(FileTree):
     """The files of an archive.
 
     Args:
@@ -57,11 +98,9 @@ class Archive:
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
+        super().__init__(path)
         self._lock, self._process = threading.Lock(), -1
         self._opened: zipfile.ZipFile | None = None
-        self.folders: dict[PurePosixPath, set[PurePosixPath]] = {ROOT: set()}
-        self.files: dict[PurePosixPath, Member] = {}
         try:
             members = (
                 _members_of_zip(path) if path.suffix.lower() == ".zip" else _members_of_tar(path)
@@ -75,9 +114,6 @@ class Archive:
             ) from error
         except (OSError, zipfile.BadZipFile, tarfile.TarError, ValueError, RuntimeError) as error:
             raise DataError(f"{path} cannot be read as an archive ({one_line(error)})") from error
-
-    def __reduce__(self) -> tuple[type[Archive], tuple[Path]]:
-        return Archive, (self.path,)  # for worker processes: locks and open files stay here
 
     def read(self, member: Member) -> bytes:
         """The content of a file.
@@ -106,29 +142,12 @@ class Archive:
                 self._opened, self._process = zipfile.ZipFile(self.path), os.getpid()
             return self._opened
 
-    def _add(self, member: Member) -> None:
-        path = PurePosixPath(member.name.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts:
-            raise DataError(
-                f"{self.path} contains {quote(member.name)}, a path that leaves the archive: "
-                "make it again from inside the folder"
-            )
-        if len(path.parts) > MAX_DEPTH:
-            raise DataError(f"{self.path} has folders that are more than {MAX_DEPTH} levels deep")
-        if IGNORED in path.parts:
-            return
-        self.files[path] = member
-        while path != ROOT:
-            known = path.parent in self.folders
-            self.folders.setdefault(path.parent, set()).add(path)
-            path = ROOT if known else path.parent
-
 
 @total_ordering
 class ArchivePath:
     """A file or folder in an archive. The root's name is that of the archive, without suffix."""
 
-    def __init__(self, archive: Archive, inner: PurePosixPath = ROOT) -> None:
+    def __init__(self, archive: FileTree, inner: PurePosixPath = ROOT) -> None:
         self.archive, self.inner = archive, inner
 
     @property
@@ -180,7 +199,7 @@ class ArchivePath:
         return os.stat_result((stat.S_IFREG | 0o444, 0, 0, 1, 0, 0, member.size, 0, 0, 0))
 
     def open(self, mode: str = "rb") -> io.BytesIO:
-        """The content of a file, in memory; raises like ``Archive.read``."""
+        """The content of a file, in memory; raises like ``FileTree.read``."""
         return io.BytesIO(self.archive.read(self._member()))
 
     def _member(self) -> Member:

@@ -12,7 +12,7 @@ import logging
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cgan.data.archive import HUB_PREFIX, ROOT, Archive, Member
+from cgan.data.archive import HUB_PREFIX, FileTree, Member
 from cgan.data.splits import SPLITS, UNLABELLED_FOLDERS
 from cgan.errors import DataError, first_few, one_line, quote
 
@@ -22,7 +22,7 @@ LABEL_COLUMNS = ("label", "labels", "class", "fine_label")
 logger = logging.getLogger("cgan")
 
 
-class HubDataset(Archive):
+class HubDataset(FileTree):
     """A data set as a tree ``SPLIT/CLASS/ROW.png``; rows without a class are left out.
 
     Args:
@@ -34,9 +34,7 @@ class HubDataset(Archive):
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.folders: dict[PurePosixPath, set[PurePosixPath]] = {ROOT: set()}
-        self.files: dict[PurePosixPath, Member] = {}
+        super().__init__(path)
         self.tables = _load(str(path).removeprefix(HUB_PREFIX))
         self.image_columns: dict[str, str] = {}
         if "train" not in self.tables:
@@ -51,9 +49,6 @@ class HubDataset(Archive):
             for row, label in enumerate(labels):
                 if label is not None:
                     self._add(Member(f"{split}/{folders[label]}/{row:09}.png", 0, row))
-
-    def __reduce__(self) -> tuple[type[Archive], tuple[Path]]:
-        return HubDataset, (self.path,)
 
     def read(self, member: Member) -> bytes:
         """The encoded image of a row.

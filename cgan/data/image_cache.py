@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from cgan.data.archive import AnyPath
-from cgan.data.image_file import file_digest, open_image, reading_threads
+from cgan.data.image_file import image_digest, open_image, reading_threads
 from cgan.errors import DataError, FileError
 from cgan.runtime.cpu import free_memory
 from cgan.runtime.process import rank_and_world_size
@@ -152,7 +152,7 @@ def probe_files(root: Path, paths: Sequence[AnyPath]) -> list[Probe | str]:
 
 def _look_up(known: Mapping[bytes, tuple[bool, int]], path: AnyPath) -> Probe | None:
     """The probe of a file that was decoded before."""
-    if known and (digest := file_digest(path)) in known:
+    if known and (digest := image_digest(path)) in known:
         return Probe(*known[digest], digest)
     return None
 

@@ -68,7 +68,7 @@ def open_image(path: AnyPath) -> Iterator[tuple[Image.Image, BufferedReader | By
         raise DataError(f"{path} cannot be read as an image ({_reason(error)})") from error
 
 
-def file_digest(path: AnyPath) -> bytes:
+def image_digest(path: AnyPath) -> bytes:
     """SHA-256 of a file; of one that ``open_image`` would not read, that of nothing."""
     try:
         status = path.stat()

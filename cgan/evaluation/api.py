@@ -21,7 +21,7 @@ from cgan.errors import ConfigError, FileError, MeasureError
 from cgan.evaluation.builder import build_report
 from cgan.evaluation.control import check_fit, check_judge
 from cgan.evaluation.judge import Judge
-from cgan.evaluation.judge_training import find_judge
+from cgan.evaluation.judge_training import get_or_train_judge
 from cgan.evaluation.reference import Reference
 from cgan.evaluation.report import Report
 from cgan.runtime.device import explain_out_of_memory, find_device, torch_defaults
@@ -159,7 +159,7 @@ def compare(
             key = train.digest(), splits["test"].digest()
             if key not in references:
                 find = partial(
-                    find_judge, splits.__getitem__, torch_device, beside=sampler.path.parent
+                    get_or_train_judge, splits.__getitem__, torch_device, beside=sampler.path.parent
                 )
                 references[key] = Reference(
                     find() if given is None else given,
@@ -252,7 +252,7 @@ def find_judge_of(
                     judge.header.data,
                 )
     config = data_config_of(sampler, data, data_dir)
-    return find_judge(lambda split: load_split(config, split), sampler.device)
+    return get_or_train_judge(lambda split: load_split(config, split), sampler.device)
 
 
 def other_split_warnings(

@@ -1,4 +1,8 @@
-"""Build the report of one generator from its sections."""
+"""Build the report of one generator from its sections.
+
+Sections about the generator itself come first: control, diversity, background. Those that compare
+sets of images follow: distances, manifold, memorization, CAS. They do not depend on each other.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +30,7 @@ LOW_CONTROL = 0.8
 MAX_CLASS_WARNINGS = 10
 LOW_DIVERSITY = 0.5
 """A class with a spread below this fraction of its real spread raises a warning."""
-HIGH_BACKGROUND_INK = 0.01
+HIGH_BACKGROUND = 0.01
 """A higher mean background value, in [0, 1], raises a warning."""
 
 Values = list[float | None]
@@ -36,7 +40,7 @@ FEW_VALUES = 3
 
 
 @dataclass
-class Section:
+class ReportSection:
     """Metrics, warnings, and the reasons for metrics that were left out."""
 
     figures: list[Figure] = field(default_factory=list)
@@ -44,10 +48,10 @@ class Section:
     left_out: list[str] = field(default_factory=list)
 
 
-def control_section(control: Control, reference: Reference) -> Section:
+def control_section(control: Control, reference: Reference) -> ReportSection:
     """Whether the generator draws the requested class."""
     real, chance = reference.control, control.chance
-    section = Section()
+    section = ReportSection()
     section.figures = [
         Figure(
             "control_accuracy", "control accuracy", control.accuracy,
@@ -108,7 +112,7 @@ def _class_warnings(control: Control) -> list[str]:
     return warnings
 
 
-def second_judge_section(drawn: FeatureSet, reference: Reference) -> Section:
+def second_judge_section(drawn: FeatureSet, reference: Reference) -> ReportSection:
     """Control by the second judge, and how often both judges predict the same class."""
     judge = reference.second_judge
     assert judge is not None
@@ -116,7 +120,7 @@ def second_judge_section(drawn: FeatureSet, reference: Reference) -> Section:
     held_out = reference.held_out
     real = Control.of(judge, held_out.target, held_out.second_predicted) if held_out else None
     agreement = float((held_out.predicted == held_out.second_predicted).double().mean())
-    return Section(
+    return ReportSection(
         [
             Figure(
                 "control_accuracy_second_judge", f"control accuracy by {judge.name}",
@@ -134,14 +138,14 @@ def second_judge_section(drawn: FeatureSet, reference: Reference) -> Section:
     )  # fmt: skip
 
 
-def diversity_section(spreads: Values, reference: Reference) -> Section:
+def diversity_section(spreads: Values, reference: Reference) -> ReportSection:
     """Spread of each class relative to the real spread."""
     classes, own, real = reference.train.classes, known(spreads), known(reference.diversity)
     if not own:
         reason = "it needs two generated and two real images of a class"
-        return Section(left_out=[f"diversity: {reason}"])
+        return ReportSection(left_out=[f"diversity: {reason}"])
     least = classes[spreads.index(min(own))]
-    section = Section(
+    section = ReportSection(
         [
             Figure(
                 "diversity_least", f"lowest diversity ({least})", min(own), min(real, default=None),
@@ -159,24 +163,24 @@ def diversity_section(spreads: Values, reference: Reference) -> Section:
     return section
 
 
-def background_section(drawn: FeatureSet, reference: Reference) -> Section:
+def background_section(drawn: FeatureSet, reference: Reference) -> ReportSection:
     """Values in pixels that are 0 in every training image."""
     if not reference.background.any():
-        return Section(left_out=["background noise: no pixel is 0 in every training image"])
+        return ReportSection(left_out=["background noise: no pixel is 0 in every training image"])
     matched = first_of_each_class(drawn.target, reference.counts)
-    ink = float(drawn.ink[matched if len(matched) else slice(None)].mean())
-    held_out = reference.held_out.ink
-    section = Section(
+    level = float(drawn.background_level[matched if len(matched) else slice(None)].mean())
+    held_out = reference.held_out.background_level
+    section = ReportSection(
         [
             Figure(
-                "background_ink", "background noise", ink,
+                "background_ink", "background noise", level,
                 float(held_out.mean()) if len(held_out) else None,
                 meaning="mean value of pixels that are 0 in all training images; near 0 is best",
             )
         ]
     )  # fmt: skip
-    if ink > HIGH_BACKGROUND_INK:
-        section.warnings = [f"background noise: the mean value is {ink:.3f} (range 0 to 1)"]
+    if level > HIGH_BACKGROUND:
+        section.warnings = [f"background noise: the mean value is {level:.3f} (range 0 to 1)"]
     return section
 
 
@@ -195,9 +199,9 @@ TRUNCATIONS = (0.9, 0.8, 0.7, 0.6)
 """Factors of z in a report."""
 
 
-def distance_section(drawn: FeatureSet, reference: Reference, class_fids: Values) -> Section:
+def distance_section(drawn: FeatureSet, reference: Reference, class_fids: Values) -> ReportSection:
     """Distances between the distributions: FID, KID, and FID within each class."""
-    section, classes, size = Section(), reference.train.classes, reference.network.size
+    section, classes, size = ReportSection(), reference.train.classes, reference.network.size
     fid, kid = reference.fid_of(drawn), reference.kid_of(drawn)
     if fid is None:
         few = min(len(reference.matched(drawn)), len(reference.held_out))
@@ -233,14 +237,14 @@ def distance_section(drawn: FeatureSet, reference: Reference, class_fids: Values
     return section
 
 
-def manifold_section(drawn: FeatureSet, reference: Reference) -> Section:
+def manifold_section(drawn: FeatureSet, reference: Reference) -> ReportSection:
     """Fidelity and diversity, separately."""
     own, real = reference.manifold_of(drawn), reference.manifold
     if own is None:
         few = min(len(reference.matched(drawn)), len(reference.held_out))
         reason = f"{few} images are too few for {NEIGHBOURS} neighbours"
-        return Section(left_out=[f"precision, recall, density, coverage: {reason}"])
-    return Section(
+        return ReportSection(left_out=[f"precision, recall, density, coverage: {reason}"])
+    return ReportSection(
         [
             Figure(
                 key, key, getattr(own, key), getattr(real, key) if real else None,
@@ -256,9 +260,9 @@ def manifold_section(drawn: FeatureSet, reference: Reference) -> Section:
     )  # fmt: skip
 
 
-def truncation_section(sampler: Sampler, reference: Reference) -> Section:
+def truncation_section(sampler: Sampler, reference: Reference) -> ReportSection:
     """Control and recall of truncated z: the dial between control and variety."""
-    section = Section()
+    section = ReportSection()
     for factor in TRUNCATIONS:
         drawn = reference.draw(sampler, truncation=factor)
         manifold, control = reference.manifold_of(drawn), reference.control_of(drawn)
@@ -276,13 +280,13 @@ def truncation_section(sampler: Sampler, reference: Reference) -> Section:
     return section
 
 
-def memorization_section(closest: Nearest, reference: Reference) -> Section:
+def memorization_section(closest: Nearest, reference: Reference) -> ReportSection:
     """How close generated images are to training images."""
     if not len(reference.held_out):
-        return Section(left_out=["memorization: no real images are held out to compare with"])
+        return ReportSection(left_out=["memorization: no real images are held out to compare with"])
     held_out = reference.nearest_distance
     share = copied_share(closest.distance, held_out)
-    section = Section(
+    section = ReportSection(
         [
             Figure(
                 "nearest_training_picture", "nearest training image",
@@ -303,16 +307,16 @@ def memorization_section(closest: Nearest, reference: Reference) -> Section:
     return section
 
 
-def cas_section(sampler: Sampler, reference: Reference) -> Section:
+def cas_section(sampler: Sampler, reference: Reference) -> ReportSection:
     """CAS: real-image accuracy of a classifier trained on generated images only.
 
     Ravuri and Vinyals 2019, "Classification accuracy score"; the GAN-train of Shmelkov et al. 2018.
     """
     train, test = reference.train, reference.held_out_data
     if not sampler.conditional:
-        return Section(left_out=["CAS: images of a plain GAN have no class"])
+        return ReportSection(left_out=["CAS: images of a plain GAN have no class"])
     if not len(test):
-        return Section(left_out=["CAS: no real images are held out to classify"])
+        return ReportSection(left_out=["CAS: no real images are held out to classify"])
     limit = min(len(train), CAS_IMAGES, CAS_BYTES // prod(train.image_shape))
     per_class = max(limit // len(train.classes), 1)
     images = torch.empty(per_class * len(train.classes), *train.image_shape, dtype=torch.uint8)
@@ -331,7 +335,7 @@ def cas_section(sampler: Sampler, reference: Reference) -> Section:
         1 / len(train.classes), share=True,
         meaning="real-image accuracy of a classifier trained on generated images; higher is better",
     )  # fmt: skip
-    return Section([figure])
+    return ReportSection([figure])
 
 
 def too_few(count: int, size: int) -> str:

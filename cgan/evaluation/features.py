@@ -1,4 +1,9 @@
-"""Features of images, by the judge or by Inception, and sets of them."""
+"""Features of images, and sets of them with the judge's predictions.
+
+FID and similar metrics compare features. By default they are the judge's last hidden layer, which
+costs nothing extra and was trained on the data. Inception-v3 gives values that can be compared with
+the literature. Reports name the network.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +103,7 @@ class FeatureSet:
         target: the requested class, or the true one: int64 (N,).
         predicted: the class that the judge predicts: int64 (N,).
         features: (N, F).
-        ink: mean value of each image's background pixels, (N,); NaN if there are none.
+        background_level: mean value of each image's background pixels, (N,); NaN if there are none.
         second_predicted: the class that the second judge predicts; without one, ``predicted``.
         images: a subset of the images: uint8 (M, C, H, W).
         kept: the indices of that subset, (M,).
@@ -107,7 +112,7 @@ class FeatureSet:
     target: Tensor
     predicted: Tensor
     features: Tensor
-    ink: Tensor
+    background_level: Tensor
     second_predicted: Tensor
     images: Tensor
     kept: Tensor
@@ -203,7 +208,7 @@ def extract_features(
         batches: images and labels.
         judge: predicts the class of each image.
         network: gives the features of each image.
-        background: mask (C, H, W) of background pixels; with None, ``ink`` is 0.
+        background: mask (C, H, W) of background pixels; with None, ``background_level`` is 0.
         keep: sorted indices of the images to keep; None keeps none.
         second_judge: predicts the class of each image too.
     """
@@ -217,15 +222,19 @@ def extract_features(
             features = network.extract(images)
         wanted = keep[(keep >= start) & (keep < start + len(images))] - start
         kept = to_pixels(images[wanted.to(images.device)])
-        ink = images.new_zeros(len(images))
+        background_level = images.new_zeros(len(images))
         if background is not None:
-            ink = images[:, background.to(images.device)].mean(1)  # NaN if the mask is empty
-        found = (labels, predicted, features, ink, second, kept)
+            background_level = images[:, background.to(images.device)].mean(
+                1
+            )  # NaN if the mask is empty
+        found = (labels, predicted, features, background_level, second, kept)
         return tuple(one.cpu() for one in found)
 
     parts = map_streams(extract, _with_start(batches), judge.device)
-    target, predicted, features, ink, second, images = map(torch.cat, zip(*parts, strict=True))
-    return FeatureSet(target, predicted, features, ink, second, images, keep)
+    target, predicted, features, background_level, second, images = map(
+        torch.cat, zip(*parts, strict=True)
+    )
+    return FeatureSet(target, predicted, features, background_level, second, images, keep)
 
 
 def _with_start(batches: Iterable[Labelled]) -> Iterator[tuple[int, Tensor, Tensor]]:

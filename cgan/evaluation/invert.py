@@ -1,4 +1,9 @@
-"""``cgan.invert``: find the z and the class from which a generator draws a given image."""
+"""``cgan.invert``: find the z and the class from which a generator draws a given image.
+
+An encoder makes the first guess: from an image to its z and its class. It is trained on the
+generator's own images, whose z and classes are known (the latent regressor of Donahue et al. 2017,
+"Adversarial feature learning"), once per generator, and kept in the cache.
+"""
 
 from __future__ import annotations
 
@@ -102,7 +107,7 @@ def read_encoder(sampler: Sampler) -> Encoder | None:
     return None
 
 
-def find_encoder(sampler: Sampler, progress: bool = False) -> Encoder:
+def get_or_train_encoder(sampler: Sampler, progress: bool = False) -> Encoder:
     """The encoder of a generator: read, or trained and cached now."""
     encoder = read_encoder(sampler)
     if encoder is None:
@@ -249,7 +254,7 @@ def invert(
     image = read_picture(picture, sampler.image_shape)
     held_out = _load_held_out(sampler, data, data_dir)
     with explain_out_of_memory(f"inverting an image of {sampler.name}", "free memory"):
-        encoder = find_encoder(sampler, progress)
+        encoder = get_or_train_encoder(sampler, progress)
         _measure_held_out(sampler, encoder, held_out)
         z, labels, distances = invert_batch(sampler, encoder, image[None])
     label = sampler.classes[int(labels[0])] if sampler.conditional else None

@@ -1,4 +1,7 @@
-"""The judge: a small classifier trained on real images. It is never used to train a generator."""
+"""The judge: a small classifier trained on real images. It is never used to train a generator.
+
+Two architectures are built differently, so that a second judge can disagree with the first.
+"""
 
 from __future__ import annotations
 
@@ -59,7 +62,7 @@ class Classifier(JudgeNetwork):
         self.head = nn.Linear(FEATURE_DIM, num_classes)
 
 
-class ResidualBlock(nn.Module):
+class BasicBlock(nn.Module):
     """x + f(x) with group norm before each convolution: He et al. 2016, "Identity mappings"."""
 
     def __init__(self, channels: int) -> None:
@@ -92,7 +95,7 @@ class ResidualClassifier(JudgeNetwork):
         layers: list[nn.Module] = []
         for out in (32, 64, 128):
             stride = 2 if min(height, width) >= 4 else 1
-            layers += [nn.Conv2d(channels, out, 3, stride=stride, padding=1), ResidualBlock(out)]
+            layers += [nn.Conv2d(channels, out, 3, stride=stride, padding=1), BasicBlock(out)]
             channels, height, width = out, -(-height // stride), -(-width // stride)
         self.features = nn.Sequential(
             *layers,

@@ -33,7 +33,7 @@ PEAK_LR = 4e-3
 logger = logging.getLogger("cgan")
 
 
-def find_judge(
+def get_or_train_judge(
     load: Callable[[Split], ImageDataset | ImageFolder],
     device: torch.device | str = "cpu",
     beside: Path | None = None,
@@ -104,7 +104,7 @@ def train_judge(
         digest: identifies the data; stored in its header.
         device: the device to train on.
         images: training images to show; None is ``default_images``.
-        architecture: as in ``find_judge``.
+        architecture: as in ``get_or_train_judge``.
     """
     architecture = architecture or default_architecture(dataset)
     steps = max((images or default_images(dataset)) // BATCH, 1)

@@ -1,7 +1,8 @@
 """The report of one generator: its metrics, next to those of real images and of chance.
 
 "Real" is the metric of real images. "Chance" is the metric of a generator that draws real images
-but ignores its label.
+but ignores its label. A report is also a table for notebooks, and one self-contained HTML file: no
+network, no scripts, no other files.
 """
 
 from __future__ import annotations
@@ -342,7 +343,7 @@ HEAT = (28, 84, 148)
 
 
 @torch_defaults()
-def render_page(reports: Sequence[Report]) -> str:
+def render_report(reports: Sequence[Report]) -> str:
     """The HTML page of one report, or of several side by side.
 
     It contains no date and no machine name: the same reports and versions give the same page.

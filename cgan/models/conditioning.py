@@ -10,6 +10,13 @@ Labels are int64 of shape (B,), from 0 to num_classes − 1. ``num_classes=None`
 the module ignores the label. A discriminator with projection or auxiliary also takes the label −1:
 it then judges the image without a label. A generator also takes the weights of a mix of classes,
 float (B, num_classes), in place of labels.
+
+Classes that combine attributes get sums over the values: a class like "cat + indoors" gets
+e(cat) + e(indoors) in place of an embedding of its own, wherever a network has one row per class:
+embeddings, gains and biases of batch norm, and the auxiliary classifier of D. There the logit of a
+class is the sum of one logit per value. So if all combinations occur, log p(y|x) is the sum of the
+log-probabilities of one classifier per attribute. The row of a value is trained on all images that
+have the value.
 """
 
 from __future__ import annotations

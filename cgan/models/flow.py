@@ -3,6 +3,8 @@
 The flow f(u, y) maps u ~ N(0, I) to a latent vector z that a generator without labels draws as
 class y. It is invertible with a known Jacobian, so the density of z is known too.
 Dinh et al. 2017, "Density estimation using Real NVP"; with a class: Ardizzone et al. 2019.
+
+Generators of other programs, a torch module or an ONNX network, have the interface of ours here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,14 @@
-"""Layers that several networks use, and freezing a network."""
+"""Layers and helpers that several networks use.
+
+- ``Conv2d``, fast to differentiate twice, as gradient penalties do. PyTorch computes the second
+  derivative with respect to the weights as a convolution that has the whole image as its kernel, in
+  a loop over the groups. But a convolution is linear in its input and in its weights, so each of
+  its derivatives, of any order, is one of three operations: the convolution, or its gradient with
+  respect to the input or to the weights. All three have fast kernels. The idea is that of
+  ``conv2d_gradfix`` in StyleGAN2-ADA (Karras et al. 2020).
+- ``Dropout``, whose mask depends on an image's place in the global batch, not on the process.
+- ``frozen``: a network that gets no gradient for the length of a block.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,10 @@
-"""Cores and memory that this process may use, within the limits of its control groups."""
+"""Cores and memory that this process may use, within the limits of its control groups.
+
+Also how the threads of OpenMP wait for each other, which must be set before torch is imported. By
+default they keep their cores for milliseconds while they wait (GNU's libgomp, in the wheels for
+Linux), or for 200 ms (LLVM's libomp and Intel's libiomp5, in those for macOS and Windows). Where
+another program delays one thread, all others then waste their time, and take it from the program.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,9 @@
-"""Device selection, device memory, out-of-memory errors, and torch's global settings."""
+"""Device selection, device memory, out-of-memory errors, and torch's global settings.
+
+Some methods of torch's optimisers are kept out of compilation. For that they import the compiler
+when they are first called, which takes more than a second, also where nothing is compiled: see
+``without_dynamo``.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Export a generator as one ONNX file, which runs without torch."""
+"""Export a generator as one ONNX file, which runs without torch.
+
+A steered ONNX network is exported together with its flow.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What a generator's card says: figures, and the README.md of its repository."""
+"""What a model card says about a generator, and the README.md of its repository on the Hub.
+
+The figures come from the header of the generator's file.
+"""
 
 from __future__ import annotations
 

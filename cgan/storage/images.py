@@ -1,4 +1,4 @@
-"""Value ranges, image grids and PNG files.
+"""Value ranges, image grids, PNG files and animations.
 
 Images are uint8 in 0..255 in files, float in [-1, 1] in networks and float in [0, 1] for users.
 Nothing here imports torch.

@@ -1,4 +1,10 @@
-"""Names and locations of files: in a run folder, in ``runs/``, in the cache, in the package."""
+"""Names and locations of files: in a run folder, in ``runs/``, in the cache, in the package, on
+the Hugging Face Hub.
+
+``hf-hub:owner/name@revision`` names a repository of the Hub. The library ``huggingface_hub``
+downloads its files into its cache, and works offline from there. Only safetensors files are
+downloaded, and their digests are checked.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +40,7 @@ and its encoder."""
 MAX_NAME_BYTES = 120
 """UTF-8 bytes of a safe file name, before a number. Encrypted folders allow only 143 bytes."""
 
-RESERVED_NAME = re.compile(r"(con|prn|aux|nul|com\d|lpt\d) *(\..*)?|dataset\.json|shard-\d+\.csv")
+RESERVED_FOLDER = re.compile(r"(con|prn|aux|nul|com\d|lpt\d) *(\..*)?|dataset\.json|shard-\d+\.csv")
 """Devices of Windows, with or without a suffix, and the files beside a data set's class folders."""
 
 
@@ -160,7 +166,7 @@ def safe_file_name(text: str) -> str:
     )
     name = name.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
     name = re.sub(r"^\.|[. ]$|^$", "_", name)
-    return f"_{name}" if RESERVED_NAME.fullmatch(_fold(name)) else name
+    return f"_{name}" if RESERVED_FOLDER.fullmatch(_fold(name)) else name
 
 
 def safe_file_names(names: Sequence[str]) -> list[str]:

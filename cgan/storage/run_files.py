@@ -1,4 +1,7 @@
-"""The state and the metrics of a run."""
+"""The files of a run: its state as tensors and a header, and ``metrics.jsonl``.
+
+The previous state is kept as a second file. ``metrics.jsonl`` has one JSON object per line.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,8 @@
-"""Read files, above all JSON, that may come from anyone: size limits and one-sentence errors."""
+"""Read files, above all JSON, that may come from anyone: size limits and one-sentence errors.
+
+A file beyond a limit is refused with a ``FileError`` before memory is allocated for its content.
+``cgan.config_io`` holds the limits on configs, and ``cgan.data.image_file`` those on images.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Loggers of a run, with one common protocol: JSON lines, the terminal, trackers, your own."""
+"""Loggers of a run, with one common protocol: JSON lines, the terminal, your own, and trackers.
+
+Trackers are Weights & Biases, TensorBoard and MLflow.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from cgan.config import Config
+from cgan.config_io import flatten
 from cgan.errors import ConfigError, FileError, one_line
 from cgan.evaluation.control import Control
 from cgan.runtime.progress import ProgressLine, format_seconds
@@ -210,17 +214,6 @@ def confusion_rows(control: Control) -> list[list[Any]]:
         [names[requested], names[recognised], int(control.confusion[requested, recognised])]
         for requested, recognised in control.confusion.nonzero().tolist()
     ]
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested keys with dots: ``{"model": {"width": 8}}`` as ``{"model.width": 8}``."""
-    flat: dict[str, Any] = {}
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def read_run_id(path: Path, service: str) -> str | None:

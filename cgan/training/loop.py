@@ -1,4 +1,7 @@
-"""The training loop: step, log, sample, evaluate and save, until the budget is spent."""
+"""The training loop: step, log, sample, evaluate and save, until the budget is spent.
+
+It also tells what a budget buys on this machine, and when training becomes slower on the way.
+"""
 
 from __future__ import annotations
 

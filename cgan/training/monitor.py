@@ -18,7 +18,7 @@ from cgan.data import ImageDataset, ImageFolder, Split
 from cgan.errors import FileError
 from cgan.evaluation.control import Control, check_judge
 from cgan.evaluation.features import evenly_spaced
-from cgan.evaluation.judge_training import find_judge
+from cgan.evaluation.judge_training import get_or_train_judge
 from cgan.evaluation.reference import Reference
 from cgan.runtime.device import explain_out_of_memory
 from cgan.sampling.sampler import Sampler
@@ -143,7 +143,7 @@ class Monitor:
     def __init__(self, load: Load, device: torch.device, folder: Path) -> None:
         self.load, self.device = load, device
         with self._explain_out_of_memory():
-            self.judge = find_judge(load, device, beside=folder)
+            self.judge = get_or_train_judge(load, device, beside=folder)
         self.judge.save(folder / JUDGE_FILE)
         self.per_class = max(EVAL_IMAGES // len(self.judge.classes), 2)
         self.best = _read_best(folder)
@@ -202,7 +202,7 @@ class Monitor:
             diversity=diversity,
             least_diverse=least_diverse,
             features=reference.network.name,
-            background=float(drawn.ink.mean()) if reference.background.any() else None,
+            background=float(drawn.background_level.mean()) if reference.background.any() else None,
             copied=self._copied_share(reference, drawn.images) if split == "validation" else None,
         )
 

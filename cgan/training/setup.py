@@ -1,4 +1,4 @@
-"""Prepare a run: device, training data, and what is logged at the start."""
+"""Prepare a run: folder, device, data, and a batch that fits in memory, before it is written."""
 
 from __future__ import annotations
 
@@ -98,10 +98,10 @@ def check_same_config(requested: Config, trained: Config, folder: Path) -> None:
     Raises:
         RunError: names every key that differs.
     """
-    old = flatten(trained)
+    old = flatten(trained.model_dump(mode="json"))
     differing = [
         f"{key} {old[key]!r}, not {value!r}"
-        for key, value in flatten(requested).items()
+        for key, value in flatten(requested.model_dump(mode="json")).items()
         if key not in RESUMABLE_CHANGES and old[key] != value
     ]
     if differing:

@@ -27,7 +27,7 @@ from cgan.data import dataset_info, load_split
 from cgan.data.load import resolve_source
 from cgan.errors import ConfigError, MeasureError
 from cgan.evaluation.api import data_config_of
-from cgan.evaluation.judge_training import find_judge
+from cgan.evaluation.judge_training import get_or_train_judge
 from cgan.models import build_networks
 from cgan.runtime.device import find_device, to_device, torch_defaults
 from cgan.runtime.process import local_rank, rank_and_world_size
@@ -148,7 +148,7 @@ def check_classes(plain: PlainGenerator, data: DataConfig, device: torch.device)
     Raises:
         MeasureError: it never draws a class, or draws images that are not finite, or all equal.
     """
-    judge = find_judge(lambda split: load_split(data, split), device)
+    judge = get_or_train_judge(lambda split: load_split(data, split), device)
     network = to_device(plain.network, device)
 
     def draw(seeds: Tensor) -> Tensor:

@@ -1,4 +1,8 @@
-"""One training step: learning rate, penalty schedule, update, EMA; compiled or captured."""
+"""One training step: learning rate, penalty schedule, update, EMA; compiled or captured.
+
+Learning rate, penalties, β₂, augmentation and EMA may change over the budget, along a cosine: R3GAN
+(Huang et al. 2024, appendix D) schedules all of these.
+"""
 
 from __future__ import annotations
 
@@ -185,7 +189,7 @@ class TrainStep:
             self.draw_z,
             self.loss,
             weights,
-            self.draw_mix,
+            self.draw_epsilon,
             self.draw_fake_labels(labels) if conditional else None,
             self.both,
         )
@@ -232,7 +236,7 @@ class TrainStep:
         drawn = torch.bucketize(self.world.shard(u), self.class_limits, right=True)
         return torch.where(labels < 0, drawn, labels)
 
-    def draw_mix(self, real: Tensor) -> Tensor:
+    def draw_epsilon(self, real: Tensor) -> Tensor:
         """New weights of the gradient penalty's mix for this process's shard of the batch."""
         shape, generator = self.config.batch_size, random_generator()
         return self.world.shard(torch.rand(shape, device=self.state.device, generator=generator))

@@ -13,7 +13,7 @@ from cgan.data import ImageDataset, ImageFolder, Split
 from cgan.errors import ConfigError, FileError, MeasureError, RunError
 from cgan.evaluation import api
 from cgan.evaluation.judge import Judge
-from cgan.evaluation.judge_training import find_judge
+from cgan.evaluation.judge_training import get_or_train_judge
 from cgan.storage.paths import JUDGE_FILE, PACKAGED
 from tests.conftest import write_idx
 
@@ -37,10 +37,10 @@ def test_rows_of_the_same_data_share_judge_and_images(
     found: list[Judge] = []
 
     def find(*arguments: object, **options: object) -> Judge:
-        found.append(find_judge(*arguments, **options))  # type: ignore[arg-type]
+        found.append(get_or_train_judge(*arguments, **options))  # type: ignore[arg-type]
         return found[-1]
 
-    monkeypatch.setattr(api, "find_judge", find)
+    monkeypatch.setattr(api, "get_or_train_judge", find)
     balanced = cgan.load(small_run.folder)
     data = balanced.config.data.model_copy(update={"balanced": True})
     balanced.config = balanced.config.model_copy(update={"data": data})
@@ -145,7 +145,7 @@ def test_truncation_is_measured_on_truncated_images(small_run: cgan.Run) -> None
     report = cgan.evaluate(small_run.folder, per_class=20, truncation=True, device="cpu")
     values = {figure.key: figure.value for figure in report.figures}
     sampler = cgan.load(small_run.folder)
-    judge = find_judge(lambda split: cgan.load_pictures("digits", split=split))
+    judge = get_or_train_judge(lambda split: cgan.load_pictures("digits", split=split))
     labels = torch.arange(10).repeat_interleave(20)
     for factor in (0.9, 0.6):
         predicted = judge.classify(sampler.sample(n=20, truncation=factor))

@@ -12,7 +12,12 @@ from cgan.errors import ConfigError, DataError, FileError, MeasureError
 from cgan.evaluation.api import data_config_of
 from cgan.evaluation.control import Control, confusion_matrix, measure_control
 from cgan.evaluation.judge import Classifier, Judge, JudgeHeader
-from cgan.evaluation.judge_training import find_judge, measure_accuracy, random_shift, train_judge
+from cgan.evaluation.judge_training import (
+    get_or_train_judge,
+    measure_accuracy,
+    random_shift,
+    train_judge,
+)
 
 
 def stripes(count: int, seed: int = 0) -> ImageDataset:
@@ -88,14 +93,14 @@ def test_judge_is_trained_once_a_data_set(monkeypatch: pytest.MonkeyPatch, tmp_p
         return Judge(network, header)
 
     monkeypatch.setattr("cgan.evaluation.judge_training.train_judge", quick)
-    first = find_judge(lambda split: stripes(40))
-    assert find_judge(lambda split: stripes(40)).header == first.header
+    first = get_or_train_judge(lambda split: stripes(40))
+    assert get_or_train_judge(lambda split: stripes(40)).header == first.header
     assert len(trained) == 1
-    find_judge(lambda split: stripes(42))
+    get_or_train_judge(lambda split: stripes(42))
     assert len(trained) == 2
     (file,) = [p for p in (tmp_path / "judges").iterdir() if first.header.digest[:16] in p.name]
     file.write_bytes(file.read_bytes()[:50])
-    find_judge(lambda split: stripes(40))
+    get_or_train_judge(lambda split: stripes(40))
     assert len(trained) == 3
 
 
@@ -108,7 +113,7 @@ def test_judge_training_leaves_random_state_alone() -> None:
 def test_one_class_cannot_be_judged() -> None:
     pictures = ImageDataset("one", torch.zeros(4, 1, 8, 8).byte(), torch.zeros(4).long(), ("a",))
     with pytest.raises(DataError, match="one class only"):
-        find_judge(lambda split: pictures)
+        get_or_train_judge(lambda split: pictures)
 
 
 def test_shift_moves_and_never_mirrors() -> None:

@@ -21,7 +21,7 @@ from cgan.evaluation.report import (
     Report,
     format_interval,
     format_value,
-    render_page,
+    render_report,
 )
 
 CLASSES = ("zero", "<b>&", "two")
@@ -133,14 +133,14 @@ class Page(HTMLParser):
 
 
 def test_needs_nothing_but_itself() -> None:
-    html = render_page([make_report(), PLAIN])
+    html = render_report([make_report(), PLAIN])
     assert html.startswith("<!DOCTYPE html>")
     for word in ("http://", "https://", "<script", "<link", "@import", "url("):
         assert word not in html
     sources = re.findall(r"src=.{20}", html)
     assert len(sources) == 2 + 2 * 2
     assert set(sources) == {'src="data:image/png;base'}
-    assert html == render_page([make_report(), PLAIN])
+    assert html == render_report([make_report(), PLAIN])
 
 
 UNSAFE = (
@@ -171,9 +171,9 @@ def named_by(names: tuple[str, str, str]) -> Report:
 @pytest.mark.parametrize("many", [1, 2])
 def test_names_of_unknown_origin_are_text(many: int) -> None:
     """They add no tag and no attribute, and nothing hides or reorders what is around them."""
-    html = render_page([named_by(UNSAFE)] * many)
+    html = render_report([named_by(UNSAFE)] * many)
     page = Page(html)
-    plain = Page(render_page([named_by(("one", "two", "three"))] * many))
+    plain = Page(render_report([named_by(("one", "two", "three"))] * many))
     assert page.tags == plain.tags
     for name in UNSAFE:
         assert " ".join(printable(name).split()) in page.text
@@ -182,7 +182,7 @@ def test_names_of_unknown_origin_are_text(many: int) -> None:
 
 
 def test_first_number_is_control_with_its_bounds() -> None:
-    text = Page(render_page([make_report()])).text
+    text = Page(render_report([make_report()])).text
     told = text.index("86.67 % control accuracy")
     assert told < text.index("Samples") < text.index("Metrics")
     assert "95 % interval 82.35–90.05 %" in text  # Wilson of 260 in 300, by hand
@@ -191,20 +191,20 @@ def test_first_number_is_control_with_its_bounds() -> None:
 
 def test_no_judge_no_ceiling() -> None:
     control = Control(CLASSES, CONFUSION, True, None, 0)
-    assert "real test images –" in Page(render_page([make_report(control=control)])).text
+    assert "real test images –" in Page(render_report([make_report(control=control)])).text
 
 
 def test_says_what_is_wrong_and_what_is_missing() -> None:
-    text = Page(render_page([make_report()])).text
+    text = Page(render_report([make_report()])).text
     assert "Warnings class two is obeyed least & last" in text
     assert "Left out inception: its weights are not here" in text
-    quiet = Page(render_page([make_report(warnings=[], left_out=[])])).text
+    quiet = Page(render_report([make_report(warnings=[], left_out=[])])).text
     assert "Warnings" not in quiet
     assert "Left out" not in quiet
 
 
 def test_names_are_text_not_html() -> None:
-    html = render_page([make_report(model="</title><i>", data='"><u>', features="<s>&amp;")])
+    html = render_report([make_report(model="</title><i>", data='"><u>', features="<s>&amp;")])
     page = Page(html)
     for tag in ("<b>", "<i>", "<u>", "<s>"):
         assert tag not in html
@@ -214,7 +214,7 @@ def test_names_are_text_not_html() -> None:
 
 
 def test_figures_beside_real_and_chance() -> None:
-    page = Page(render_page([make_report()]))
+    page = Page(render_report([make_report()]))
     assert page.row("Control accuracy") == ["86.67 %", "98.75 %", "33.33 %"]
     assert page.row("FIDdistance; lower is better") == ["3.46", "0.912", "–"]
     assert page.row("Recall") == ["–", "75.31 %", "–"]
@@ -223,7 +223,7 @@ def test_figures_beside_real_and_chance() -> None:
 
 
 def test_confusion_in_percent_of_the_row() -> None:
-    html = render_page([make_report()])
+    html = render_report([make_report()])
     page = Page(html)
     assert ["", *CLASSES] in page.rows
     assert ["zero", "90.0", "6.0", "4.0"] in page.rows
@@ -238,7 +238,7 @@ def test_a_large_confusion_matrix_is_drawn() -> None:
     names = tuple(f"c{number}" for number in range(count))
     confusion = 36 * torch.eye(count, dtype=torch.int64)
     confusion[0, 1], confusion[0, 0], confusion[2, 2] = 9, 27, 0  # class 2 was never asked for
-    page = Page(render_page([make_report(control=Control(names, confusion, True, None, 0))]))
+    page = Page(render_report([make_report(control=Control(names, confusion, True, None, 0))]))
     (image,) = page.pictures("drawn-heat")
     pixels = np.array(image)
     assert pixels.shape == (count, count, 3)
@@ -252,7 +252,7 @@ def test_a_large_confusion_matrix_is_drawn() -> None:
 def test_pictures_are_the_ones_given(channels: int) -> None:
     report = make_report()
     report = replace(report, grid=report.grid.expand(-1, -1, channels, -1, -1))
-    page = Page(render_page([report]))
+    page = Page(render_report([report]))
     (grid,) = page.pictures("grid")
     assert grid.size == (5 * 8 - 2, 3 * 6 - 2)
     assert grid.mode == ("L" if channels == 1 else "RGB")
@@ -267,7 +267,7 @@ def test_pictures_are_the_ones_given(channels: int) -> None:
 
 
 def test_curves_reach_their_ends() -> None:
-    html = render_page([make_report()])
+    html = render_report([make_report()])
     assert 'points="0.0,0.0 240.0,72.0"' in html  # (0, 1.5) is the top, (100, 0.25) the bottom
     assert 'points="240.0,0.0"' in html
     text = Page(html).text
@@ -276,7 +276,7 @@ def test_curves_reach_their_ends() -> None:
 
 
 def test_runs_share_a_drawing() -> None:
-    html = render_page([make_report(), PLAIN])
+    html = render_report([make_report(), PLAIN])
     assert html.count('aria-label="d_loss"') == 1
     assert 'class="line-0" points="0.0,0.0 60.0,72.0"' in html
     assert 'class="line-1" points="60.0,43.2 240.0,57.6"' in html
@@ -284,7 +284,7 @@ def test_runs_share_a_drawing() -> None:
 
 def test_what_is_empty_is_skipped() -> None:
     full = make_report()
-    html = render_page(
+    html = render_report(
         [replace(full, curves={}, pairs=full.pairs[:0], pair_distances=torch.zeros(0))]
     )
     page = Page(html)
@@ -292,11 +292,13 @@ def test_what_is_empty_is_skipped() -> None:
     assert page.pictures("pair") == []
     assert "Training curves" not in page.text
     assert "Nearest training" not in page.text
-    assert "Training curves" not in render_page([replace(full, curves={"x": [(1, float("inf"))]})])
+    assert "Training curves" not in render_report(
+        [replace(full, curves={"x": [(1, float("inf"))]})]
+    )
 
 
 def test_side_by_side() -> None:
-    page = Page(render_page([make_report(), PLAIN]))
+    page = Page(render_report([make_report(), PLAIN]))
     assert len(page.pictures("grid")) == 2
     assert "runs/told vs. runs/untold" in page.text
     assert page.text.index("Conditional · shapes") < page.text.index("Plain · shapes")
@@ -308,7 +310,7 @@ def test_side_by_side() -> None:
 
 
 def test_alone_says_what_kind_it_is() -> None:
-    told, untold = (Page(render_page([report])).text for report in (make_report(), PLAIN))
+    told, untold = (Page(render_report([report])).text for report in (make_report(), PLAIN))
     assert "runs/told A class-conditional GAN trained on shapes" in told
     assert "takes no class" not in told
     assert "runs/untold A plain GAN trained on shapes" in untold
@@ -317,13 +319,13 @@ def test_alone_says_what_kind_it_is() -> None:
 
 def test_different_features_are_told_apart() -> None:
     other = replace(PLAIN, features="inception")
-    text = Page(render_page([make_report(), other])).text
+    text = Page(render_report([make_report(), other])).text
     assert "features of judge-of-shapes or inception ;" in text
     assert "runs/told: judge-of-shapes; runs/untold: inception." in text
 
 
 def test_foot_says_how_it_was_measured() -> None:
-    text = Page(render_page([make_report()])).text
+    text = Page(render_report([make_report()])).text
     foot = text[text.index("generated 12,345 images") :]
     assert "judge judge 12345678 of shapes training 6,000 real images" in foot
     assert "validation a tenth, used to choose the best generator" in foot

@@ -17,7 +17,7 @@ from cgan.evaluation.invert import (
     Encoder,
     Inversion,
     encoder_path,
-    find_encoder,
+    get_or_train_encoder,
     invert_batch,
     load_encoder,
     read_picture,
@@ -42,7 +42,7 @@ def sampler(small_run: cgan.Run) -> cgan.Sampler:
 
 @pytest.fixture
 def encoder(sampler: cgan.Sampler) -> Encoder:
-    return find_encoder(sampler)
+    return get_or_train_encoder(sampler)
 
 
 def test_it_finds_the_class_and_the_image(sampler: cgan.Sampler, encoder: Encoder) -> None:
@@ -86,7 +86,7 @@ def test_the_encoder_is_cached_and_belongs_to_its_generator(
     cgan.invert(sampler, sampler.sample("7")[0])
     path = encoder_path(sampler)
     monkeypatch.setattr(inversion, "train_encoder", lambda *_, **__: pytest.fail("trained again"))
-    assert len(find_encoder(sampler).header["distances"]) == 10
+    assert len(get_or_train_encoder(sampler).header["distances"]) == 10
     other = cgan.load(plain_run.folder)
     assert encoder_path(other) != path
     with pytest.raises(FileError, match="does not fit"):
@@ -99,7 +99,7 @@ def test_a_damaged_encoder_is_replaced(
     cgan.invert(sampler, sampler.sample("7")[0])
     encoder_path(sampler).write_bytes(b"noise")
     with caplog.at_level(logging.WARNING, logger="cgan"):
-        find_encoder(sampler)
+        get_or_train_encoder(sampler)
     assert "it is ignored" in caplog.text
     load_encoder(sampler, encoder_path(sampler))
 

@@ -13,7 +13,7 @@ from cgan.data import ImageDataset
 from cgan.evaluation import judge_training as judges
 from cgan.evaluation.features import nearest_image
 from cgan.evaluation.judge import FEATURE_DIM, ResNet9, build_classifier
-from cgan.evaluation.judge_training import default_architecture, find_judge, train_judge
+from cgan.evaluation.judge_training import default_architecture, get_or_train_judge, train_judge
 from cgan.evaluation.reference import Reference
 from cgan.storage.paths import cache_folder
 
@@ -65,7 +65,7 @@ def test_the_cached_judge_of_another_network_is_not_used(monkeypatch: pytest.Mon
     old = train_judge(data, data, data.digest(), images=256, architecture="cnn")
     old.save(cache_folder() / "judges" / f"halves-{data.digest()[:16]}.safetensors")
     monkeypatch.setattr(judges, "train_judge", partial(train_judge, images=256))
-    assert find_judge(lambda split: data).header.architecture == "resnet9"
+    assert get_or_train_judge(lambda split: data).header.architecture == "resnet9"
 
 
 @pytest.mark.parametrize("side", [8, 12, 32, 64, 128])

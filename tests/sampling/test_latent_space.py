@@ -14,7 +14,7 @@ from typer.testing import Result
 import cgan
 from cgan.errors import ConfigError, FileError, UnconditionalError, UnknownNameError
 from cgan.evaluation.judge import Judge
-from cgan.evaluation.judge_training import find_judge
+from cgan.evaluation.judge_training import get_or_train_judge
 from cgan.models import build_pair
 from cgan.models.conditioning import embed_labels
 from cgan.sampling.latents import draw_latents
@@ -108,7 +108,7 @@ def test_a_mix_excludes_classes_a_judge_and_a_plain_gan(
 ) -> None:
     with pytest.raises(ConfigError, match="either classes or a mix"):
         sampler.sample("3", mix={"3": 1})
-    judge: Judge = find_judge(lambda split: cgan.load_pictures("digits", split=split))
+    judge: Judge = get_or_train_judge(lambda split: cgan.load_pictures("digits", split=split))
     with pytest.raises(ConfigError, match="a judge verifies single classes"):
         sampler.sample(mix={"3": 1}, verify=judge)
     with pytest.raises(UnconditionalError, match="cgan steer"):

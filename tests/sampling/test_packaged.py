@@ -17,9 +17,9 @@ from typer.testing import Result
 import cgan
 from cgan.data import ImageDataset
 from cgan.evaluation.control import measure_control
-from cgan.evaluation.invert import find_encoder, read_encoder
+from cgan.evaluation.invert import get_or_train_encoder, read_encoder
 from cgan.evaluation.judge import Judge
-from cgan.evaluation.judge_training import find_judge, measure_accuracy
+from cgan.evaluation.judge_training import get_or_train_judge, measure_accuracy
 from cgan.sampling.latents import draw_latents
 from cgan.storage.checkpoint import save_tensors
 from cgan.storage.paths import ENCODER_FILE, GENERATOR_FILE, JUDGE_FILE, PACKAGED, packaged_names
@@ -51,7 +51,7 @@ def test_its_encoder_needs_no_training(
     sampler = cgan.load("mnist")
     labels = torch.arange(200) % 10
     z = torch.from_numpy(draw_latents(range(200), 64))
-    found, logits = find_encoder(sampler).encode(2 * sampler.generate(z, labels) - 1)
+    found, logits = get_or_train_encoder(sampler).encode(2 * sampler.generate(z, labels) - 1)
     assert (logits.argmax(1) == labels).float().mean() > 0.95
     assert (found - z).square().mean() < 0.9  # 1 would be no better than the mean
     folder = tmp_path / "other"
@@ -133,7 +133,7 @@ def test_judges_are_packaged(
         raise AssertionError("a judge was trained")
 
     monkeypatch.setattr("cgan.evaluation.judge_training.train_judge", refuse)
-    judge = find_judge(partial(cgan.load_pictures, name))
+    judge = get_or_train_judge(partial(cgan.load_pictures, name))
     told, test = judge.header.held_out_accuracy, cgan.load_pictures(name, "test")
     assert told is not None
     assert told > accuracy

@@ -16,7 +16,7 @@ import cgan
 from cgan.errors import ConfigError, FileError
 from cgan.sharing.card import escape_markdown
 from cgan.sharing.page import render_page
-from cgan.storage import hub as hubs
+from cgan.storage import paths as hubs
 from cgan.storage.paths import ENCODER_FILE, JUDGE_FILE, PACKAGED
 from tests.sharing.hub_server import TOKEN, Hub
 

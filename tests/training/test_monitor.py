@@ -150,7 +150,7 @@ def test_the_best_is_chosen_without_the_test_images_and_the_seeds_of_the_report(
     tmp_path: Path, small_run: cgan.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     judge = Judge.load(PACKAGED / "digits" / JUDGE_FILE)
-    monkeypatch.setattr("cgan.training.monitor.find_judge", lambda *_, **__: judge)
+    monkeypatch.setattr("cgan.training.monitor.get_or_train_judge", lambda *_, **__: judge)
     loaded: list[Split] = []
     seeds: set[int] = set()
 

@@ -187,7 +187,7 @@ def test_the_mix_of_the_gradient_penalty_is_a_shard_of_the_global_batch() -> Non
             state = TrainState(config, dataset, torch.device("cpu"))
             step = TrainStep(state, World(rank, size))
             torch.manual_seed(5)
-            drawn[rank, size] = step.draw_mix(torch.empty(config.batch_size // size, 1, 8, 8))
+            drawn[rank, size] = step.draw_epsilon(torch.empty(config.batch_size // size, 1, 8, 8))
     assert drawn[0, 1].shape == (64,)
     assert torch.equal(torch.cat([drawn[0, 2], drawn[1, 2]]), drawn[0, 1])
     assert len(drawn[0, 1].unique()) == 64

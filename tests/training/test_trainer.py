@@ -403,7 +403,7 @@ def test_every_loss_with_every_penalty_trains(loss: str, penalty: str, tmp_path:
 def test_control_is_measured_and_written_into_the_generator(
     tmp_path: Path, digits_judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cgan.training.monitor.find_judge", lambda *_, **__: digits_judge)
+    monkeypatch.setattr("cgan.training.monitor.get_or_train_judge", lambda *_, **__: digits_judge)
     run = cgan.train(quick(control_per_class=20), tmp_path / "run")
     assert run.control is not None
     assert run.control.confusion.sum() == 200
@@ -472,7 +472,7 @@ def test_what_ran_out_of_memory_is_named(
 def test_a_final_evaluation_that_runs_out_of_memory(
     tmp_path: Path, digits_judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cgan.training.monitor.find_judge", lambda *_, **__: digits_judge)
+    monkeypatch.setattr("cgan.training.monitor.get_or_train_judge", lambda *_, **__: digits_judge)
     monkeypatch.setattr("cgan.training.monitor.Reference.draw", full)
     with pytest.raises(RunError, match=r"^evaluating on cpu ran out of memory"):
         cgan.train(quick(images=640, control_per_class=20), tmp_path / "run")
