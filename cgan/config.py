@@ -29,6 +29,44 @@ NOT_IN_PATHS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 NAME = re.compile(r"\w([\w.-]*[\w-])?")
 DEVICE_NAME = re.compile(r"(con|prn|aux|nul|(com|lpt)[\d¹²³])(\..*)?", re.IGNORECASE)
 """Names of devices on Windows. They are invalid everywhere, so that runs can be copied."""
+Backbone = Literal["mlp", "dcgan", "resnet"]
+GeneratorLabel = Literal["concat", "cbn"]
+LastLayer = Literal["transposed", "resize"]
+DiscriminatorLabel = Literal["concat", "projection", "auxiliary", "projection+auxiliary"]
+LossName = Literal["nonsaturating", "least_squares", "hinge", "relativistic"]
+UpdateName = Literal["alternating", "shared"]
+AugmentationName = Literal["auto", "mirror", "colour", "hue", "translation", "cutout"]
+DATA_NAMES = ("digits", "mnist", "fashion-mnist", "kmnist", "cifar10")
+"""The named data sets. Any other source is a folder."""
+MIN_UPDATES = 100
+"""Training warns about a budget with fewer updates than this."""
+MAX_COUNT = 10**12
+"""Largest number of images. No run reaches it, and int64 and float64, in which images are counted,
+hold it exactly."""
+MAX_BATCH = 2**20
+"""Largest batch: 512 times that of BigGAN (Brock et al. 2019), which is known for large batches."""
+MAX_PER_CLASS = 10**6
+"""Most images per class in an evaluation, which keeps the features of all of them in memory."""
+MAX_MINUTES = 10**6
+"""Longest budget: almost two years."""
+MAX_WEIGHT = 1e6
+"""Largest weight of a term of a loss; losses are float32."""
+MAX_INTERVAL = 10**6
+"""Most steps between two penalties."""
+MAX_PATH = 4096
+"""Longest path in characters. Linux has the same limit, in bytes."""
+Weight = Annotated[float, Field(ge=0, le=MAX_WEIGHT)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+RENAMED_KEYS = {"auxiliary": "aux_weight", "penalty.every_steps": "penalty.lazy_interval"}
+"""Keys of version 0.1, and their names now."""
+RESUMABLE_CHANGES = frozenset(
+    {"images", "minutes", "device", "data.data_dir", "wandb", "tensorboard", "mlflow"}
+    | {"control_per_class"}
+    | {"steer"}  # the file may have been moved; a state knows its digest
+    | {"log_every_images", "sample_every_images", "eval_every_images"}
+    | {"save_every_seconds", "compile"}
+)
+"""Keys that may change when a run is resumed. A new budget changes the schedules."""
 
 
 def parse_count(value: object) -> object:
@@ -127,40 +165,7 @@ def check_path(path: str) -> str:
     return path
 
 
-Backbone = Literal["mlp", "dcgan", "resnet"]
-GeneratorLabel = Literal["concat", "cbn"]
-LastLayer = Literal["transposed", "resize"]
-DiscriminatorLabel = Literal["concat", "projection", "auxiliary", "projection+auxiliary"]
-LossName = Literal["nonsaturating", "least_squares", "hinge", "relativistic"]
-UpdateName = Literal["alternating", "shared"]
-AugmentationName = Literal["auto", "mirror", "colour", "hue", "translation", "cutout"]
-
-DATA_NAMES = ("digits", "mnist", "fashion-mnist", "kmnist", "cifar10")
-"""The named data sets. Any other source is a folder."""
-
-MIN_UPDATES = 100
-"""Training warns about a budget with fewer updates than this."""
-
-
-MAX_COUNT = 10**12
-"""Largest number of images. No run reaches it, and int64 and float64, in which images are counted,
-hold it exactly."""
-MAX_BATCH = 2**20
-"""Largest batch: 512 times that of BigGAN (Brock et al. 2019), which is known for large batches."""
-MAX_PER_CLASS = 10**6
-"""Most images per class in an evaluation, which keeps the features of all of them in memory."""
-MAX_MINUTES = 10**6
-"""Longest budget: almost two years."""
-MAX_WEIGHT = 1e6
-"""Largest weight of a term of a loss; losses are float32."""
-MAX_INTERVAL = 10**6
-"""Most steps between two penalties."""
-MAX_PATH = 4096
-"""Longest path in characters. Linux has the same limit, in bytes."""
-
 Count = Annotated[int, BeforeValidator(parse_count), Field(le=MAX_COUNT)]
-Weight = Annotated[float, Field(ge=0, le=MAX_WEIGHT)]
-Probability = Annotated[float, Field(ge=0, le=1)]
 PathText = Annotated[str, Field(max_length=MAX_PATH), AfterValidator(check_path)]
 
 
@@ -305,16 +310,3 @@ class Config(StrictModel):
         if self.bf16 and not self.device.startswith(("auto", "cuda")):
             raise ValueError(f"bf16 needs a CUDA device: turn it off on {self.device}")
         return self
-
-
-RENAMED_KEYS = {"auxiliary": "aux_weight", "penalty.every_steps": "penalty.lazy_interval"}
-"""Keys of version 0.1, and their names now."""
-
-RESUMABLE_CHANGES = frozenset(
-    {"images", "minutes", "device", "data.data_dir", "wandb", "tensorboard", "mlflow"}
-    | {"control_per_class"}
-    | {"steer"}  # the file may have been moved; a state knows its digest
-    | {"log_every_images", "sample_every_images", "eval_every_images"}
-    | {"save_every_seconds", "compile"}
-)
-"""Keys that may change when a run is resumed. A new budget changes the schedules."""

@@ -33,6 +33,16 @@ MAX_PROBLEM = 120
 
 PLAIN_TYPES = ("bool", "int", "float", "null")
 """What YAML recognises besides text. A date such as 2026-01-31 is text here, and so is ``<<``."""
+DEFAULT_FOR_DATA = {
+    "digits": "digits-mlp",
+    "mnist": "mnist-dcgan",
+    "fashion-mnist": "fashion-dcgan",
+    "kmnist": "fashion-dcgan",
+}
+MAX_MISTAKES = 10
+"""Mistakes that one message describes; it counts the others."""
+
+logger = logging.getLogger("cgan")
 
 
 class StrictLoader(yaml.SafeLoader):
@@ -152,19 +162,6 @@ def _describe(error: Any) -> tuple[int, str]:
 def _fail(where: Any, problem: str) -> NoReturn:
     """Raise the error of a node or event."""
     raise yaml.MarkedYAMLError(problem=problem, problem_mark=where.start_mark)
-
-
-DEFAULT_FOR_DATA = {
-    "digits": "digits-mlp",
-    "mnist": "mnist-dcgan",
-    "fashion-mnist": "fashion-dcgan",
-    "kmnist": "fashion-dcgan",
-}
-
-MAX_MISTAKES = 10
-"""Mistakes that one message describes; it counts the others."""
-
-logger = logging.getLogger("cgan")
 
 
 def default_config_name(source: str | None = None, backbone: str | None = None) -> str:

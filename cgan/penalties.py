@@ -32,17 +32,17 @@ def r2(fake_logits: Tensor, fake_images: Tensor) -> Tensor:
 
 
 def gradient_penalty(
-    discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, mix: Tensor
+    discriminator: Callable[[Tensor], Tensor], real: Tensor, fake: Tensor, epsilon: Tensor
 ) -> Tensor:
-    """(‖∇ₓ D(x̂)‖ − 1)² at x̂ = mix·real + (1 − mix)·fake: Gulrajani et al. 2017, equation 3.
+    """(‖∇ₓ D(x̂)‖ − 1)² at x̂ = ε·real + (1 − ε)·fake: Gulrajani et al. 2017, equation 3.
 
     Args:
         discriminator: maps images (B, C, H, W) to logits (B,); bind the labels beforehand.
         real: real images, (B, C, H, W) in [-1, 1].
         fake: generated images, same shape and range.
-        mix: weight of the real image, (B,), uniform in [0, 1].
+        epsilon: weight of the real image, (B,), uniform in [0, 1].
     """
-    weight = mix.view(-1, 1, 1, 1)
+    weight = epsilon.view(-1, 1, 1, 1)
     between = (weight * real + (1 - weight) * fake).detach().requires_grad_()
     norm = squared_gradient(discriminator(between), between).clamp_min(1e-12).sqrt()
     return (norm - 1).square()

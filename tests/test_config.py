@@ -53,11 +53,11 @@ def test_the_callers_values_are_unchanged() -> None:
         section, _, key = old.rpartition(".")
         if not section:
             continue
-        default = flatten(load_config("digits-mlp"))[new]
+        default = flatten(load_config("digits-mlp").model_dump(mode="json"))[new]
         given = {key: default}
         config = load_config("digits-mlp", {section: given})
         assert given == {key: default}
-        assert flatten(config)[new] == default
+        assert flatten(config.model_dump(mode="json"))[new] == default
 
 
 def test_one_budget_replaces_the_other_and_both_are_refused() -> None:

@@ -29,7 +29,8 @@ from cgan.errors import ConfigError
 
 BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n"
 PACKAGED = [(config_folder() / f"{name}.yaml").read_text() for name in config_names()]
-KEYS = [*flatten(load_config("digits-mlp")), "data", "model", "penalty", "x", "lr.x"]
+DIGITS = load_config("digits-mlp").model_dump(mode="json")
+KEYS = [*flatten(DIGITS), "data", "model", "penalty", "x", "lr.x"]
 VALID = ["mnist", "600k", "1.5M", "0x10", "[0.5, 0.9]", "{r1: 1}", "true", "null", "cuda:1", "1e-3"]
 BOUNDED = settings(max_examples=300, deadline=None, derandomize=True, database=None)
 

@@ -14,7 +14,7 @@ PACKAGE = Path(cgan.__file__).parent
 # Lowest first. A file imports from its own folder and from lower levels.
 LEVELS = """
     console
-    errors config_values config config_yaml config_io
+    errors config config_io
     attributes
     storage runtime
     augment losses penalties models
@@ -28,7 +28,7 @@ LEVELS = """
     __main__
 """
 
-CONFIG = {"errors", "config_values", "config", "config_yaml", "config_io"}
+CONFIG = {"errors", "config", "config_io"}
 
 
 def module_name(path: Path) -> str:
@@ -82,7 +82,8 @@ def test_no_import_cycles() -> None:
 def test_size_of_files_and_functions() -> None:
     lengths = {path: len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
     assert max(lengths.values()) <= 500, max(lengths, key=lengths.__getitem__)
-    assert statistics.median(lengths.values()) <= 130
+    assert statistics.median(lengths.values()) <= 200
+    assert len(lengths) <= 100
     for path in lengths:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):

@@ -26,6 +26,64 @@ if TYPE_CHECKING:
 
 MIN_SIDE = 56
 """Without --scale, images in a grid are enlarged to at least this side in pixels."""
+DigitOption = Annotated[
+    list[int] | None, typer.Option(help="Like --class, for classes that are digits.")
+]
+ClassOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--class",
+        help="A class by name, or a value of an attribute; may be repeated.",
+        show_default="every class",
+    ),
+]
+PerClassOption = Annotated[
+    int | None, typer.Option("-n", help="Images per class.", show_default="16")
+]
+SeedOption = Annotated[
+    int | None, typer.Option(help="Seed of the first image of each class.", show_default="0")
+]
+OutOption = Annotated[
+    str | None,
+    typer.Option(help="A .png for one grid, or a folder for one PNG per image."),
+]
+CountOption = Annotated[
+    int | None,
+    typer.Option(
+        help="Write a data set of this many images, balanced over the classes, into the folder "
+        "--out. Run the same command again to continue it."
+    ),
+]
+FormatOption = Annotated[
+    str | None,
+    typer.Option(help="With --count: webdataset, folder or npz.", show_default="webdataset"),
+]
+ScaleOption = Annotated[
+    int | None,
+    typer.Option(
+        min=1, max=64, help="Enlarge by this factor.", show_default="grids: at least 56 pixels"
+    ),
+]
+MAX_IMAGES = 100_000
+"""Images per class in one grid or folder; a data set is written in parts."""
+VerifyOption = Annotated[
+    bool,
+    typer.Option("--verify", help="Redraw images that the judge rejects."),
+]
+MixOption = Annotated[
+    str | None,
+    typer.Option(help="A mix of classes, like 3=0.5,8=0.5.", metavar="CLASS=WEIGHT,…"),
+]
+TruncationOption = Annotated[
+    float, typer.Option(help="Factor of z, 0 to 1: less variety, more control.")
+]
+LatentOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Draw the latent vectors in a file of cgan invert; with --class, in these classes.",
+        metavar="FILE",
+    ),
+]
 
 
 def write_images(
@@ -195,69 +253,6 @@ def write_latents(
 def enlargement(sampler: GeneratorInfo, scale: int | None) -> int:
     """The factor of images in a grid."""
     return scale or ceil(MIN_SIDE / max(sampler.image_shape[1:]))
-
-
-DigitOption = Annotated[
-    list[int] | None, typer.Option(help="Like --class, for classes that are digits.")
-]
-ClassOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--class",
-        help="A class by name, or a value of an attribute; may be repeated.",
-        show_default="every class",
-    ),
-]
-PerClassOption = Annotated[
-    int | None, typer.Option("-n", help="Images per class.", show_default="16")
-]
-SeedOption = Annotated[
-    int | None, typer.Option(help="Seed of the first image of each class.", show_default="0")
-]
-OutOption = Annotated[
-    str | None,
-    typer.Option(help="A .png for one grid, or a folder for one PNG per image."),
-]
-CountOption = Annotated[
-    int | None,
-    typer.Option(
-        help="Write a data set of this many images, balanced over the classes, into the folder "
-        "--out. Run the same command again to continue it."
-    ),
-]
-FormatOption = Annotated[
-    str | None,
-    typer.Option(help="With --count: webdataset, folder or npz.", show_default="webdataset"),
-]
-ScaleOption = Annotated[
-    int | None,
-    typer.Option(
-        min=1, max=64, help="Enlarge by this factor.", show_default="grids: at least 56 pixels"
-    ),
-]
-MAX_IMAGES = 100_000
-"""Images per class in one grid or folder; a data set is written in parts."""
-
-VerifyOption = Annotated[
-    bool,
-    typer.Option("--verify", help="Redraw images that the judge rejects."),
-]
-
-
-MixOption = Annotated[
-    str | None,
-    typer.Option(help="A mix of classes, like 3=0.5,8=0.5.", metavar="CLASS=WEIGHT,…"),
-]
-TruncationOption = Annotated[
-    float, typer.Option(help="Factor of z, 0 to 1: less variety, more control.")
-]
-LatentOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Draw the latent vectors in a file of cgan invert; with --class, in these classes.",
-        metavar="FILE",
-    ),
-]
 
 
 def generate(

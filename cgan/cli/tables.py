@@ -28,6 +28,8 @@ CARD = ("what", "command", "machine", "data", "data_licence", "licence", "limits
 
 MAX_COLUMNS = 10
 """A confusion matrix with more classes does not fit a terminal; the HTML report shows it."""
+SHARES = {"precision", "recall", "coverage", "copied_share", "cas"}
+"""Metrics of a model card that are fractions, in addition to the accuracies."""
 
 
 def print_plan(config: Config, out: str | Path | None, resumed: Path | None = None) -> None:
@@ -114,10 +116,6 @@ def print_card(card: Mapping[str, Any]) -> None:
         numbers = [format_value(row[column], share) for column in ("value", "real", "chance")]
         table.add_row(key.replace("_", " "), *numbers)
     results.print(table)
-
-
-SHARES = {"precision", "recall", "coverage", "copied_share", "cas"}
-"""Metrics of a model card that are fractions, in addition to the accuracies."""
 
 
 def print_report(report: Report) -> None:

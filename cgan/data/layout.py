@@ -32,6 +32,14 @@ MAX_ATTRIBUTES = 4
 """Levels of folders that are searched for images."""
 
 logger = logging.getLogger("cgan")
+SPLIT_FOLDERS: dict[str, Split] = {
+    "train": "train", "training": "train",
+    "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
+    "test": "test", "testing": "test",
+}  # fmt: skip
+"""Names of folders that hold one split."""
+NO_LABEL = -1
+"""The label of an image without a class."""
 
 
 def has_nested_classes(root: AnyPath) -> bool:
@@ -151,14 +159,6 @@ def _has_images(path: AnyPath) -> bool:
     return path.is_dir() and bool(images_in(path))
 
 
-SPLIT_FOLDERS: dict[str, Split] = {
-    "train": "train", "training": "train",
-    "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-"""Names of folders that hold one split."""
-
-
 def split_folders(root: AnyPath) -> dict[Split | None, AnyPath]:
     """The folder of each split; empty if the layout has none.
 
@@ -210,10 +210,6 @@ def table_of(root: AnyPath) -> AnyPath | None:
     if len(tables) > 1:
         raise DataError(f"{tables[0]} and {tables[1]} both hold labels: remove one")
     return tables[0] if tables else None
-
-
-NO_LABEL = -1
-"""The label of an image without a class."""
 
 
 @dataclass(frozen=True)

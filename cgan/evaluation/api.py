@@ -29,6 +29,10 @@ from cgan.sampling.sampler import Sampler, as_sampler
 from cgan.storage.paths import CONFIG_FILE, JUDGE_FILE, PACKAGED
 from cgan.storage.run_files import read_curves
 
+DESCRIBED_SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
+
+logger = logging.getLogger("cgan")
+
 
 def data_config_of(
     sampler: Sampler, data: str | None = None, data_dir: str | Path | None = None
@@ -73,11 +77,6 @@ def run_config(sampler: Sampler) -> Config | None:
     except ConfigError:  # no config, or another program's
         return None
     return config if config.name == sampler.config.name else None
-
-
-DESCRIBED_SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
-
-logger = logging.getLogger("cgan")
 
 
 def evaluate(

@@ -43,6 +43,24 @@ from cgan.runtime.progress import CountProgress
 from cgan.sampling.sampler import RejectionSampler, Sampler, as_sampler
 from cgan.storage.images import to_pixels
 
+WORDS = {
+    "yes": "they help",
+    "no": "do not use them",
+    "no difference": "they make no difference that these seeds can show",
+}
+"""Verdicts in words."""
+FACTORS = (1, 5)
+"""Generated images per real image."""
+MAX_DRAWN, MAX_BYTES = 100_000, 2**30
+"""Generated images of one kind, and the bytes they take in memory, at most."""
+MAX_SETS = 3 + 2 * len(FACTORS)
+"""Training sets that ``make_training_sets`` makes, at most."""
+MIN_IMAGES = 5_000
+"""Fewest training images that a classifier is shown."""
+TIMED_STEPS = 20
+
+logger = logging.getLogger("cgan")
+
 
 @dataclass(frozen=True)
 class Row:
@@ -97,14 +115,6 @@ class AugmentTest:
         return asdict(self)
 
 
-WORDS = {
-    "yes": "they help",
-    "no": "do not use them",
-    "no difference": "they make no difference that these seeds can show",
-}
-"""Verdicts in words."""
-
-
 def decide(rows: list[Row]) -> tuple[str, str]:
     """The verdict and its reason.
 
@@ -150,14 +160,6 @@ def _mean(values: tuple[float, ...]) -> float:
 
 def _describe(values: tuple[float, ...]) -> str:
     return f"{100 * _mean(values):.1f} % ({100 * min(values):.1f} to {100 * max(values):.1f})"
-
-
-FACTORS = (1, 5)
-"""Generated images per real image."""
-MAX_DRAWN, MAX_BYTES = 100_000, 2**30
-"""Generated images of one kind, and the bytes they take in memory, at most."""
-MAX_SETS = 3 + 2 * len(FACTORS)
-"""Training sets that ``make_training_sets`` makes, at most."""
 
 
 @dataclass(frozen=True)
@@ -243,13 +245,6 @@ def draw_dataset(
     images = torch.cat(drawn).unflatten(0, (classes, -1)).transpose(0, 1).flatten(0, 1)
     labels = torch.arange(classes).repeat(len(images) // classes)
     return ImageDataset("generated", images.contiguous(), labels, sampler.classes)
-
-
-MIN_IMAGES = 5_000
-"""Fewest training images that a classifier is shown."""
-TIMED_STEPS = 20
-
-logger = logging.getLogger("cgan")
 
 
 @torch_defaults()

@@ -37,6 +37,14 @@ Values = list[float | None]
 
 FEW_VALUES = 3
 """Values in the title of an attribute."""
+CAS_IMAGES, CAS_BYTES = 60_000, 2**30
+"""Generated images that the CAS classifier is trained on, and their bytes, at most."""
+HIGH_COPIED_SHARE = 0.2
+"""A higher ``copied_share`` raises a warning."""
+TRUNCATIONS = (0.9, 0.8, 0.7, 0.6)
+"""Factors of z in a report."""
+GRID_COLUMNS = 10
+PAIRS = 20
 
 
 @dataclass
@@ -189,16 +197,6 @@ def known(values: Values) -> list[float]:
     return [value for value in values if value is not None]
 
 
-CAS_IMAGES, CAS_BYTES = 60_000, 2**30
-"""Generated images that the CAS classifier is trained on, and their bytes, at most."""
-
-HIGH_COPIED_SHARE = 0.2
-"""A higher ``copied_share`` raises a warning."""
-
-TRUNCATIONS = (0.9, 0.8, 0.7, 0.6)
-"""Factors of z in a report."""
-
-
 def distance_section(drawn: FeatureSet, reference: Reference, class_fids: Values) -> ReportSection:
     """Distances between the distributions: FID, KID, and FID within each class."""
     section, classes, size = ReportSection(), reference.train.classes, reference.network.size
@@ -346,10 +344,6 @@ def too_few(count: int, size: int) -> str:
 def mean(values: list[float]) -> float | None:
     """The mean; None for an empty list."""
     return sum(values) / len(values) if values else None
-
-
-GRID_COLUMNS = 10
-PAIRS = 20
 
 
 def build_report(

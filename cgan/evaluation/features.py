@@ -26,6 +26,12 @@ from cgan.sampling.sampler import Sampler
 from cgan.storage.images import to_pixels
 
 FEATURE_NAMES = ("judge", "inception")
+CHUNK_VALUES = 4_000_000
+"""Pixel values of real images that are held as floats at once."""
+MAX_ROWS = 1_000
+"""Rows of a matrix of distances that are held at once."""
+Labelled = tuple[Tensor, Tensor]
+"""Images (B, C, H, W) in [0, 1] and their labels, int64 (B,)."""
 
 
 @dataclass(frozen=True)
@@ -84,15 +90,6 @@ def inception(device: torch.device | str) -> FeatureNetwork:
         return torch.as_tensor(features)
 
     return FeatureNetwork("Inception-v3 (torch-fidelity)", 2048, extract)
-
-
-CHUNK_VALUES = 4_000_000
-"""Pixel values of real images that are held as floats at once."""
-MAX_ROWS = 1_000
-"""Rows of a matrix of distances that are held at once."""
-
-Labelled = tuple[Tensor, Tensor]
-"""Images (B, C, H, W) in [0, 1] and their labels, int64 (B,)."""
 
 
 @dataclass(frozen=True)
@@ -222,19 +219,15 @@ def extract_features(
             features = network.extract(images)
         wanted = keep[(keep >= start) & (keep < start + len(images))] - start
         kept = to_pixels(images[wanted.to(images.device)])
-        background_level = images.new_zeros(len(images))
+        level = images.new_zeros(len(images))
         if background is not None:
-            background_level = images[:, background.to(images.device)].mean(
-                1
-            )  # NaN if the mask is empty
-        found = (labels, predicted, features, background_level, second, kept)
+            level = images[:, background.to(images.device)].mean(1)  # NaN if the mask is empty
+        found = (labels, predicted, features, level, second, kept)
         return tuple(one.cpu() for one in found)
 
     parts = map_streams(extract, _with_start(batches), judge.device)
-    target, predicted, features, background_level, second, images = map(
-        torch.cat, zip(*parts, strict=True)
-    )
-    return FeatureSet(target, predicted, features, background_level, second, images, keep)
+    target, predicted, features, level, second, images = map(torch.cat, zip(*parts, strict=True))
+    return FeatureSet(target, predicted, features, level, second, images, keep)
 
 
 def _with_start(batches: Iterable[Labelled]) -> Iterator[tuple[int, Tensor, Tensor]]:

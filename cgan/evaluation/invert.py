@@ -43,6 +43,16 @@ from cgan.storage.safe_reading import file_digest
 IMAGES, BATCH, PEAK_LR = 120_000, 128, 4e-3
 
 logger = logging.getLogger("cgan")
+STEPS, LR = 100, 0.05
+"""Of Adam, for each image."""
+CANDIDATES = 3
+"""Classes that are tried for each image, those with the highest probability."""
+PIXEL_STD = 0.2
+"""Standard deviation of the pixels around the generator's image, for values in [-1, 1]."""
+HELD_OUT = 200
+"""Real images that the generator was not trained on, whose distances are the reference."""
+OUTSIDE = 0.99
+"""An image farther away than this fraction of those is outside of what the generator knows."""
 
 
 @dataclass
@@ -186,18 +196,6 @@ def _build(sampler: Sampler) -> JudgeNetwork:
     photographs = shows_photographs(sampler.classes, sampler.image_shape)
     outputs = sampler.latent_dim + (len(sampler.classes) if sampler.conditional else 0)
     return build_classifier("resnet9" if photographs else "cnn", sampler.image_shape, outputs)
-
-
-STEPS, LR = 100, 0.05
-"""Of Adam, for each image."""
-CANDIDATES = 3
-"""Classes that are tried for each image, those with the highest probability."""
-PIXEL_STD = 0.2
-"""Standard deviation of the pixels around the generator's image, for values in [-1, 1]."""
-HELD_OUT = 200
-"""Real images that the generator was not trained on, whose distances are the reference."""
-OUTSIDE = 0.99
-"""An image farther away than this fraction of those is outside of what the generator knows."""
 
 
 class Inversion(NamedTuple):

@@ -74,6 +74,10 @@ HIGHER_IS_BETTER = (
 )  # fmt: skip
 PREFIXES = ("control_accuracy_", "recall_truncation_")
 """Of figures whose names depend on the generator or the options."""
+MEMORIZATION_QUERIES = 2_000
+"""Number of images whose nearest training image is searched."""
+MAX_PAIRWISE = 10_000
+"""Maximum number of images in metrics of all pairs (KID, precision, recall, …)."""
 
 
 class Check(NamedTuple):
@@ -167,13 +171,6 @@ def junit_xml(report: Report, checks: list[Check]) -> str:
     root.append(suite)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
-
-
-MEMORIZATION_QUERIES = 2_000
-"""Number of images whose nearest training image is searched."""
-
-MAX_PAIRWISE = 10_000
-"""Maximum number of images in metrics of all pairs (KID, precision, recall, …)."""
 
 
 class Reference:

@@ -62,6 +62,13 @@ CURVES = """\
 {% endfor %}
 </div>
 """
+CHART = (240, 72)
+"""Width and height of a curve in SVG units."""
+TEMPLATE = Path(__file__).with_name("report.html.j2")
+MAX_NUMBERED_CLASSES = 32
+"""With more classes the confusion matrix is drawn as an image instead of numbers."""
+HEAT = (28, 84, 148)
+"""Colour of a full cell of the drawn confusion matrix: the template's ``--heat`` in light mode."""
 
 
 def figures_html(title: str, warnings: list[str], rows: Iterable[Any], grid: Tensor) -> str:
@@ -277,10 +284,6 @@ def _merge(texts: list[str]) -> str:
     return " / ".join(dict.fromkeys(texts))
 
 
-CHART = (240, 72)
-"""Width and height of a curve in SVG units."""
-
-
 class Picture(NamedTuple):
     """A PNG as a data URI, and its display width in pixels."""
 
@@ -331,15 +334,6 @@ def make_charts(curves: Sequence[Curves]) -> list[Chart]:
         ]
         charts.append(Chart(name, low, high, last, lines))
     return charts
-
-
-TEMPLATE = Path(__file__).with_name("report.html.j2")
-
-MAX_NUMBERED_CLASSES = 32
-"""With more classes the confusion matrix is drawn as an image instead of numbers."""
-
-HEAT = (28, 84, 148)
-"""Colour of a full cell of the drawn confusion matrix: the template's ``--heat`` in light mode."""
 
 
 @torch_defaults()

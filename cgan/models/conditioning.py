@@ -32,6 +32,8 @@ from cgan.attributes import attribute_values
 
 LABEL_DIM = 32
 """Length of the label embedding that is concatenated to z."""
+ORIGINAL = ".original"
+"""The end of the name of a tensor with one row per value: torch's name for what it parametrizes."""
 
 
 def check_labels(labels: Tensor | None, num_classes: int | None) -> None:
@@ -211,10 +213,6 @@ def per_class_tensors(network: nn.Module) -> set[str]:
 def classes_if(condition: bool, num_classes: int | None) -> int | None:
     """``num_classes`` if the label enters here, else None."""
     return num_classes if condition else None
-
-
-ORIGINAL = ".original"
-"""The end of the name of a tensor with one row per value: torch's name for what it parametrizes."""
 
 
 def value_indices(rows: Sequence[tuple[str, ...]]) -> Tensor:

@@ -21,6 +21,15 @@ SHORT_WAITS = {
     "GOMP_SPINCOUNT": "10000",  # turns of a loop
     "KMP_BLOCKTIME": "1",  # milliseconds
 }
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+UNLIMITED = 1 << 62
+"""Memory limits from here on mean that there is none: version 1 writes about 2^63."""
+MEMORY_FILES = (
+    ("memory.max", "memory.current", "inactive_file"),  # version 2
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),  # version 1
+)
+"""Limit, usage, and the entry of memory.stat that counts cached files, which can be dropped."""
 
 
 def shorten_waits(environ: MutableMapping[str, str]) -> None:
@@ -30,19 +39,6 @@ def shorten_waits(environ: MutableMapping[str, str]) -> None:
     """
     if "torch" not in sys.modules and not any(name in environ for name in USERS_CHOICES):
         environ.update(SHORT_WAITS)
-
-
-CGROUPS = Path("/sys/fs/cgroup")
-OWN_CGROUPS = Path("/proc/self/cgroup")
-
-UNLIMITED = 1 << 62
-"""Memory limits from here on mean that there is none: version 1 writes about 2^63."""
-
-MEMORY_FILES = (
-    ("memory.max", "memory.current", "inactive_file"),  # version 2
-    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),  # version 1
-)
-"""Limit, usage, and the entry of memory.stat that counts cached files, which can be dropped."""
 
 
 class Memory(NamedTuple):

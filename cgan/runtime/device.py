@@ -24,6 +24,8 @@ from cgan.runtime.streams import split_cores
 METHODS = ("add_param_group", "state_dict", "load_state_dict")
 MARK = "__dynamo_disable"
 """Where torch keeps the version of a method that is kept out of compilation."""
+DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
+"""The processor, NVIDIA's GPUs (or AMD's, in torch's ROCm build), Apple's and Intel's."""
 
 
 @contextmanager
@@ -42,10 +44,6 @@ def without_dynamo() -> Iterator[None]:
     finally:
         for method in ours:
             delattr(method, MARK)
-
-
-DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
-"""The processor, NVIDIA's GPUs (or AMD's, in torch's ROCm build), Apple's and Intel's."""
 
 
 def find_device(name: str = "auto", local_rank: int | None = None) -> torch.device:

@@ -33,6 +33,10 @@ FORMAT_VERSION = 1
 
 MUTABLE_KEYS = frozenset({"count", "model", "cgan", "control_accuracy"})
 """Keys of dataset.json that may change when a data set is continued."""
+SHARD_SIZE = 10_000
+"""Images per shard. A stopped process repeats at most this many."""
+MAX_COUNT = 10**9
+"""The largest number of images: keys have nine digits."""
 
 
 def describe_dataset(
@@ -128,13 +132,6 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise FileError(f"{path} was not written by cgan generate: give another --out") from error
     return content
-
-
-SHARD_SIZE = 10_000
-"""Images per shard. A stopped process repeats at most this many."""
-
-MAX_COUNT = 10**9
-"""The largest number of images: keys have nine digits."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,10 @@ REQUIRED_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 OPSET = 20
 EXAMPLE_BATCH = 64
 """Images that the export traces; it computes none. With 1, torch would fix the batch size."""
+CHECKED_IMAGES = 64
+"""Images that are compared with torch's."""
+TOLERANCE = 1e-4
+"""Largest allowed difference to torch, for pixels in [0, 1]: 1/40 of a grey level."""
 
 
 def require_packages() -> None:
@@ -150,12 +154,6 @@ def merge(steered: SteeredGenerator, latent_dim: int, image_shape: tuple[int, in
         node.output[:] = ["pictures" if name == output else name for name in node.output]
     merged.graph.output[0].name = "pictures"
     return merged
-
-
-CHECKED_IMAGES = 64
-"""Images that are compared with torch's."""
-TOLERANCE = 1e-4
-"""Largest allowed difference to torch, for pixels in [0, 1]: 1/40 of a grey level."""
 
 
 class UnitGenerator(nn.Module):

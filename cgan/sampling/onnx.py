@@ -42,6 +42,12 @@ KEY, VALUE = 1, 2
 
 VARINT, FIXED_64, LENGTH_DELIMITED, FIXED_32 = 0, 1, 2, 5
 """Protobuf's wire types."""
+ONNX = "cgan-onnx"
+ONNX_VERSION = 2
+INPUTS = ("z", "labels")
+"""Inputs of the exported network: float32 (B, latent_dim) and, if conditional, int64 (B,)."""
+
+logger = logging.getLogger("cgan")
 
 
 def split_metadata(content: bytes) -> tuple[bytes, str]:
@@ -97,14 +103,6 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, at + shift // 7 + 1
     raise ValueError("a protobuf number has no end")
-
-
-ONNX = "cgan-onnx"
-ONNX_VERSION = 2
-INPUTS = ("z", "labels")
-"""Inputs of the exported network: float32 (B, latent_dim) and, if conditional, int64 (B,)."""
-
-logger = logging.getLogger("cgan")
 
 
 class OnnxSampler(GeneratorInfo):

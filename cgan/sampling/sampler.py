@@ -37,6 +37,10 @@ from cgan.storage.images import encode_png, make_grid, to_pixels, to_unit
 from cgan.storage.paths import find_generator
 
 NOTEBOOK_ROWS = 10
+MAX_DRAWS = 100
+"""Draws per image before rejection sampling fails."""
+Draw = Callable[[list[int], Tensor, list[int]], Tensor]
+"""Seeds, labels and draw indices to images."""
 
 
 class Sampler(GeneratorInfo):
@@ -247,13 +251,6 @@ def load(path_or_run: str | Path, device: torch.device | str = "cpu") -> Sampler
     # The dump adds defaults that older files lack.
     header = {**file.header, "config": config.model_dump(mode="json")}
     return Sampler(generator, header, path).to(device)
-
-
-MAX_DRAWS = 100
-"""Draws per image before rejection sampling fails."""
-
-Draw = Callable[[list[int], Tensor, list[int]], Tensor]
-"""Seeds, labels and draw indices to images."""
 
 
 class ImageClassifier(Protocol):

@@ -47,6 +47,16 @@ MAX_PENDING = 32
 """Maximum number of queued batches. It bounds memory for data sets of any size."""
 
 T = TypeVar("T")
+TAR_END = bytes(2 * tarfile.BLOCKSIZE)
+"""The end marker of a tar file."""
+UNCONDITIONAL_FOLDER = "pictures"
+"""The folder of an unconditional GAN's images."""
+INDEX_TAIL = 4_096
+"""Bytes at the end of an index that hold its last line, whose class name has a limited length."""
+SUFFIXES = {"webdataset": ".tar", "npz": ".npz", "folder": ""}
+Pixels: TypeAlias = NDArray[np.uint8]
+Batches: TypeAlias = Iterator[Pixels]
+"""Images (B, H, W, C) in the order of their keys."""
 
 
 def start_workers() -> Executor:
@@ -98,22 +108,6 @@ def _exit_with_parent() -> None:
     if (parent := parent_process()) is not None:
         parent.join()
         os._exit(1)
-
-
-TAR_END = bytes(2 * tarfile.BLOCKSIZE)
-"""The end marker of a tar file."""
-
-UNCONDITIONAL_FOLDER = "pictures"
-"""The folder of an unconditional GAN's images."""
-
-INDEX_TAIL = 4_096
-"""Bytes at the end of an index that hold its last line, whose class name has a limited length."""
-
-SUFFIXES = {"webdataset": ".tar", "npz": ".npz", "folder": ""}
-
-Pixels: TypeAlias = NDArray[np.uint8]
-Batches: TypeAlias = Iterator[Pixels]
-"""Images (B, H, W, C) in the order of their keys."""
 
 
 @dataclass(frozen=True)

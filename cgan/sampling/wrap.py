@@ -28,6 +28,14 @@ PROBES = 64
 """Images that a generator of another program is probed with."""
 TOLERANCE = 1e-3
 """Largest difference between an image drawn alone and in a batch, for values in [-1, 1]."""
+MAX_ONNX_BYTES = 2**31
+"""The limit of the format itself."""
+RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
+"""Black and white in the images of an ONNX file; the first range that holds all values is taken."""
+SLACK = 1e-3
+"""By this fraction of a range, values may lie outside of it."""
+
+logger = logging.getLogger("cgan")
 
 
 @dataclass(frozen=True)
@@ -119,16 +127,6 @@ def check_same_shape(plain: PlainGenerator, image_shape: tuple[int, int, int], d
             f"the generator draws images of {plain.image_shape} (channels, height, width) and "
             f"{data} has {image_shape}: give the data that it was trained on with --data"
         )
-
-
-MAX_ONNX_BYTES = 2**31
-"""The limit of the format itself."""
-RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
-"""Black and white in the images of an ONNX file; the first range that holds all values is taken."""
-SLACK = 1e-3
-"""By this fraction of a range, values may lie outside of it."""
-
-logger = logging.getLogger("cgan")
 
 
 def load_plain(path_or_run: str | Path) -> PlainGenerator:

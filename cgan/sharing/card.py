@@ -32,6 +32,10 @@ FIGURES = {
 SHARES = ("recall", "coverage", "copied_share")
 OF_FEATURES = ("fid", "recall", "coverage", "diversity_least")
 """Figures that depend on the judge's features; the others depend on pixels."""
+DATASETS = {"mnist": "ylecun/mnist", "fashion-mnist": "zalando-datasets/fashion_mnist"}
+"""Data sets on the Hub that a card can link to."""
+MAX_NAMES = 100
+"""Classes that a card names."""
 
 
 def title_of(sampler: Sampler) -> str:
@@ -120,12 +124,6 @@ def card_rows(sampler: Sampler) -> dict[str, str]:
         "limits": card.get("limits"),
     }
     return {name: text for name, text in rows.items() if isinstance(text, str)}
-
-
-DATASETS = {"mnist": "ylecun/mnist", "fashion-mnist": "zalando-datasets/fashion_mnist"}
-"""Data sets on the Hub that a card can link to."""
-MAX_NAMES = 100
-"""Classes that a card names."""
 
 
 def render_readme(sampler: Sampler, name: str, license: str, files: set[str]) -> str:

@@ -40,6 +40,16 @@ Layer = dict[str, Any]
 
 MATRICES = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d, nn.Embedding)
 """Modules whose ``weight`` a page may store in float16."""
+TANH = {"op": "tanh"}
+HERE = Path(__file__).parent
+SCRIPTS = ("engine.js", "hand.js", "page.js")
+MAX_TILES = 48
+"""Classes that the page shows side by side; ``page.js`` has the same limit."""
+CHECKED_IMAGES = 256
+"""Images of all classes that are drawn with rounded weights and compared with the generator's."""
+TOLERANCE = 0.75 / 255
+"""Largest difference that rounding may cause there, for pixels in [0, 1]. Grey levels then differ
+by at most one."""
 
 
 class LayerWriter:
@@ -234,9 +244,6 @@ class LayerWriter:
         return [*layers, self.linear(network.head)]
 
 
-TANH = {"op": "tanh"}
-
-
 def reshape(shape: tuple[int, ...]) -> Layer:
     """Values in the order (H, W, C) as an image of the shape (C, H, W)."""
     channels, height, width = shape
@@ -246,18 +253,6 @@ def reshape(shape: tuple[int, ...]) -> Layer:
 def channels_last(shape: tuple[int, ...]) -> Tensor:
     """The indices of values in the order (C, H, W), put in the order (H, W, C)."""
     return torch.arange(prod(shape)).view(shape).permute(1, 2, 0).flatten()
-
-
-HERE = Path(__file__).parent
-SCRIPTS = ("engine.js", "hand.js", "page.js")
-MAX_TILES = 48
-"""Classes that the page shows side by side; ``page.js`` has the same limit."""
-
-CHECKED_IMAGES = 256
-"""Images of all classes that are drawn with rounded weights and compared with the generator's."""
-TOLERANCE = 0.75 / 255
-"""Largest difference that rounding may cause there, for pixels in [0, 1]. Grey levels then differ
-by at most one."""
 
 
 def export_page(path_or_run: str | Path, out: str | Path) -> Path:

@@ -48,6 +48,11 @@ RULES = {
 
 Layout = dict[str, tuple[str, tuple[int, ...]]]
 """By name of a tensor: its dtype as safetensors calls it, and its shape."""
+RENAMED_MODULES = {"entrance": "embed", "raises": "up", "halves": "down"}
+"""Module names in files of format version 1, and their names in version 2."""
+DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.uint8: "U8"}
+"""The dtypes of networks and random states, and their names in safetensors."""
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -186,15 +191,6 @@ def _explain_unreadable(path: Path, error: Exception) -> str:
     if start == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] <= b"\x05"):
         return f"{path} is a pickle, which can run any code when loaded: cgan never loads one"
     return f"{path} is damaged or is not a safetensors file ({one_line(error)})"
-
-
-RENAMED_MODULES = {"entrance": "embed", "raises": "up", "halves": "down"}
-"""Module names in files of format version 1, and their names in version 2."""
-
-DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.uint8: "U8"}
-"""The dtypes of networks and random states, and their names in safetensors."""
-
-Network = TypeVar("Network", bound=nn.Module)
 
 
 def load_network(file: Checkpoint, build: Callable[[], Network]) -> Network:

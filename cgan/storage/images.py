@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Pixels = NDArray[np.uint8] | Tensor
+FRAMES_PER_SECOND = 20
+SUFFIXES = (".gif", ".webp", ".png", ".mp4", "")
+"""The formats; without a suffix, the frames go into a folder."""
 
 
 def to_signed(pixels: Tensor) -> Tensor:
@@ -82,11 +85,6 @@ def save_png(pixels: Pixels, path: Path) -> Path:
 def to_array(pixels: Pixels) -> NDArray[np.uint8]:
     """A NumPy array of a tensor on any device; an array is returned unchanged."""
     return pixels if isinstance(pixels, np.ndarray) else pixels.numpy(force=True)
-
-
-FRAMES_PER_SECOND = 20
-SUFFIXES = (".gif", ".webp", ".png", ".mp4", "")
-"""The formats; without a suffix, the frames go into a folder."""
 
 
 def check_format(path: Path) -> None:

@@ -42,6 +42,13 @@ MAX_NAME_BYTES = 120
 
 RESERVED_FOLDER = re.compile(r"(con|prn|aux|nul|com\d|lpt\d) *(\..*)?|dataset\.json|shard-\d+\.csv")
 """Devices of Windows, with or without a suffix, and the files beside a data set's class folders."""
+PREFIX = "hf-hub:"
+PART = r"[A-Za-z0-9][\w.-]*"
+NAME = re.compile(rf"(?P<repo>{PART}/{PART})(@(?P<revision>{PART}(/{PART})*))?", re.ASCII)
+SNAPSHOT = re.compile(
+    r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})"
+)
+"""A folder in the cache of ``huggingface_hub``."""
 
 
 def packaged_names() -> list[str]:
@@ -188,15 +195,6 @@ def _fold(name: str) -> str:
     """Equal for names that some disk may take for the same (compatibility caseless matching)."""
     name = unicodedata.normalize("NFD", name).casefold()
     return unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", name).casefold())
-
-
-PREFIX = "hf-hub:"
-PART = r"[A-Za-z0-9][\w.-]*"
-NAME = re.compile(rf"(?P<repo>{PART}/{PART})(@(?P<revision>{PART}(/{PART})*))?", re.ASCII)
-SNAPSHOT = re.compile(
-    r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})"
-)
-"""A folder in the cache of ``huggingface_hub``."""
 
 
 def is_hub_name(name: str) -> bool:

@@ -34,6 +34,8 @@ PLOTTED_METRICS = {"loss_G", "loss_D", "penalty", "control_accuracy", "fid", "ba
 
 Curves = dict[str, list[tuple[int, float]]]
 """By metric: (images seen, value) pairs."""
+ADAM_MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
+"""What Adam keeps for each weight."""
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
@@ -76,10 +78,6 @@ def _parse_row(line: bytes) -> dict[str, float]:
         if type(value) not in (int, float):
             raise ValueError(f"{name[:80]!r} is not a number")
     return row
-
-
-ADAM_MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
-"""What Adam keeps for each weight."""
 
 
 def pack_state(

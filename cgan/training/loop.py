@@ -44,6 +44,8 @@ WINDOW_SECONDS = 5.0
 """over this time, because a single step may wait for anything."""
 OWN_SHARE = 0.75
 """Other programs are the reason if this one gets less than this fraction of its first CPU time."""
+GRID_COLUMNS = 10
+GRID_CLASSES = 32
 
 
 @dataclass(frozen=True)
@@ -149,10 +151,6 @@ def _minutes(minutes: float) -> str:
 
 def _two_digits(count: float) -> str:
     return f"{float(f'{count:.2g}'):,.0f}"
-
-
-GRID_COLUMNS = 10
-GRID_CLASSES = 32
 
 
 class TrainLoop:

@@ -26,6 +26,33 @@ from cgan.storage.checkpoint import GENERATOR, read_header
 from cgan.storage.paths import BEST_FILE, JUDGE_FILE
 from cgan.storage.safe_reading import MAX_CONFUSION_CLASSES
 
+EVAL_IMAGES = 2_000
+"""Images per evaluation, all classes together."""
+EVAL_SEED = 2**32
+"""First seed of evaluations during training. Reports use the seeds from 0."""
+TIE_TOLERANCE = 1.1
+"""Two selection scores within this ratio count as equal, because evaluations are noisy."""
+CONTROL_DROP = 0.1
+"""Control accuracy this far below the best so far raises a warning."""
+FID_RISE = 3.0
+"""An FID higher than the best so far by this factor raises a warning."""
+COLLAPSED = 0.3
+"""A class with less than this fraction of its real spread raises a warning,"""
+MIN_COLLAPSE_IMAGES = 20
+"""if at least this many images per class were generated."""
+COPIED = 0.2
+"""A higher share of copies of training images raises a warning."""
+COPY_QUERIES = 500
+"""Generated images that are compared with all training images,"""
+MAX_COPIED_VALUES = 10_000 * 3 * 32 * 32
+"""if those have at most this many values: larger sets take minutes to search."""
+MIN_COPY_IMAGES = 20
+"""Validation images that are needed. With n of them, ``COPIED`` of the images of a perfect
+generator are closer than all of them with a probability of 0.8ⁿ: 1 % for 20."""
+Load = Callable[[Split], ImageDataset | ImageFolder]
+
+logger = logging.getLogger("cgan")
+
 
 @dataclass(frozen=True)
 class EvalResult:
@@ -92,39 +119,6 @@ class EvalResult:
             "features": self.features,
             "selection_score": self.selection_score,
         }
-
-
-EVAL_IMAGES = 2_000
-"""Images per evaluation, all classes together."""
-
-EVAL_SEED = 2**32
-"""First seed of evaluations during training. Reports use the seeds from 0."""
-
-TIE_TOLERANCE = 1.1
-"""Two selection scores within this ratio count as equal, because evaluations are noisy."""
-
-CONTROL_DROP = 0.1
-"""Control accuracy this far below the best so far raises a warning."""
-FID_RISE = 3.0
-"""An FID higher than the best so far by this factor raises a warning."""
-COLLAPSED = 0.3
-"""A class with less than this fraction of its real spread raises a warning,"""
-MIN_COLLAPSE_IMAGES = 20
-"""if at least this many images per class were generated."""
-
-COPIED = 0.2
-"""A higher share of copies of training images raises a warning."""
-COPY_QUERIES = 500
-"""Generated images that are compared with all training images,"""
-MAX_COPIED_VALUES = 10_000 * 3 * 32 * 32
-"""if those have at most this many values: larger sets take minutes to search."""
-MIN_COPY_IMAGES = 20
-"""Validation images that are needed. With n of them, ``COPIED`` of the images of a perfect
-generator are closer than all of them with a probability of 0.8ⁿ: 1 % for 20."""
-
-Load = Callable[[Split], ImageDataset | ImageFolder]
-
-logger = logging.getLogger("cgan")
 
 
 class Monitor:

@@ -27,6 +27,18 @@ from cgan.storage.paths import RUNS, STATE_FILES, has_state, require_utf8, runs_
 from cgan.storage.safe_reading import MAX_CLASSES
 from cgan.training.state import TrainState
 
+PROBE_BATCH = 2
+"""Images in the forward pass that is measured."""
+PEAK_FACTOR = 3.0
+"""Likely peak memory of a step, as a multiple of what one forward pass of G and D saves for
+backward. D also sees real images, a penalty keeps its own graph, and gradients are stored too.
+(Measured on a CPU: 1.3 to 2.3 without a penalty, up to 3.4 with one.)"""
+MIN_FACTOR = 0.25
+"""No step needs less than this multiple: bfloat16 halves the lowest measured value, and half of the
+rest allows for what torch.compile saves."""
+
+logger = logging.getLogger("cgan")
+
 
 def new_run(config: Config, out: str | Path | None = None) -> Path:
     """Create the folder of a new run: ``out`` or ``runs/<name>``, with a number if it exists.
@@ -109,21 +121,6 @@ def check_same_config(requested: Config, trained: Config, folder: Path) -> None:
             f"{folder} was trained with {'; '.join(differing)}: resume it with the same values, "
             "or leave out --resume to start a new run"
         )
-
-
-PROBE_BATCH = 2
-"""Images in the forward pass that is measured."""
-
-PEAK_FACTOR = 3.0
-"""Likely peak memory of a step, as a multiple of what one forward pass of G and D saves for
-backward. D also sees real images, a penalty keeps its own graph, and gradients are stored too.
-(Measured on a CPU: 1.3 to 2.3 without a penalty, up to 3.4 with one.)"""
-
-MIN_FACTOR = 0.25
-"""No step needs less than this multiple: bfloat16 halves the lowest measured value, and half of the
-rest allows for what torch.compile saves."""
-
-logger = logging.getLogger("cgan")
 
 
 def check_batch_fits(state: TrainState, world_size: int = 1) -> None:

@@ -39,6 +39,8 @@ from cgan.updates import (
 BETA2_STAGES = 16
 """β₂ changes in this many stages, because a captured CUDA graph holds it as a constant."""
 
+logger = logging.getLogger("cgan")
+
 
 def cosine(start: float, end: float, progress: float) -> float:
     """From ``start`` at progress 0 to ``end`` at progress 1: Loshchilov and Hutter 2017, SGDR,
@@ -75,9 +77,6 @@ def ema_half_life(config: Config, progress: float) -> float:
 def between(start: float, end: float | None, progress: float) -> float:
     """The cosine from start to end; the start if there is no end."""
     return start if end is None else cosine(start, end, progress)
-
-
-logger = logging.getLogger("cgan")
 
 
 class TrainStep:
