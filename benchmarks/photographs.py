@@ -39,7 +39,7 @@ BEFORE: dict[str, object] = {
 }
 """folder-dcgan of version 0.3."""
 AUGMENTED: dict[str, object] = {
-    "update": "shared",
+    "update": "simultaneous",
     "augment": "mirror,translation,cutout",
     "aux_weight": 0.1,
     "model.discriminator_label": "projection+auxiliary",

@@ -5,7 +5,7 @@ from __future__ import annotations
 BASE: dict[str, dict[str, object]] = {
     "mnist-dcgan": {
         "images": "300k",
-        "update": "shared",
+        "update": "simultaneous",
         "loss": "nonsaturating",
         "aux_weight": 1.0,
         "model.generator_label": "concat",
@@ -18,7 +18,7 @@ BASE: dict[str, dict[str, object]] = {
     },
     "mnist-mlp": {
         "images": "1.8M",
-        "update": "shared",
+        "update": "simultaneous",
         "loss": "nonsaturating",
         "aux_weight": 1.0,
         "model.generator_label": "concat",

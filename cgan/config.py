@@ -34,7 +34,7 @@ GeneratorLabel = Literal["concat", "cbn"]
 LastLayer = Literal["transposed", "resize"]
 DiscriminatorLabel = Literal["concat", "projection", "auxiliary", "projection+auxiliary"]
 LossName = Literal["nonsaturating", "least_squares", "hinge", "relativistic"]
-UpdateName = Literal["alternating", "shared"]
+UpdateName = Literal["alternating", "simultaneous"]
 AugmentationName = Literal["auto", "mirror", "colour", "hue", "translation", "cutout"]
 DATA_NAMES = ("digits", "mnist", "fashion-mnist", "kmnist", "cifar10")
 """The named data sets. Any other source is a folder."""
@@ -59,6 +59,8 @@ Weight = Annotated[float, Field(ge=0, le=MAX_WEIGHT)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 RENAMED_KEYS = {"auxiliary": "aux_weight", "penalty.every_steps": "penalty.lazy_interval"}
 """Keys of version 0.1, and their names now."""
+REMOVED_KEYS = {"penalty.gradient_penalty": "use penalty.r1 and penalty.r2"}
+"""Keys of versions before 0.4, and what to do instead. Files may hold them with the value 0."""
 RESUMABLE_CHANGES = frozenset(
     {"images", "minutes", "device", "data.data_dir", "wandb", "tensorboard", "mlflow"}
     | {"control_per_class"}
@@ -83,6 +85,11 @@ def parse_count(value: object) -> object:
         if not re.fullmatch(r"\s*[+-]?\d+\s*", value):
             raise ValueError("a count is a number such as 600000, 600k or 2M")
     return value
+
+
+def rename_update(value: object) -> object:
+    """The name of an update scheme; versions before 0.4 call ``simultaneous`` ``shared``."""
+    return "simultaneous" if value == "shared" else value
 
 
 def parse_names(value: object) -> object:
@@ -219,7 +226,6 @@ class PenaltyConfig(StrictModel):
 
     r1: Weight = 0.0
     r2: Weight = 0.0
-    gradient_penalty: Weight = 0.0
     final_fraction: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Fraction of the weights at the end of the budget; the schedule is a cosine."""
     lazy_interval: Annotated[int, Field(ge=1, le=MAX_INTERVAL)] = 8
@@ -250,7 +256,7 @@ class Config(StrictModel):
     """Weight of the auxiliary classifier's loss in the generator's loss, if D has one. A higher
     weight gives more control, a lower one more variety."""
     penalty: PenaltyConfig = PenaltyConfig()
-    update: UpdateName = "alternating"
+    update: Annotated[UpdateName, BeforeValidator(rename_update)] = "alternating"
     augment: Annotated[tuple[AugmentationName, ...], BeforeValidator(parse_names)] = ()
     """Augmentations of the images that D sees; ``mirror`` applies to the real images only.
     ``auto`` is mirror, hue and translation for colour images, unless the classes are digits or

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 import yaml
 from pydantic import ValidationError
 
-from cgan.config import RENAMED_KEYS, Config, check_path
+from cgan.config import REMOVED_KEYS, RENAMED_KEYS, Config, check_path
 from cgan.errors import ConfigError, UnknownNameError, quote, suggest
 
 MAX_BYTES = 1 << 16
@@ -278,6 +278,11 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _rename_keys(values: dict[str, Any], warn: bool) -> None:
+    for removed, advice in REMOVED_KEYS.items():
+        where, _, removed_key = removed.partition(".")
+        inner = values.get(where)
+        if isinstance(inner, dict) and inner.pop(removed_key, None) and warn:
+            raise ConfigError(f"the config key {removed} is gone since version 0.4: {advice}")
     for old, new in RENAMED_KEYS.items():
         *path, old_key = old.split(".")
         section = values

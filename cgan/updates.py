@@ -1,10 +1,10 @@
 """Two update schemes: how one batch updates G and D.
 
 ``alternating`` generates fakes twice: it updates G, then updates D on new fakes of the updated G.
-``shared`` generates them once and updates G and D from the same fakes and logits, which saves a
-forward pass of each. In both schemes each network gets only the gradient of its own loss.
+``simultaneous`` generates them once and updates G and D from the same fakes and logits, which saves
+a forward pass of each. In both schemes each network gets only the gradient of its own loss.
 
-Work that does not depend on each other goes through ``both``: what concerns G's fakes, and what
+Work that does not depend on each other goes through ``GAN.both``: what concerns G's fakes, and what
 concerns D. It runs in turn, or at the same time on two streams (``cgan.runtime.streams``).
 
 To add a scheme: write a function with the signature of ``alternating``, and add it to ``UPDATES``.
@@ -23,18 +23,43 @@ from torch.nn.functional import cross_entropy
 from cgan.errors import UnknownNameError
 from cgan.losses import Loss
 from cgan.models.layers import frozen
-from cgan.penalties import gradient_penalty, r1, r2
-from cgan.runtime.streams import random_generator
+from cgan.penalties import r1, r2
+
+Both = Callable[[Callable[[], Any], Callable[[], Any]], tuple[Any, Any]]
+"""Calls two functions that do not depend on each other, and returns both results."""
+
+Losses = dict[str, Tensor]
+"""Means over the batch, detached, on the device: the adversarial losses ``loss_G`` and ``loss_D``,
+those of the auxiliary classifier on fakes and on real images, ``aux_G`` and ``aux_D`` (0 without
+one), and ``penalty``."""
+
+
+def in_turn(first: Callable[[], Any], second: Callable[[], Any]) -> tuple[Any, Any]:
+    """Call one after the other."""
+    return first(), second()
 
 
 @dataclass
-class Players:
-    """Both networks and their optimisers. The update schemes change them in place."""
+class GAN:
+    """Two networks, their optimisers and their loss. Update schemes change the networks in place.
+
+    Attributes:
+        generator: G(z, labels) to images (B, C, H, W) in [-1, 1], or to images and a penalty that
+            is added to G's loss.
+        discriminator: D(images, labels) to logits: (B,), (B, 1), or (B, 1 + classes) with those of
+            an auxiliary classifier.
+        generator_optimizer: of G's parameters.
+        discriminator_optimizer: of D's parameters.
+        loss: the adversarial losses, and the weight of the auxiliary one.
+        both: calls two functions that do not depend on each other.
+    """
 
     generator: nn.Module
     discriminator: nn.Module
     generator_optimizer: torch.optim.Optimizer
     discriminator_optimizer: torch.optim.Optimizer
+    loss: Loss
+    both: Both = in_turn
 
 
 @dataclass(frozen=True)
@@ -43,171 +68,122 @@ class PenaltyWeights:
 
     r1: float = 0.0
     r2: float = 0.0
-    gradient_penalty: float = 0.0
     scale: float | Tensor = field(default=1.0, compare=False)
-    """Factor of all of them; a tensor may change between replays of a captured step."""
+    """Factor of both; a tensor may change between replays of a captured step."""
 
     def __bool__(self) -> bool:
-        return bool(self.r1 or self.r2 or self.gradient_penalty)
+        return bool(self.r1 or self.r2)
 
 
 NO_PENALTY = PenaltyWeights()
-
-Losses = dict[str, Tensor]
-"""Means over the batch, detached, on the device: the adversarial losses ``loss_G`` and ``loss_D``,
-those of the auxiliary classifier on fakes and on real images, ``aux_G`` and ``aux_D`` (0 without
-one), and ``penalty``."""
-
-DrawEpsilon = Callable[[Tensor], Tensor]
-"""Real images (B, C, H, W) to the weights of the gradient penalty's mix, (B,) in [0, 1]."""
-
-
-def uniform_epsilon(real: Tensor) -> Tensor:
-    """One weight per image, uniform in [0, 1]: (B,)."""
-    return torch.rand(len(real), device=real.device, generator=random_generator())
-
-
-Both = Callable[[Callable[[], Any], Callable[[], Any]], tuple[Any, Any]]
-"""Calls two functions that do not depend on each other, and returns both results."""
-
-
-def in_turn(first: Callable[[], Any], second: Callable[[], Any]) -> tuple[Any, Any]:
-    """Call one after the other."""
-    return first(), second()
-
 
 Update = Callable[..., Losses]
 """An update scheme: a function with the arguments of ``alternating``."""
 
 
 def alternating(
-    players: Players,
+    gan: GAN,
     real: Tensor,
     labels: Tensor | None,
     draw_z: Callable[[], Tensor],
-    loss: Loss,
     weights: PenaltyWeights = NO_PENALTY,
-    draw_epsilon: DrawEpsilon = uniform_epsilon,
     fake_labels: Tensor | None = None,
-    both: Both = in_turn,
 ) -> Losses:
     """Update G, then update D on new fakes of the updated G (two forward passes of G).
 
     Args:
-        players: both networks and their optimisers, changed in place.
+        gan: changed in place.
         real: (B, C, H, W) in [-1, 1].
         labels: (B,) int64; None if unconditional. D judges the real image and the fake of a row
             with the same label, so that both are judged without a label where it is -1.
         draw_z: returns new z, (B, latent_dim), at each call.
-        loss: generator and discriminator loss.
         weights: gradient penalties added to D's loss in this step.
-        draw_epsilon: returns new weights for the mix of the gradient penalty, (B,).
         fake_labels: the classes that G draws, (B,), where some ``labels`` are -1; None draws
             ``labels``.
-        both: calls two functions that do not depend on each other.
     """
     classes = labels if fake_labels is None else fake_labels
-    loss_G, aux_G = step_generator(players, real, labels, classes, draw_z(), loss)
-    loss_D, aux_D, penalty = step_discriminator(
-        players, real, labels, classes, draw_z(), loss, weights, draw_epsilon, both
-    )
+    loss_G, aux_G = step_generator(gan, real, labels, classes, draw_z())
+    loss_D, aux_D, penalty = step_discriminator(gan, real, labels, classes, draw_z(), weights)
     return detach(loss_G=loss_G, loss_D=loss_D, aux_G=aux_G, aux_D=aux_D, penalty=penalty)
 
 
 def step_generator(
-    players: Players,
-    real: Tensor,
-    labels: Tensor | None,
-    classes: Tensor | None,
-    z: Tensor,
-    loss: Loss,
+    gan: GAN, real: Tensor, labels: Tensor | None, classes: Tensor | None, z: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Update G on its fakes of z (B, latent_dim); returns its two losses."""
-    G, D = players.generator, players.discriminator
+    """Update G on its fakes of z (B, latent_dim); returns its adversarial and auxiliary loss."""
+    G, D, loss = gan.generator, gan.discriminator, gan.loss
     with frozen(D):
         real_logits = discriminate(D, real, labels)[0] if loss.needs_real_logits else None
         fake, own_penalty = generate(G, z, classes)
         fake_logits, aux_G = discriminate(D, fake, labels, classes)
         loss_G = loss.generator(real=real_logits, fake=fake_logits).mean()
         backward_into(G, loss_G + loss.aux_weight * aux_G + own_penalty)
-        players.generator_optimizer.step()
+        gan.generator_optimizer.step()
     return loss_G, aux_G
 
 
 def step_discriminator(
-    players: Players,
+    gan: GAN,
     real: Tensor,
     labels: Tensor | None,
     classes: Tensor | None,
     z: Tensor,
-    loss: Loss,
     weights: PenaltyWeights = NO_PENALTY,
-    draw_epsilon: DrawEpsilon = uniform_epsilon,
-    both: Both = in_turn,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Update D on real images and on G's fakes of z; returns its two losses and the penalty."""
-    G, D = players.generator, players.discriminator
+    G, D = gan.generator, gan.discriminator
     D_ = unwrap(D) if weights else D
     with frozen(G):
 
-        def fakes() -> tuple[Tensor, Judged]:
+        def judge_fakes() -> Judged:
             fake = generate(G, z, classes)[0].requires_grad_(weights.r2 > 0)
-            return fake, judge_fake(D_, fake, labels, weights)
+            return judge_fake(D_, fake, labels, weights)
 
-        (fake, of_fake), of_real = both(fakes, lambda: judge_real(D_, real, labels, weights))
-        mixed = penalise_mix(D_, real, fake, labels, weights, draw_epsilon)
-        loss_D = backward_discriminator(D, loss, of_real, of_fake, mixed)
-        players.discriminator_optimizer.step()
-    return loss_D, of_real.aux, of_real.penalty + of_fake.penalty + mixed
+        of_fake, of_real = gan.both(judge_fakes, lambda: judge_real(D_, real, labels, weights))
+        loss_D = backward_discriminator(D, gan.loss, of_real, of_fake)
+        gan.discriminator_optimizer.step()
+    return loss_D, of_real.aux, of_real.penalty + of_fake.penalty
 
 
-def shared(
-    players: Players,
+def simultaneous(
+    gan: GAN,
     real: Tensor,
     labels: Tensor | None,
     draw_z: Callable[[], Tensor],
-    loss: Loss,
     weights: PenaltyWeights = NO_PENALTY,
-    draw_epsilon: DrawEpsilon = uniform_epsilon,
     fake_labels: Tensor | None = None,
-    both: Both = in_turn,
 ) -> Losses:
     """Update G and D together from the same fakes and the same logits (one forward pass of G).
 
     Both gradients are those at the old weights of both networks. Each ``backward`` is limited to
-    one network's parameters: the gradient of D's loss would cancel G's own. Arguments as above.
+    one network's parameters: the gradient of D's loss would cancel G's own. Arguments as for
+    ``alternating``.
     """
+    G, D, loss = gan.generator, gan.discriminator, gan.loss
     classes = labels if fake_labels is None else fake_labels
-    G, D = players.generator, players.discriminator
+    D_, z = unwrap(D) if weights else D, draw_z()
 
-    D_ = unwrap(D) if weights else D
-    z = draw_z()
-
-    def fakes() -> tuple[Tensor, Tensor, Judged]:
+    def judge_fakes() -> tuple[Tensor, Judged]:
         fake, own_penalty = generate(G, z, classes)
-        return fake, own_penalty, judge_fake(D_, fake, labels, weights, classes)
+        return own_penalty, judge_fake(D_, fake, labels, weights, classes)
 
-    (fake, own_penalty, of_fake), of_real = both(
-        fakes, lambda: judge_real(D_, real, labels, weights)
+    (own_penalty, of_fake), of_real = gan.both(
+        judge_fakes, lambda: judge_real(D_, real, labels, weights)
     )
 
     def update_G() -> Tensor:
         loss_G = loss.generator(real=of_real.logits.detach(), fake=of_fake.logits).mean()
         total = loss_G + loss.aux_weight * of_fake.aux + own_penalty
         backward_into(G, total, retain_graph=True)
-        players.generator_optimizer.step()  # nothing reads G's old weights any more
+        gan.generator_optimizer.step()  # nothing reads G's old weights any more
         return loss_G
 
-    def backward_D() -> tuple[Tensor, Tensor]:
-        mixed = penalise_mix(D_, real, fake, labels, weights, draw_epsilon)
-        return backward_discriminator(D, loss, of_real, of_fake, mixed), mixed
-
-    loss_G, (loss_D, mixed) = both(update_G, backward_D)
-    players.discriminator_optimizer.step()  # G's gradient reads D's weights, so it comes last
-
-    aux_G, aux_D = of_fake.aux, of_real.aux
-    penalty = of_real.penalty + of_fake.penalty + mixed
-    return detach(loss_G=loss_G, loss_D=loss_D, aux_G=aux_G, aux_D=aux_D, penalty=penalty)
+    loss_G, loss_D = gan.both(update_G, lambda: backward_discriminator(D, loss, of_real, of_fake))
+    gan.discriminator_optimizer.step()  # G's gradient reads D's weights, so it comes last
+    penalty = of_real.penalty + of_fake.penalty
+    return detach(
+        loss_G=loss_G, loss_D=loss_D, aux_G=of_fake.aux, aux_D=of_real.aux, penalty=penalty
+    )
 
 
 class Judged(NamedTuple):
@@ -290,31 +266,12 @@ def penalise(
     return scale * (gamma * penalty(logits, images).mean()) if gamma else logits.new_zeros(())
 
 
-def penalise_mix(
-    D: nn.Module,
-    real: Tensor,
-    fake: Tensor,
-    labels: Tensor | None,
-    weights: PenaltyWeights,
-    draw_epsilon: DrawEpsilon = uniform_epsilon,
-) -> Tensor:
-    """The same for the gradient penalty of mixed images."""
-    if not weights.gradient_penalty:
-        return real.new_zeros(())
-    values = gradient_penalty(
-        lambda x: discriminate(D, x, labels)[0], real, fake, draw_epsilon(real)
-    )
-    return weights.scale * (weights.gradient_penalty * values.mean())
-
-
-def backward_discriminator(
-    D: nn.Module, loss: Loss, of_real: Judged, of_fake: Judged, mixed: Tensor
-) -> Tensor:
+def backward_discriminator(D: nn.Module, loss: Loss, of_real: Judged, of_fake: Judged) -> Tensor:
     """Set ``grad`` of D's parameters to the gradient of its loss, which is returned.
 
-    It goes backward through the real images, the fakes and the mixed images one after another. In
-    one pass, torch would add up their gradients in an order that depends on the threads that went
-    forward, and on all that they did before.
+    It goes backward through the real images and the fakes one after another. In one pass, torch
+    would add up their gradients in an order that depends on the threads that went forward, and on
+    all that they did before.
     """
     real, fake = (judged.logits.detach().requires_grad_() for judged in (of_real, of_fake))
     loss_D = loss.discriminator(real=real, fake=fake).mean()
@@ -323,7 +280,6 @@ def backward_discriminator(
     add_gradients(D, [of_real.logits, of_real.aux, of_real.penalty], [gradients[0], None, None])
     # G's loss goes backward through the graph of the fakes as well, so it is retained.
     add_gradients(D, [of_fake.logits, of_fake.penalty], [gradients[1], None], retain_graph=True)
-    add_gradients(D, [mixed], [None])
     return loss_D
 
 
@@ -368,7 +324,7 @@ def unwrap(network: nn.Module) -> nn.Module:
     return network
 
 
-UPDATES: dict[str, Update] = {"alternating": alternating, "shared": shared}
+UPDATES: dict[str, Update] = {"alternating": alternating, "simultaneous": simultaneous}
 
 
 def get_update(name: str) -> Update:

@@ -14,22 +14,22 @@ import cgan
 from cgan.data import Loader, load_pictures
 from cgan.evaluation.judge_training import get_or_train_judge
 from cgan.losses import get_loss
-from cgan.updates import UPDATES, Players
+from cgan.updates import GAN, UPDATES
 
 IMAGES, LOSS = int((sys.argv[1:] or ["60000"])[0]), get_loss("nonsaturating")
 ASKED = torch.arange(10).repeat(100)
 
 
-def method_one(players, real, labels, draw_z, loss):
+def method_one(gan, real, labels, draw_z):
     """Update G with the sum of the gradients of both losses."""
-    G, D = players.generator, players.discriminator
+    G, D, loss = gan.generator, gan.discriminator, gan.loss
     fake_logits = D(G(draw_z(), labels), labels)
     loss_G = loss.generator(real=None, fake=fake_logits).mean()
     loss_D = loss.discriminator(real=D(real, labels), fake=fake_logits).mean()
     own = flat(torch.autograd.grad(loss_G, list(G.parameters()), retain_graph=True))
     G.zero_grad(), D.zero_grad()
     loss_G.backward(retain_graph=True), loss_D.backward()
-    players.generator_optimizer.step(), players.discriminator_optimizer.step()
+    gan.generator_optimizer.step(), gan.discriminator_optimizer.step()
     both = flat(weight.grad for weight in G.parameters())
     return {"left": both.norm() / own.norm(), "cosine": torch.cosine_similarity(own, both - own, 0)}
 
@@ -38,10 +38,11 @@ def learn(update, judge):
     """Train; return ten values of control accuracy, and the metrics of the last step."""
     torch.manual_seed(0)
     G, D = cgan.build_pair("mlp", image_shape=(1, 8, 8), generator_label="concat")
-    players = Players(G, D, *(torch.optim.Adam(n.parameters(), 1e-3, (0.0, 0.99)) for n in (G, D)))
+    optimizers = [torch.optim.Adam(n.parameters(), 1e-3, (0.0, 0.99)) for n in (G, D)]
+    gan = GAN(G, D, *optimizers, LOSS)
     batches, curve, steps = Loader(load_pictures("digits"), 64).batches(), [], max(IMAGES // 64, 10)
     for step, (real, labels) in zip(range(1, steps + 1), batches, strict=False):
-        figures = update(players, real, labels, lambda: torch.randn(64, 64), LOSS)
+        figures = update(gan, real, labels, lambda: torch.randn(64, 64))
         if step % (steps // 10) == 0:
             with torch.no_grad():
                 shown = (G.eval()(torch.randn(1000, 64), ASKED) + 1) / 2

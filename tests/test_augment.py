@@ -228,7 +228,7 @@ def test_what_auto_chooses() -> None:
     assert choose_augmentations((), ["cat", "dog"], photos) == ()
 
 
-@pytest.mark.parametrize("update", ["alternating", "shared"])
+@pytest.mark.parametrize("update", ["alternating", "simultaneous"])
 def test_d_sees_augmented_images_only_and_g_draws_whole_ones(update: str) -> None:
     """Every image that enters D has a cut out rectangle; nothing that leaves G has one."""
     changes = {"augment": ["cutout"], "update": update, "model.backbone": "dcgan",
@@ -255,7 +255,7 @@ def test_d_sees_augmented_images_only_and_g_draws_whole_ones(update: str) -> Non
 def test_mirrored_data() -> None:
     """D sees each real image as it is or mirrored, before the other augmentations."""
     changes = {"augment": ["mirror"], "model.width": 4, "batch_size": 16, "device": "cpu",
-               "update": "shared"}  # fmt: skip
+               "update": "simultaneous"}  # fmt: skip
     dataset = photographs()
     state = TrainState(load_config("folder-dcgan", changes), dataset, torch.device("cpu"))
     step = TrainStep(state)
@@ -340,14 +340,14 @@ def test_auto_in_a_run(caplog: pytest.LogCaptureFixture, pets: Path, tmp_path: P
 
 def test_a_plain_gan_with_augmentation() -> None:
     changes = {"augment": ["mirror", "cutout"], "model.width": 4, "model.conditional": False,
-               "batch_size": 8, "penalty.gradient_penalty": 1.0, "device": "cpu"}  # fmt: skip
+               "batch_size": 8, "penalty.r1": 1.0, "device": "cpu"}  # fmt: skip
     dataset = photographs()
     state = TrainState(load_config("folder-dcgan", changes), dataset, torch.device("cpu"))
     seen: list[Tensor] = []
     state.discriminator.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
     losses = TrainStep(state)(dataset.images[:8] / 127.5 - 1, dataset.labels[:8])
     assert float(losses["penalty"]) > 0
-    for images in seen:  # the mixed images of the gradient penalty too
+    for images in seen:
         assert ((images == 0).all(1).flatten(1).sum(1) >= 4).all()
 
 

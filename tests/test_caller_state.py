@@ -48,7 +48,7 @@ from cgan.sampling import dataset as dataset_module
 from cgan.sampling.dataset import write_dataset
 from cgan.sampling.export import export
 from cgan.storage.paths import JUDGE_FILE, PACKAGED
-from cgan.updates import PenaltyWeights, Players, get_update
+from cgan.updates import GAN, PenaltyWeights, get_update
 from tests.conftest import make_pets
 from tests.evaluation.test_html import make_report
 
@@ -129,15 +129,14 @@ def small_pair() -> cgan.models.Pair:
 
 def update(scheme: str) -> None:
     """A step of two networks whose first parameters the caller has frozen."""
-    players = Players(
-        *(pair := small_pair()), *(torch.optim.SGD(n.parameters(), 0.1) for n in pair)
-    )
+    pair = small_pair()
+    gan = GAN(*pair, *(torch.optim.SGD(n.parameters(), 0.1) for n in pair), LOSSES["hinge"])
     for network in pair:
         next(network.parameters()).requires_grad_(False)
     modes = [p.requires_grad for n in pair for p in n.parameters()]
     real, labels = torch.zeros(4, 1, 8, 8), torch.tensor([0, 1, 2, 0])
     weights = PenaltyWeights(r1=1.0, r2=1.0)
-    get_update(scheme)(players, real, labels, lambda: torch.ones(4, 4), LOSSES["hinge"], weights)
+    get_update(scheme)(gan, real, labels, lambda: torch.ones(4, 4), weights)
     assert [p.requires_grad for n in pair for p in n.parameters()] == modes
 
 
@@ -196,7 +195,7 @@ CALLS: dict[str, Callable[[Caller], object]] = {
                          for loss in LOSSES.values()],
     "penalties": lambda c: penalties(),
     "alternating": lambda c: update("alternating"),
-    "shared": lambda c: update("shared"),
+    "simultaneous": lambda c: update("simultaneous"),
     "train": lambda c: cgan.train(short(), c.folder / "run"),
     "train and evaluate": lambda c: cgan.train(
         short(control_per_class=5, eval_every_images=128), c.folder / "run"

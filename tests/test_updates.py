@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from cgan.config import UpdateName
 from cgan.errors import UnknownNameError
-from cgan.losses import LOSSES, get_loss
+from cgan.losses import LOSSES, Loss, get_loss
 from cgan.models import build_pair
-from cgan.penalties import gradient_penalty, r1, r2
+from cgan.penalties import r1, r2
 from cgan.updates import (
+    GAN,
     UPDATES,
     PenaltyWeights,
-    Players,
     backward_into,
     discriminate,
     frozen,
@@ -28,9 +28,8 @@ PENALTIES = [
     PenaltyWeights(),
     PenaltyWeights(r1=2.0),
     PenaltyWeights(r1=2.0, r2=0.5),
-    PenaltyWeights(gradient_penalty=3.0, scale=0.5),
+    PenaltyWeights(r1=2.0, r2=0.5, scale=0.5),
 ]
-MIX = torch.tensor([0.1, 0.4, 0.7, 0.9])
 LABELS = torch.tensor([0, 1, 2, 1])
 
 
@@ -48,15 +47,16 @@ class Recorder(torch.optim.SGD):
 
 
 def make(
-    lr: float = 0.0, discriminator_label: str = "projection"
-) -> tuple[Players, Tensor, list[Tensor]]:
+    lr: float = 0.0, discriminator_label: str = "projection", loss: str | Loss = "hinge"
+) -> tuple[GAN, Tensor, list[Tensor]]:
     torch.manual_seed(0)
+    loss = get_loss(loss) if isinstance(loss, str) else loss
     G, D = build_pair(
         "mlp", image_shape=(1, 8, 8), num_classes=3, latent_dim=4, width=8,
         discriminator_label=discriminator_label,
     )  # fmt: skip
     return (
-        Players(G, D, Recorder(G, lr), Recorder(D, lr)),
+        GAN(G, D, Recorder(G, lr), Recorder(D, lr), loss),
         torch.randn(4, 1, 8, 8),
         [torch.randn(4, 4), torch.randn(4, 4)],
     )
@@ -70,16 +70,16 @@ def same(left: list[Tensor], right: list[Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(left, right, strict=True))
 
 
-@pytest.mark.parametrize("penalty", PENALTIES, ids=["bare", "r1", "r1+r2", "gp"])
+@pytest.mark.parametrize("penalty", PENALTIES, ids=["bare", "r1", "r1+r2", "scaled"])
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("scheme", UPDATES)
 def test_gradients_are_exactly_those_of_each_loss_alone(
     scheme: str, name: str, penalty: PenaltyWeights
 ) -> None:
-    players, real, latents = make()
-    G, D, loss = players.generator, players.discriminator, get_loss(name)
+    gan, real, latents = make(loss=name)
+    G, D, loss = gan.generator, gan.discriminator, gan.loss
     draw_z = iter(latents).__next__
-    get_update(scheme)(players, real, LABELS, draw_z, loss, penalty, lambda _: MIX)
+    get_update(scheme)(gan, real, LABELS, draw_z, penalty)
 
     z_G, z_D = latents if scheme == "alternating" else (latents[0], latents[0])
     fake_logits = D(G(z_G, LABELS), LABELS)
@@ -90,19 +90,13 @@ def test_gradients_are_exactly_those_of_each_loss_alone(
     real_logits, fake_logits = D(real, LABELS), D(fake, LABELS)
     total = loss.discriminator(real=real_logits, fake=fake_logits).mean()
     if penalty.r1:
-        total = total + penalty.r1 * r1(real_logits, real).mean()
+        total = total + penalty.scale * penalty.r1 * r1(real_logits, real).mean()
     if penalty.r2:
-        total = total + penalty.r2 * r2(fake_logits, fake).mean()
-    if penalty.gradient_penalty:
-        values = gradient_penalty(lambda x: D(x, LABELS), real, fake, MIX)
-        total = total + 3.0 * 0.5 * values.mean()
+        total = total + penalty.scale * penalty.r2 * r2(fake_logits, fake).mean()
     wanted_D = grads(total, D)
 
-    assert same(players.generator_optimizer.seen, wanted_G)
-    if penalty.gradient_penalty:  # three summands, perhaps in another order
-        torch.testing.assert_close(players.discriminator_optimizer.seen, wanted_D)
-    else:
-        assert same(players.discriminator_optimizer.seen, wanted_D)
+    assert same(gan.generator_optimizer.seen, wanted_G)
+    assert same(gan.discriminator_optimizer.seen, wanted_D)
 
 
 @pytest.mark.parametrize("scheme", UPDATES)
@@ -119,13 +113,13 @@ def test_a_generators_own_penalty_is_added_to_its_loss(scheme: str) -> None:
 
     seen = []
     for wrap in (lambda G: G, Penalised):
-        players, real, latents = make()
-        players.generator = wrap(players.generator)
-        players.generator_optimizer = optimizer = Recorder(players.generator, 0.0)
+        gan, real, latents = make()
+        gan.generator = wrap(gan.generator)
+        gan.generator_optimizer = optimizer = Recorder(gan.generator, 0.0)
         draw_z = iter(latents).__next__
-        get_update(scheme)(players, real, LABELS, draw_z, get_loss("hinge"))
+        get_update(scheme)(gan, real, LABELS, draw_z)
         seen.append(optimizer.seen)
-        weights = list(players.generator.parameters())
+        weights = list(gan.generator.parameters())
     for without, penalised, weight in zip(*seen, weights, strict=True):
         torch.testing.assert_close(penalised, without + 2 * weight)
 
@@ -140,9 +134,9 @@ def test_a_discriminator_may_return_a_column(labels: Tensor | None) -> None:
 
 @pytest.mark.parametrize("scheme", UPDATES)
 def test_the_losses_of_the_auxiliary_classifier_are_returned(scheme: str) -> None:
-    players, real, (z, _) = make(discriminator_label="projection+auxiliary")
-    G, D = players.generator, players.discriminator
-    losses = get_update(scheme)(players, real, LABELS, lambda: z, get_loss("hinge"))
+    gan, real, (z, _) = make(discriminator_label="projection+auxiliary")
+    G, D = gan.generator, gan.discriminator
+    losses = get_update(scheme)(gan, real, LABELS, lambda: z)
     for name, images in (("aux_D", real), ("aux_G", G(z, LABELS))):
         expected = nn.functional.cross_entropy(D(images, LABELS)[:, 1:], LABELS)
         torch.testing.assert_close(losses[name], expected)
@@ -150,40 +144,37 @@ def test_the_losses_of_the_auxiliary_classifier_are_returned(scheme: str) -> Non
 
 @pytest.mark.parametrize("scheme", UPDATES)
 def test_both_networks_move_and_everything_is_thawed(scheme: str) -> None:
-    players, real, latents = make(lr=0.1)
-    networks = (players.generator, players.discriminator)
+    gan, real, latents = make(lr=0.1)
+    networks = (gan.generator, gan.discriminator)
     before = [[p.clone() for p in network.parameters()] for network in networks]
-    get_update(scheme)(
-        players, real, LABELS, iter(latents).__next__, get_loss("hinge"), PenaltyWeights(r1=1.0)
-    )
+    get_update(scheme)(gan, real, LABELS, iter(latents).__next__, PenaltyWeights(r1=1.0))
     for network, old in zip(networks, before, strict=True):
         assert not same(list(network.parameters()), old)
         assert all(p.requires_grad for p in network.parameters())
 
 
-def test_alternating_judges_fakes_of_the_updated_generator_and_shared_those_of_the_old() -> None:
+def test_alternating_judges_fakes_of_the_updated_generator_and_simultaneous_of_the_old() -> None:
     shown: dict[str, list[Tensor]] = {}
     for scheme in UPDATES:
-        players, real, latents = make(lr=0.5)
+        gan, real, latents = make(lr=0.5)
         shown[scheme] = []
         record = shown[scheme]
-        players.discriminator.register_forward_pre_hook(
+        gan.discriminator.register_forward_pre_hook(
             lambda _, inputs, record=record: record.append(inputs[0].detach().clone())
         )
         old = build_pair("mlp", image_shape=(1, 8, 8), num_classes=3, latent_dim=4, width=8)[0]
-        old.load_state_dict(players.generator.state_dict())
+        old.load_state_dict(gan.generator.state_dict())
         get_update(scheme)(
-            players,
+            gan,
             real,
             LABELS,
             iter(latents).__next__,
-            get_loss("nonsaturating"),
             PenaltyWeights(),
         )
         with torch.no_grad():
             from_old = old(latents[0], LABELS)
             second = latents[1] if scheme == "alternating" else latents[0]
-            from_new = players.generator(second, LABELS)
+            from_new = gan.generator(second, LABELS)
         if scheme == "alternating":
             G_turn, D_turn, _ = record
             torch.testing.assert_close(G_turn, from_old)
@@ -194,20 +185,18 @@ def test_alternating_judges_fakes_of_the_updated_generator_and_shared_those_of_t
             assert not torch.allclose(record[0], from_new, atol=1e-3)
 
 
-def test_shared_runs_the_generator_once_and_alternating_twice() -> None:
-    for scheme, expected in (("alternating", 2), ("shared", 1)):
-        players, real, latents = make()
+def test_simultaneous_runs_the_generator_once_and_alternating_twice() -> None:
+    for scheme, expected in (("alternating", 2), ("simultaneous", 1)):
+        gan, real, latents = make()
         calls: list[int] = []
-        players.generator.register_forward_hook(lambda *_, calls=calls: calls.append(1))
-        get_update(scheme)(
-            players, real, LABELS, iter(latents).__next__, get_loss("hinge"), PenaltyWeights()
-        )
+        gan.generator.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        get_update(scheme)(gan, real, LABELS, iter(latents).__next__, PenaltyWeights())
         assert len(calls) == expected
 
 
 def test_frozen_network_gets_no_gradient_while_the_other_learns() -> None:
-    players, _, latents = make()
-    G, D = players.generator, players.discriminator
+    gan, _, latents = make()
+    G, D = gan.generator, gan.discriminator
     with frozen(D):
         loss = D(G(latents[0], LABELS), LABELS).mean()
         assert not any(p.requires_grad for p in D.parameters())
@@ -218,8 +207,8 @@ def test_frozen_network_gets_no_gradient_while_the_other_learns() -> None:
 
 
 def test_following_one_loss_leaves_the_other_networks_gradients_untouched() -> None:
-    players, _, latents = make()
-    G, D = players.generator, players.discriminator
+    gan, _, latents = make()
+    G, D = gan.generator, gan.discriminator
     for p in D.parameters():
         p.grad = torch.full_like(p, 7.0)
     backward_into(G, D(G(latents[0], LABELS), LABELS).mean())
@@ -228,8 +217,8 @@ def test_following_one_loss_leaves_the_other_networks_gradients_untouched() -> N
 
 def test_method_one_of_the_notes_cancels_the_generators_gradient() -> None:
     """Both losses backward, then both steps: D's loss takes back from G what G's loss gave."""
-    players, real, latents = make()
-    G, D, loss = players.generator, players.discriminator, get_loss("nonsaturating")
+    gan, real, latents = make()
+    G, D, loss = gan.generator, gan.discriminator, get_loss("nonsaturating")
     fake_logits = D(G(latents[0], LABELS), LABELS)
     loss_G = loss.generator(real=None, fake=fake_logits).mean()
     true = torch.cat([g.flatten() for g in grads_keep(loss_G, G)])
@@ -246,11 +235,11 @@ def grads_keep(loss: Tensor, network: nn.Module) -> list[Tensor]:
 
 def test_plain_pair_learns_without_labels() -> None:
     G, D = build_pair("mlp", image_shape=(1, 8, 8), num_classes=None, latent_dim=4, width=8)
-    players = Players(G, D, Recorder(G, 0.1), Recorder(D, 0.1))
+    gan = GAN(G, D, Recorder(G, 0.1), Recorder(D, 0.1), get_loss("nonsaturating"))
     for update in UPDATES.values():
         losses = update(
-            players, torch.randn(4, 1, 8, 8), None, lambda: torch.randn(4, 4),
-            get_loss("nonsaturating"), PenaltyWeights(gradient_penalty=10.0),
+            gan, torch.randn(4, 1, 8, 8), None, lambda: torch.randn(4, 4),
+            PenaltyWeights(r1=10.0),
         )  # fmt: skip
         assert losses["penalty"] > 0
         assert all(value.isfinite() for value in losses.values())
@@ -258,8 +247,8 @@ def test_plain_pair_learns_without_labels() -> None:
 
 def test_names_are_those_of_the_config() -> None:
     assert tuple(UPDATES) == UpdateName.__args__
-    with pytest.raises(UnknownNameError, match="did you mean 'shared'"):
-        get_update("share")
+    with pytest.raises(UnknownNameError, match="did you mean 'simultaneous'"):
+        get_update("simultan")
 
 
 def test_auxiliary_classifier_by_hand() -> None:
@@ -275,9 +264,9 @@ def test_auxiliary_classifier_by_hand() -> None:
 
 
 def test_without_auxiliary_classifier_there_is_nothing_to_pay() -> None:
-    players, real, _ = make()
-    logits, misnamed = discriminate(players.discriminator, real, LABELS)
-    assert torch.equal(logits, players.discriminator(real, LABELS))
+    gan, real, _ = make()
+    logits, misnamed = discriminate(gan.discriminator, real, LABELS)
+    assert torch.equal(logits, gan.discriminator(real, LABELS))
     assert float(misnamed) == 0
 
 
@@ -285,15 +274,15 @@ def test_without_auxiliary_classifier_there_is_nothing_to_pay() -> None:
 def test_auxiliary_classifier_learns_from_real_pictures_and_teaches_g_with_fakes(
     scheme: str,
 ) -> None:
-    players, real, (z, _) = make(discriminator_label="auxiliary")
-    G, D = players.generator, players.discriminator
     loss = get_loss("nonsaturating")._replace(aux_weight=0.25)  # in G's loss only
-    get_update(scheme)(players, real, LABELS, lambda: z, loss, PenaltyWeights(r1=2.0))
+    gan, real, (z, _) = make(discriminator_label="auxiliary", loss=loss)
+    G, D = gan.generator, gan.discriminator
+    get_update(scheme)(gan, real, LABELS, lambda: z, PenaltyWeights(r1=2.0))
 
     fake = D(G(z, LABELS), LABELS)
     loss_G = loss.generator(real=None, fake=fake[:, 0]).mean()
     loss_G = loss_G + 0.25 * nn.functional.cross_entropy(fake[:, 1:], LABELS)
-    for seen, expected in zip(players.generator_optimizer.seen, grads(loss_G, G), strict=True):  # type: ignore[attr-defined]
+    for seen, expected in zip(gan.generator_optimizer.seen, grads(loss_G, G), strict=True):  # type: ignore[attr-defined]
         torch.testing.assert_close(seen, expected)
 
     real.requires_grad_()
@@ -301,12 +290,12 @@ def test_auxiliary_classifier_learns_from_real_pictures_and_teaches_g_with_fakes
     loss_D = loss.discriminator(real=answer[:, 0], fake=fake[:, 0]).mean()
     loss_D = loss_D + nn.functional.cross_entropy(answer[:, 1:], LABELS)
     loss_D = loss_D + 2.0 * r1(answer[:, 0], real).mean()
-    for seen, expected in zip(players.discriminator_optimizer.seen, grads(loss_D, D), strict=True):  # type: ignore[attr-defined]
+    for seen, expected in zip(gan.discriminator_optimizer.seen, grads(loss_D, D), strict=True):  # type: ignore[attr-defined]
         torch.testing.assert_close(seen, expected)
 
 
-def flags(players: Players) -> list[list[bool]]:
-    networks = (players.generator, players.discriminator)
+def flags(gan: GAN) -> list[list[bool]]:
+    networks = (gan.generator, gan.discriminator)
     return [[p.requires_grad for p in network.parameters()] for network in networks]
 
 
@@ -316,43 +305,39 @@ def test_layers_that_the_caller_froze_stay_frozen(scheme: str, fused: bool) -> N
     """They keep their values, the others learn, and the others' gradients are the usual ones."""
     moved: dict[bool, list[Tensor]] = {}
     for freezes in (False, True):
-        players, real, latents = make()
-        G, D = players.generator, players.discriminator
+        gan, real, latents = make(loss="relativistic")
+        G, D = gan.generator, gan.discriminator
         layers = [G.hidden[0].weight, *D.head.embedding.parameters()]
         for parameter in layers if freezes else ():
             parameter.requires_grad_(False)
-        players.generator_optimizer, players.discriminator_optimizer = (
+        gan.generator_optimizer, gan.discriminator_optimizer = (
             torch.optim.Adam(network.parameters(), 0.1, fused=fused) for network in (G, D)
         )
         before = [layer.clone() for layer in layers]
-        wanted = flags(players)
+        wanted = flags(gan)
         weights = PenaltyWeights(r1=1.0, r2=1.0)
-        get_update(scheme)(
-            players, real, LABELS, iter(latents).__next__, get_loss("relativistic"), weights
-        )
-        assert flags(players) == wanted
+        get_update(scheme)(gan, real, LABELS, iter(latents).__next__, weights)
+        assert flags(gan) == wanted
         assert same(before, [layer.detach() for layer in layers]) == freezes
         frozen_ones = {id(layer) for layer in layers}
         everything = [*D.parameters(), *G.parameters()]
         assert all((p.grad is None) == (freezes and id(p) in frozen_ones) for p in everything)
         moved[freezes] = [p.detach() for p in D.parameters() if id(p) not in frozen_ones]
-    if scheme == "shared":  # in `alternating` D learns from an updated G, which differs
+    if scheme == "simultaneous":  # in `alternating` D learns from an updated G, which differs
         assert same(moved[False], moved[True])
 
 
 @pytest.mark.parametrize("scheme", UPDATES)
 @pytest.mark.parametrize("side", [0, 1], ids=["generator", "discriminator"])
 def test_a_frozen_network_does_not_move_and_the_other_does(scheme: str, side: int) -> None:
-    players, real, latents = make()
-    networks = (players.generator, players.discriminator)
+    gan, real, latents = make()
+    networks = (gan.generator, gan.discriminator)
     networks[side].requires_grad_(False)
     for name, network in zip(("generator", "discriminator"), networks, strict=True):
         optimizer = torch.optim.Adam(network.parameters(), 0.1, fused=True)
-        setattr(players, f"{name}_optimizer", optimizer)
+        setattr(gan, f"{name}_optimizer", optimizer)
     before = [[p.detach().clone() for p in network.parameters()] for network in networks]
-    get_update(scheme)(
-        players, real, LABELS, iter(latents).__next__, get_loss("hinge"), PenaltyWeights(r1=1.0)
-    )
+    get_update(scheme)(gan, real, LABELS, iter(latents).__next__, PenaltyWeights(r1=1.0))
     still = [
         same(old, [p.detach() for p in network.parameters()])
         for old, network in zip(before, networks, strict=True)
@@ -362,11 +347,11 @@ def test_a_frozen_network_does_not_move_and_the_other_does(scheme: str, side: in
 
 
 def test_a_network_thaws_as_it_was_if_the_block_raises() -> None:
-    players, _, _ = make()
-    first, *others = players.discriminator.parameters()
+    gan, _, _ = make()
+    first, *others = gan.discriminator.parameters()
     first.requires_grad_(False)
-    with suppress(ZeroDivisionError), frozen(players.discriminator):
-        assert not any(p.requires_grad for p in players.discriminator.parameters())
+    with suppress(ZeroDivisionError), frozen(gan.discriminator):
+        assert not any(p.requires_grad for p in gan.discriminator.parameters())
         raise ZeroDivisionError
     assert not first.requires_grad
     assert all(p.requires_grad for p in others)
@@ -375,11 +360,10 @@ def test_a_network_thaws_as_it_was_if_the_block_raises() -> None:
 @pytest.mark.parametrize("scheme", UPDATES)
 def test_the_scale_multiplies_all_penalties(scheme: str) -> None:
     def penalty(scale: float) -> Tensor:
-        players, real, latents = make()
-        weights = PenaltyWeights(r1=2.0, r2=0.5, gradient_penalty=1.0, scale=scale)
+        gan, real, latents = make()
+        weights = PenaltyWeights(r1=2.0, r2=0.5, scale=scale)
         losses = get_update(scheme)(
-            players, real, LABELS, iter(latents).__next__, get_loss("hinge"), weights,
-            lambda _: torch.full((4,), 0.5),
+            gan, real, LABELS, iter(latents).__next__, weights,
         )  # fmt: skip
         return losses["penalty"]
 
@@ -411,13 +395,13 @@ def test_unlabelled_rows_are_judged_without_a_label_and_drawn_with_a_class(schem
     """As if D were the plain discriminator in these rows, and G drew the given classes."""
     labels, classes = torch.tensor([-1, 1, -1, 2]), torch.tensor([0, 1, 2, 2])
     shown: dict[str, list[Tensor]] = {"G": [], "D": []}
-    players, real, latents = make()
-    for name, network in (("G", players.generator), ("D", players.discriminator)):
+    gan, real, latents = make(loss="relativistic")
+    for name, network in (("G", gan.generator), ("D", gan.discriminator)):
         network.register_forward_pre_hook(
             lambda _, inputs, name=name: shown[name].append(inputs[1])
         )
     get_update(scheme)(
-        players, real, labels, iter(latents).__next__, get_loss("relativistic"),
+        gan, real, labels, iter(latents).__next__,
         PenaltyWeights(r1=1.0), fake_labels=classes,
     )  # fmt: skip
     assert shown["G"]

@@ -57,7 +57,7 @@ ModelOption = Annotated[str | None, typer.Option(help="mlp, dcgan or resnet.")]
 LossOption = Annotated[
     str | None, typer.Option(help="nonsaturating, least_squares, hinge or relativistic.")
 ]
-UpdateOption = Annotated[str | None, typer.Option(help="alternating or shared.")]
+UpdateOption = Annotated[str | None, typer.Option(help="alternating or simultaneous.")]
 ImagesOption = Annotated[
     str | None, typer.Option(help="Budget in images, like 600k or 2M.", metavar="COUNT")
 ]

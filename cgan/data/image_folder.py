@@ -17,9 +17,9 @@ from cgan.config import height_and_width
 from cgan.data.archive import AnyPath, is_archive
 from cgan.data.image_cache import probe_files
 from cgan.data.image_file import ignore_pillow_warnings, read_image
-from cgan.data.layout import NO_LABEL, find_images, first_few, open_root
+from cgan.data.layout import NO_LABEL, find_images, open_root
 from cgan.data.splits import Split
-from cgan.errors import DataError
+from cgan.errors import DataError, first_few
 from cgan.storage.paths import require_utf8
 
 SIZES = (8, 16, 28, 32)

@@ -22,16 +22,15 @@ from cgan.losses import get_loss
 from cgan.models.conditioning import sync_batch_norm
 from cgan.models.layers import shard_dropout
 from cgan.runtime.distributed import SINGLE_PROCESS, World
-from cgan.runtime.streams import random_generator, run_both
+from cgan.runtime.streams import run_both
 from cgan.training.cuda_graph import Capture, GraphedStep, Step, capture_cuda_graph
 from cgan.training.ema import ema_decay, update_ema
 from cgan.training.state import TrainState
 from cgan.updates import (
+    GAN,
     NO_PENALTY,
-    Both,
     Losses,
     PenaltyWeights,
-    Players,
     get_update,
     in_turn,
 )
@@ -107,16 +106,16 @@ class TrainStep:
         self.discriminator = AugmentedDiscriminator(
             state.discriminator, Augment(of_both, world.rank, world.size)
         )
-        self.players = Players(
+        on_streams = device.type == "cpu" and not capture
+        self.gan = GAN(
             prepare_forward(state.generator, config, device),
             prepare_forward(self.discriminator, config, device),
             state.generator_optimizer,
             state.discriminator_optimizer,
+            get_loss(config.loss)._replace(aux_weight=config.aux_weight),
+            self.on_streams if on_streams else in_turn,
         )
         self.scheme = get_update(config.update)
-        on_streams = device.type == "cpu" and not capture
-        self.both: Both = self.on_streams if on_streams else in_turn
-        self.loss = get_loss(config.loss)._replace(aux_weight=config.aux_weight)
         interval = config.penalty.lazy_interval
         # A captured step reads these again at every replay, so they must be tensors.
         self.lr: Tensor | float = torch.tensor(config.lr, device=device) if capture else config.lr
@@ -129,7 +128,6 @@ class TrainStep:
         self.weights = PenaltyWeights(
             r1=interval * config.penalty.r1,
             r2=interval * config.penalty.r2,
-            gradient_penalty=interval * config.penalty.gradient_penalty,
         )
         for optimizer in state.optimizers.values():
             optimizer.param_groups[0]["capturable"] = capture is not None and device.type == "cuda"
@@ -182,15 +180,12 @@ class TrainStep:
         """Update both networks and the EMA. Nothing here reads a result back from the device."""
         conditional = self.config.model.conditional
         losses = self.scheme(
-            self.players,
+            self.gan,
             self.augment_real(real),
             labels if conditional else None,
             self.draw_z,
-            self.loss,
             weights,
-            self.draw_epsilon,
             self.draw_fake_labels(labels) if conditional else None,
-            self.both,
         )
         networks = self.state.networks
         update_ema(networks["ema"], networks["G"], self.decay)
@@ -201,15 +196,15 @@ class TrainStep:
         from torch._functorch import config as functorch  # torch imports it lazily too
 
         try:
-            # `shared` runs backward twice through one graph, so buffers must not be donated.
+            # `simultaneous` runs backward twice through one graph, so buffers must not be donated.
             with functorch.patch(donated_buffer=False):
                 return self.update(real, labels, weights)
         except torch._dynamo.exc.TorchDynamoException as error:
             logger.warning("torch.compile does not work here, so it is off: %s", one_line(error))
             config = self.config.model_copy(update={"compile": False})
             device = self.state.device
-            self.players.generator = prepare_forward(self.state.generator, config, device)
-            self.players.discriminator = prepare_forward(self.discriminator, config, device)
+            self.gan.generator = prepare_forward(self.state.generator, config, device)
+            self.gan.discriminator = prepare_forward(self.discriminator, config, device)
             self.run = self.update
             return self.update(real, labels, weights)
 
@@ -234,11 +229,6 @@ class TrainStep:
         u = torch.rand(self.config.batch_size, device=self.state.device)
         drawn = torch.bucketize(self.world.shard(u), self.class_limits, right=True)
         return torch.where(labels < 0, drawn, labels)
-
-    def draw_epsilon(self, real: Tensor) -> Tensor:
-        """New weights of the gradient penalty's mix for this process's shard of the batch."""
-        shape, generator = self.config.batch_size, random_generator()
-        return self.world.shard(torch.rand(shape, device=self.state.device, generator=generator))
 
 
 def fill(old: Tensor | float, value: float) -> Tensor | float:

@@ -289,14 +289,14 @@ def test_no_judge_is_trained_for_nothing(
 
 def test_options_override_the_config(shell: Shell) -> None:
     result = shell(
-        "train", "digits-mlp", "--model", "dcgan", "--loss", "hinge", "--update", "shared",
+        "train", "digits-mlp", "--model", "dcgan", "--loss", "hinge", "--update", "simultaneous",
         "--images", "1.5k", "--batch-size", 32, "--lr", "1e-3", "--seed", 9, "--device", "cpu",
         "--set", "model.width=8", "--set", "betas=[0.5, 0.9]", "--set", "control_per_class=0",
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     config = load_config("runs/digits-mlp/config.yaml")
     assert (config.model.backbone, config.model.width, config.loss) == ("dcgan", 8, "hinge")
-    assert (config.update, config.images, config.batch_size) == ("shared", 1_500, 32)
+    assert (config.update, config.images, config.batch_size) == ("simultaneous", 1_500, 32)
     assert (config.lr, config.seed, config.betas) == (1e-3, 9, (0.5, 0.9))
 
 
@@ -309,7 +309,7 @@ def test_options_override_the_config(shell: Shell) -> None:
         (("--data", "./nowhere"), ("there is no folder ./nowhere",)),
         (("--model", "vit"), ("no backbone 'vit'", "mlp, dcgan")),
         (("--loss", "hing"), ("did you mean 'hinge'",)),
-        (("--update", "share"), ("did you mean 'shared'",)),
+        (("--update", "simultan"), ("did you mean 'simultaneous'",)),
         (("--images", "many"), ("images", "'many'")),
         (("--images", "5", "--minutes", "5"), ("either in",)),
         (("--lr", "-1"), ("lr", "greater than 0")),

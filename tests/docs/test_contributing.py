@@ -19,7 +19,7 @@ from cgan.losses import Loss
 from cgan.models import BACKBONES, build_pair
 from cgan.training.state import TrainState
 from cgan.training.step import TrainStep
-from cgan.updates import PenaltyWeights, Players
+from cgan.updates import GAN, PenaltyWeights
 
 TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 FENCES = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
@@ -70,14 +70,13 @@ def test_update_scheme() -> None:
     names = dict(vars(updates))
     exec(example("discriminator_first"), names)
     G, D = build_pair("mlp", image_shape=(1, 8, 8), num_classes=3, width=8)
-    players = Players(
-        G, D, torch.optim.SGD(G.parameters(), 0.1), torch.optim.SGD(D.parameters(), 0.1)
-    )
     before = [[p.clone() for p in network.parameters()] for network in (G, D)]
     loss = Loss(losses.generator_hinge, losses.discriminator_hinge)
+    optimizers = (torch.optim.SGD(network.parameters(), 0.1) for network in (G, D))
+    gan = GAN(G, D, *optimizers, loss)
     real, labels = torch.randn(4, 1, 8, 8), torch.tensor([0, 1, 2, 1])
     told = names["discriminator_first"](
-        players, real, labels, lambda: torch.randn(4, 64), loss, PenaltyWeights(r1=1.0)
+        gan, real, labels, lambda: torch.randn(4, 64), PenaltyWeights(r1=1.0)
     )
     assert told["penalty"] > 0
     assert told.keys() == {"loss_G", "loss_D", "aux_G", "aux_D", "penalty"}
@@ -88,9 +87,11 @@ def test_update_scheme() -> None:
 def test_update_scheme_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
     names = dict(vars(updates))
     exec(example("discriminator_first"), names)
-    monkeypatch.setitem(updates.UPDATES, "shared", names["discriminator_first"])
+    monkeypatch.setitem(updates.UPDATES, "simultaneous", names["discriminator_first"])
     digits = cgan.load_pictures("digits")
-    config = load_config("digits-mlp", {"update": "shared", "model.width": 8, "device": "cpu"})
+    config = load_config(
+        "digits-mlp", {"update": "simultaneous", "model.width": 8, "device": "cpu"}
+    )
     step = TrainStep(TrainState(config, digits, torch.device("cpu")))
     losses = step(*next(Loader(digits, config.batch_size).batches()))
     assert all(value.isfinite() for value in losses.values())

@@ -32,7 +32,7 @@ from cgan.updates import UPDATES
 META = torch.device("meta")
 DIGITS = cgan.load_pictures("digits")
 LABELS = [("concat", "concat"), ("cbn", "projection+auxiliary"), None]
-PENALTIES = {"penalty.r1": 0.5, "penalty.r2": 0.5, "penalty.gradient_penalty": 0.5}
+PENALTIES = {"penalty.r1": 0.5, "penalty.r2": 0.5}
 
 
 class OneDevice(TorchDispatchMode):

@@ -20,20 +20,20 @@ from cgan.storage.run_files import pack_state
 from cgan.training.ema import ema_decay
 from cgan.training.state import TrainState
 from cgan.training.step import Autocast, TrainStep, beta2, learning_rate, penalty_scale
-from cgan.updates import NO_PENALTY, UPDATES, Losses, PenaltyWeights, Players
+from cgan.updates import GAN, NO_PENALTY, UPDATES, Losses, PenaltyWeights
 
 
 def record_weights(monkeypatch: pytest.MonkeyPatch) -> list[PenaltyWeights]:
     """A list to which each step of ``shared`` appends its penalty weights."""
     seen: list[PenaltyWeights] = []
-    plain = UPDATES["shared"]
+    plain = UPDATES["simultaneous"]
 
     def record(*arguments: object) -> Losses:
         assert isinstance(arguments[5], PenaltyWeights)
         seen.append(arguments[5])
         return plain(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setitem(UPDATES, "shared", record)
+    monkeypatch.setitem(UPDATES, "simultaneous", record)
     return seen
 
 
@@ -44,15 +44,14 @@ def test_lazy_penalties_are_multiplied_by_their_interval(monkeypatch: pytest.Mon
     config = load_config(
         "digits-mlp",
         {
-            "penalty.r1": 0.5, "penalty.r2": 0.25, "penalty.gradient_penalty": 0.75,
-            "penalty.lazy_interval": 4, "device": "cpu",
+            "penalty.r1": 0.5, "penalty.r2": 0.25, "penalty.lazy_interval": 4, "device": "cpu",
         },
     )  # fmt: skip
     step = TrainStep(TrainState(config, digits, torch.device("cpu")))
     batches = Loader(digits, config.batch_size).batches()
     for _ in range(9):
         step(*next(batches))
-    lazy = PenaltyWeights(r1=2.0, r2=1.0, gradient_penalty=3.0)
+    lazy = PenaltyWeights(r1=2.0, r2=1.0)
     assert [weights.scale for weights in seen] == [1.0] * 9
     assert seen == [lazy, *3 * [NO_PENALTY], lazy, *3 * [NO_PENALTY], lazy]
     assert (step.state.counters.steps, step.state.counters.images_seen) == (9, 9 * 64)
@@ -178,22 +177,7 @@ def test_a_random_class_in_place_of_no_label() -> None:
     assert step.draw_fake_labels(labels) is labels
 
 
-def test_the_mix_of_the_gradient_penalty_is_a_shard_of_the_global_batch() -> None:
-    config = load_config("digits-mlp", {"device": "cpu"})
-    dataset = cgan.load_pictures("digits")
-    drawn = {}
-    for size in (1, 2):
-        for rank in range(size):
-            state = TrainState(config, dataset, torch.device("cpu"))
-            step = TrainStep(state, World(rank, size))
-            torch.manual_seed(5)
-            drawn[rank, size] = step.draw_epsilon(torch.empty(config.batch_size // size, 1, 8, 8))
-    assert drawn[0, 1].shape == (64,)
-    assert torch.equal(torch.cat([drawn[0, 2], drawn[1, 2]]), drawn[0, 1])
-    assert len(drawn[0, 1].unique()) == 64
-
-
-@pytest.mark.parametrize("scheme", ["alternating", "shared"])
+@pytest.mark.parametrize("scheme", ["alternating", "simultaneous"])
 def test_penalties_are_computed_in_float32_under_bfloat16(scheme: str) -> None:
     """With autocast, D sees bfloat16 in a step without penalties and float32 in one with them."""
     seen: list[torch.dtype] = []
@@ -201,19 +185,18 @@ def test_penalties_are_computed_in_float32_under_bfloat16(scheme: str) -> None:
     D.hidden[0].register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
     exact = []
     for wrapped in (False, True):
-        players = Players(
+        gan = GAN(
             Autocast(G, "cpu") if wrapped else G,
             Autocast(D, "cpu") if wrapped else D,
             torch.optim.SGD(G.parameters(), 0.0),
             torch.optim.SGD(D.parameters(), 0.0),
+            get_loss("hinge"),
         )
         torch.manual_seed(0)
         real, labels = torch.randn(4, 1, 8, 8), torch.arange(4) % 3
         for weights in (NO_PENALTY, PenaltyWeights(r1=1.0)):
             seen.clear()
-            losses = UPDATES[scheme](
-                players, real, labels, lambda: torch.ones(4, 4), get_loss("hinge"), weights
-            )
+            losses = UPDATES[scheme](gan, real, labels, lambda: torch.ones(4, 4), weights)
             updates_D = set(seen[-2:])  # the last two forward passes of D are those of its update
             precise = bool(weights) or not wrapped
             assert updates_D == {torch.float32 if precise else torch.bfloat16}
@@ -252,7 +235,7 @@ def test_a_step_is_the_same_on_one_core_and_two(config: str, update: str) -> Non
     """Bit for bit, at the same time and in turn, and whatever the threads did before."""
     changes = {
         "data.source": "digits", "update": update, "penalty.r1": 0.3, "penalty.r2": 0.2,
-        "penalty.gradient_penalty": 0.1, "penalty.lazy_interval": 2, "batch_size": 8,
+        "penalty.lazy_interval": 2, "batch_size": 8,
         "augment": ["translation"], "model.dropout": 0.1, "model.width": 8, "device": "cpu",
     }  # fmt: skip
     digits = cgan.load_pictures("digits")

@@ -85,7 +85,7 @@ def test_run_folder(small_run: cgan.Run) -> None:
     assert load_config(small_run.folder / "config.yaml") == small_run.config
     rows = read_metrics(small_run.folder)
     assert [row["images_seen"] for row in rows] == [3_008, 6_016]
-    assert rows[-1]["share"] == 1.0
+    assert rows[-1]["simultan"] == 1.0
     assert rows[-1]["lr"] == pytest.approx(small_run.config.lr * small_run.config.lr_final_fraction)
     assert all(math.isfinite(value) for row in rows for value in row.values())
     assert [path.name for path in (small_run.folder / "samples").iterdir()] == ["000006016.png"]
@@ -390,11 +390,11 @@ def test_real_mnist_for_a_few_steps(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("penalty", ["r1", "r2", "gradient_penalty"])
+@pytest.mark.parametrize("penalty", ["r1", "r2"])
 def test_every_loss_with_every_penalty_trains(loss: str, penalty: str, tmp_path: Path) -> None:
     run = cgan.train(quick(loss=loss, images=640, **{f"penalty.{penalty}": 0.5}), tmp_path / "run")
     assert read_metrics(run.folder)[-1]["penalty"] > 0
-    without = {"penalty.r1": 0.0, "penalty.r2": 0.0, "penalty.gradient_penalty": 0.0}
+    without = {"penalty.r1": 0.0, "penalty.r2": 0.0}
     alone = {**without, f"penalty.{penalty}": 0.5}
     run = cgan.train(quick(loss=loss, images=640, **alone), tmp_path / "alone")
     assert read_metrics(run.folder)[-1]["penalty"] > 0
@@ -489,7 +489,7 @@ def check_compiled(update: str, folder: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # from dynamo itself
-@pytest.mark.parametrize("update", ["alternating", "shared"])
+@pytest.mark.parametrize("update", ["alternating", "simultaneous"])
 def test_compiled_training_agrees(
     update: str,
     tmp_path: Path,
@@ -515,7 +515,7 @@ def test_compiled_training_agrees(
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")  # compilers warn about themselves
-@pytest.mark.parametrize("update", ["alternating", "shared"])
+@pytest.mark.parametrize("update", ["alternating", "simultaneous"])
 def test_training_compiled_by_inductor_agrees(
     update: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
