@@ -157,7 +157,7 @@ class Bench:
         """Counted operations per training image, averaged over one lazy interval."""
         step, every = self.train_step(), self.config.penalty.lazy_interval
         step.run = step.update  # no CUDA graph: a replay is not counted
-        step.both = in_turn  # a dispatch mode sees its own thread only
+        step.gan.both = in_turn  # a dispatch mode sees its own thread only
         batches = Loader(self.pictures, self.config.batch_size, self.device).batches()
         with Count() as counted:
             for _ in range(every):

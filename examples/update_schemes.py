@@ -38,8 +38,7 @@ def learn(update, judge):
     """Train; return ten values of control accuracy, and the metrics of the last step."""
     torch.manual_seed(0)
     G, D = cgan.build_pair("mlp", image_shape=(1, 8, 8), generator_label="concat")
-    optimizers = [torch.optim.Adam(n.parameters(), 1e-3, (0.0, 0.99)) for n in (G, D)]
-    gan = GAN(G, D, *optimizers, LOSS)
+    gan = GAN(G, D, *(torch.optim.Adam(n.parameters(), 1e-3, (0.0, 0.99)) for n in (G, D)), LOSS)
     batches, curve, steps = Loader(load_pictures("digits"), 64).batches(), [], max(IMAGES // 64, 10)
     for step, (real, labels) in zip(range(1, steps + 1), batches, strict=False):
         figures = update(gan, real, labels, lambda: torch.randn(64, 64))

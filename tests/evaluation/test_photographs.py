@@ -46,7 +46,7 @@ def test_photographs_are_mirrored_and_digits_are_not(monkeypatch: pytest.MonkeyP
             seen.append(names)
             super().__init__(names)
 
-    monkeypatch.setattr("cgan.evaluation.judge.Augment", Recorded)
+    monkeypatch.setattr("cgan.evaluation.judge_training.Augment", Recorded)
     data = left_or_top(40)
     assert train_judge(data, data, "a", images=256).header.architecture == "resnet9"
     assert seen == [["mirror", "translation"]]

@@ -52,7 +52,7 @@ def step_of(capture: Any, **changes: object) -> tuple[TrainStep, Loader]:
     pictures = load_pictures("digits")
     torch.manual_seed(0)
     step = TrainStep(TrainState(config, pictures, CPU), capture=capture)
-    step.both = in_turn  # as on a GPU, with one source of random numbers
+    step.gan.both = in_turn  # as on a GPU, with one source of random numbers
     return step, Loader(pictures, config.batch_size)
 
 

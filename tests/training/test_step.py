@@ -24,13 +24,13 @@ from cgan.updates import GAN, NO_PENALTY, UPDATES, Losses, PenaltyWeights
 
 
 def record_weights(monkeypatch: pytest.MonkeyPatch) -> list[PenaltyWeights]:
-    """A list to which each step of ``shared`` appends its penalty weights."""
+    """A list to which each step of ``simultaneous`` appends its penalty weights."""
     seen: list[PenaltyWeights] = []
     plain = UPDATES["simultaneous"]
 
     def record(*arguments: object) -> Losses:
-        assert isinstance(arguments[5], PenaltyWeights)
-        seen.append(arguments[5])
+        assert isinstance(arguments[4], PenaltyWeights)
+        seen.append(arguments[4])
         return plain(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setitem(UPDATES, "simultaneous", record)
@@ -148,7 +148,7 @@ def test_a_captured_step_is_captured_again_when_beta2_changes() -> None:
 def test_the_auxiliary_weight_reaches_the_loss() -> None:
     config = load_config("digits-mlp", {"aux_weight": 0.25, "device": "cpu"})
     step = TrainStep(TrainState(config, cgan.load_pictures("digits"), torch.device("cpu")))
-    assert step.loss.aux_weight == 0.25
+    assert step.gan.loss.aux_weight == 0.25
     assert isinstance(step.draw_z(), Tensor)
     assert step.draw_z().shape == (64, config.model.latent_dim)
 

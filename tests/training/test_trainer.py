@@ -85,7 +85,7 @@ def test_run_folder(small_run: cgan.Run) -> None:
     assert load_config(small_run.folder / "config.yaml") == small_run.config
     rows = read_metrics(small_run.folder)
     assert [row["images_seen"] for row in rows] == [3_008, 6_016]
-    assert rows[-1]["simultan"] == 1.0
+    assert rows[-1]["share"] == 1.0
     assert rows[-1]["lr"] == pytest.approx(small_run.config.lr * small_run.config.lr_final_fraction)
     assert all(math.isfinite(value) for row in rows for value in row.values())
     assert [path.name for path in (small_run.folder / "samples").iterdir()] == ["000006016.png"]
