@@ -195,7 +195,7 @@ def load_config(
             ``config.yaml``).
         overrides: values by dotted key, for example ``{"model.width": 64, "images": "600k"}``.
             Setting ``images`` clears ``minutes`` and the other way round.
-        warn: log a warning for keys that have been renamed.
+        warn: warn of keys that have been renamed, and refuse those that are gone.
 
     Raises:
         ConfigError: no such config, unknown key, value out of range, or contradiction.
@@ -229,7 +229,7 @@ def make_config(
     Args:
         values: sections and values, as read from YAML.
         overrides: values by dotted key, applied on top.
-        warn: log a warning for keys that have been renamed.
+        warn: warn of keys that have been renamed, and refuse those that are gone.
 
     Raises:
         ConfigError: the message names the mistakes, up to ``MAX_MISTAKES``.

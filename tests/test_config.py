@@ -60,6 +60,19 @@ def test_the_callers_values_are_unchanged() -> None:
         assert flatten(config.model_dump(mode="json"))[new] == default
 
 
+def test_names_of_version_0_3_still_read() -> None:
+    given = {"images": 100, "update": "shared", "penalty": {"gradient_penalty": 0.0, "r1": 2.0}}
+    config = make_config(given)
+    assert (config.update, config.penalty.r1) == ("simultaneous", 2.0)
+    assert given["penalty"] == {"gradient_penalty": 0.0, "r1": 2.0}
+    used = {**given, "penalty": {"gradient_penalty": 10.0}}
+    with pytest.raises(ConfigError, match=r"penalty.gradient_penalty is gone .* use penalty.r1"):
+        make_config(used)
+    with pytest.raises(ConfigError, match="is gone since version 0.4"):
+        load_config("digits-mlp", {"penalty.gradient_penalty": 1})
+    assert make_config(used, warn=False).penalty.r1 == 0  # the header of a generator file
+
+
 def test_one_budget_replaces_the_other_and_both_are_refused() -> None:
     config = load_config("digits-mlp", {"minutes": 5})
     assert (config.images, config.minutes) == (None, 5)
