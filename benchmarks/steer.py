@@ -20,7 +20,7 @@ from cgan.evaluation.features import FeatureSet, draw_by_class, extract_features
 from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import get_or_train_judge
 from cgan.evaluation.reference import Reference
-from cgan.sampling.class_names import Request
+from cgan.sampling.request import Request
 from cgan.sampling.sampler import RejectionSampler
 from cgan.storage.images import make_grid, save_png, to_pixels
 

@@ -20,7 +20,7 @@ from cgan.errors import ConfigError, DataError, UnknownNameError
 from cgan.evaluation.control import Control
 from cgan.models import build_pair
 from cgan.models.conditioning import share_values, to_class_rows, value_indices
-from cgan.sampling.class_names import GeneratorInfo
+from cgan.sampling.request import GeneratorInfo
 from cgan.storage.run_files import load_state, select_tensors
 from cgan.training.ema import frozen_copy, update_ema
 from cgan.training.state import TrainState

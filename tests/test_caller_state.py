@@ -44,9 +44,9 @@ from cgan.evaluation.judge_training import get_or_train_judge, train_judge
 from cgan.evaluation.report import render_report
 from cgan.losses import LOSSES, Loss
 from cgan.penalties import gradient_penalty, r1, r2
-from cgan.sampling import dataset as dataset_module
-from cgan.sampling.dataset import write_dataset
+from cgan.sampling import write_dataset as dataset_module
 from cgan.sampling.export import export
+from cgan.sampling.write_dataset import write_dataset
 from cgan.storage.paths import JUDGE_FILE, PACKAGED
 from cgan.updates import GAN, PenaltyWeights, get_update
 from tests.conftest import make_pets

@@ -99,10 +99,10 @@ def in_small(words: list[str], faults: Faults | None = None) -> Callable[[], Non
     """The action of a command, with faults from its start on."""
 
     def run() -> None:
-        from cgan.sampling import dataset
+        from cgan.sampling import write_dataset
         from cgan.training import monitor
 
-        dataset.SHARD_SIZE, monitor.EVAL_IMAGES = SHARD_SIZE, 100
+        write_dataset.SHARD_SIZE, monitor.EVAL_IMAGES = SHARD_SIZE, 100
         if faults is not None:
             faults.install()
         command(*words)()

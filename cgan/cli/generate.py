@@ -20,7 +20,7 @@ from cgan.errors import ConfigError
 
 if TYPE_CHECKING:
     from cgan.evaluation.judge import Judge
-    from cgan.sampling.class_names import GeneratorInfo, Request
+    from cgan.sampling.request import GeneratorInfo, Request
     from cgan.sampling.sampler import RejectionSampler, Sampler
 
 
@@ -124,9 +124,9 @@ def write_dataset(
 ) -> None:
     """Write a data set, or this process's part of it; rank 0 prints the summary."""
     from cgan.runtime.process import rank_and_world_size
-    from cgan.sampling import dataset
+    from cgan.sampling.write_dataset import write_dataset as write
 
-    written = dataset.write_dataset(
+    written = write(
         sampler, out, count, labels=labels, format=format, seed=seed, verify=rejection,
         progress=True,
     )  # fmt: skip

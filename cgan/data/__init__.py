@@ -37,5 +37,5 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "GeneratedDataset":  # it needs a sampler, which is on a higher level
-        return importlib.import_module("cgan.sampling.generated").GeneratedDataset
+        return importlib.import_module("cgan.sampling.generated_dataset").GeneratedDataset
     raise AttributeError(f"module 'cgan.data' has no attribute {name!r}")

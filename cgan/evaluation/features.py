@@ -21,7 +21,7 @@ from cgan.errors import MeasureError, UnknownNameError, one_line
 from cgan.evaluation.distances import Nearest
 from cgan.evaluation.judge import FEATURE_DIM, Judge
 from cgan.runtime.streams import map_streams
-from cgan.sampling.class_names import Request
+from cgan.sampling.request import Request
 from cgan.sampling.sampler import Sampler
 from cgan.storage.images import to_pixels
 

@@ -23,7 +23,6 @@ from cgan.errors import ConfigError, RunError, one_line
 from cgan.models.flow import ForeignGenerator, OnnxGenerator, SteeredGenerator
 from cgan.runtime.device import torch_defaults
 from cgan.runtime.onnx_session import open_session
-from cgan.sampling.class_names import Request
 from cgan.sampling.onnx import (
     INPUTS,
     ONNX,
@@ -31,6 +30,7 @@ from cgan.sampling.onnx import (
     OnnxSampler,
     export_path,
 )
+from cgan.sampling.request import Request
 from cgan.sampling.sampler import Sampler, load
 from cgan.storage.atomic import write_atomically
 from cgan.storage.images import to_unit

@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 
 from cgan.errors import ConfigError, FileError, one_line
 from cgan.runtime.onnx_session import open_session
-from cgan.sampling.class_names import GeneratorInfo, Labels, Request
 from cgan.sampling.latents import batch_size, draw_latents
-from cgan.storage.headers import GENERATOR_RULES, find_fault
+from cgan.sampling.request import GeneratorInfo, Labels, Request
 from cgan.storage.safe_reading import (
     MAX_EXPORT_EXTRA,
     MAX_HEADER_BYTES,
@@ -30,6 +29,7 @@ from cgan.storage.safe_reading import (
     parse_json_object,
     read_bytes,
 )
+from cgan.storage.schema import GENERATOR_RULES, find_fault
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

@@ -30,8 +30,8 @@ from cgan.runtime.device import (
     torch_defaults,
 )
 from cgan.runtime.streams import map_streams
-from cgan.sampling.class_names import GeneratorInfo, Labels, Request
 from cgan.sampling.latents import batch_size, draw_latents, draw_normals
+from cgan.sampling.request import GeneratorInfo, Labels, Request
 from cgan.storage.checkpoint import GENERATOR, load_network, open_checkpoint
 from cgan.storage.images import encode_png, make_grid, to_pixels, to_unit
 from cgan.storage.paths import find_generator

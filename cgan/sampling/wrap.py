@@ -20,9 +20,9 @@ from cgan.runtime.device import torch_defaults
 from cgan.sampling.export import EXAMPLE_BATCH, to_onnx
 from cgan.sampling.latents import draw_latents
 from cgan.sampling.sampler import load
-from cgan.storage.headers import is_image_shape
 from cgan.storage.paths import CONFIG_FILE, find_generator, hub_title
 from cgan.storage.safe_reading import MAX_LATENT_DIM, MAX_SIDE, file_digest, read_bytes
+from cgan.storage.schema import is_image_shape
 
 PROBES = 64
 """Images that a generator of another program is probed with."""

@@ -18,8 +18,8 @@ from cgan.console import printable
 from cgan.evaluation.report import format_interval, format_share, format_value
 from cgan.models import count_parameters
 from cgan.sampling.sampler import Sampler
-from cgan.storage.headers import is_count, is_number, is_share, is_text
 from cgan.storage.paths import GENERATOR_FILE, hub_title
+from cgan.storage.schema import is_count, is_number, is_share, is_text
 
 FIGURES = {
     "fid": "FID",

@@ -28,7 +28,7 @@ from cgan.models import dcgan, mlp, resnet
 from cgan.models.conditioning import BatchNorm, LatentConcat
 from cgan.models.flow import AffineCoupling, Flow, ForeignGenerator, SteeredGenerator
 from cgan.runtime.device import torch_defaults
-from cgan.sampling.class_names import Request
+from cgan.sampling.request import Request
 from cgan.sampling.sampler import Sampler, load
 from cgan.sharing import card
 from cgan.storage.atomic import write_atomically

@@ -21,7 +21,8 @@ from torch.overrides import TorchFunctionMode
 
 from cgan.errors import FileError, one_line
 from cgan.storage.atomic import write_atomically
-from cgan.storage.headers import (
+from cgan.storage.safe_reading import MAX_HEADER_BYTES, parse_json_object
+from cgan.storage.schema import (
     CLASSES,
     ENCODER_RULES,
     GENERATOR_RULES,
@@ -29,7 +30,6 @@ from cgan.storage.headers import (
     STATE_RULES,
     find_fault,
 )
-from cgan.storage.safe_reading import MAX_HEADER_BYTES, parse_json_object
 
 GENERATOR = "cgan-generator"
 STATE = "cgan-state"

@@ -25,9 +25,9 @@ from cgan.storage.checkpoint import (
     open_checkpoint,
     save_tensors,
 )
-from cgan.storage.headers import is_count
 from cgan.storage.paths import METRICS_FILE, STATE_FILES
 from cgan.storage.safe_reading import MAX_METRICS_BYTES, parse_json_object, read_bytes
+from cgan.storage.schema import is_count
 
 PLOTTED_METRICS = {"loss_G", "loss_D", "penalty", "control_accuracy", "fid", "background_ink"}
 """Metrics that are plotted over images seen."""

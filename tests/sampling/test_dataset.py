@@ -20,9 +20,10 @@ from typer.testing import Result
 import cgan
 from cgan.data import load_pictures
 from cgan.errors import ConfigError, FileError, MeasureError, RunError, UnconditionalError
-from cgan.sampling import dataset, shards
-from cgan.sampling.dataset import describe_dataset, write_dataset
+from cgan.sampling import shards
+from cgan.sampling import write_dataset as dataset
 from cgan.sampling.sampler import Sampler
+from cgan.sampling.write_dataset import describe_dataset, write_dataset
 from cgan.storage.atomic import lock
 from cgan.storage.images import to_pixels
 from tests.conftest import open_image

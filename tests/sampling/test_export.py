@@ -23,9 +23,9 @@ from typer.testing import Result
 import cgan
 from cgan.errors import ConfigError, FileError, RunError, UnknownNameError
 from cgan.models import build_networks
-from cgan.sampling.class_names import Request
 from cgan.sampling.export import export
 from cgan.sampling.onnx import OnnxSampler, open_export, split_metadata
+from cgan.sampling.request import Request
 from cgan.storage.checkpoint import read_header, save_tensors
 from cgan.storage.images import to_pixels
 from cgan.storage.paths import GENERATOR_FILE, PACKAGED

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 import cgan
 from cgan.data import GeneratedDataset
 from cgan.errors import ConfigError
-from cgan.sampling.generated import TorchmetricsGenerator
+from cgan.sampling.generated_dataset import TorchmetricsGenerator
 
 Make = Callable[..., cgan.Sampler]
 

@@ -23,10 +23,9 @@ from cgan.config import ModelConfig
 from cgan.errors import FileError
 from cgan.evaluation.judge import Classifier, Judge
 from cgan.models import build_networks
-from cgan.sampling.dataset import DATASET_FILE, open_dataset
 from cgan.sampling.shards import Shard
+from cgan.sampling.write_dataset import DATASET_FILE, open_dataset
 from cgan.storage.checkpoint import save_tensors
-from cgan.storage.headers import GENERATOR_RULES, JUDGE_RULES
 from cgan.storage.paths import METRICS_FILE
 from cgan.storage.run_files import read_curves, read_metrics
 from cgan.storage.safe_reading import (
@@ -38,6 +37,7 @@ from cgan.storage.safe_reading import (
     MAX_SIDE,
     parse_json_object,
 )
+from cgan.storage.schema import GENERATOR_RULES, JUDGE_RULES
 
 NAN = float("nan")
 CONFIG = cgan.load_config(
@@ -522,7 +522,7 @@ from pathlib import Path
 import cgan
 from cgan.errors import FileError
 from cgan.evaluation.judge import Judge
-from cgan.sampling.dataset import open_dataset
+from cgan.sampling.write_dataset import open_dataset
 from cgan.sampling.onnx import open_export
 from cgan.sampling.shards import Shard
 from cgan.storage.run_files import read_metrics

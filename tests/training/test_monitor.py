@@ -14,7 +14,7 @@ from cgan.data import ImageDataset, ImageFolder, Split, load_pictures
 from cgan.errors import CganError, DataError
 from cgan.evaluation.control import Control
 from cgan.evaluation.judge import Judge
-from cgan.sampling.class_names import Request
+from cgan.sampling.request import Request
 from cgan.sampling.sampler import Sampler
 from cgan.storage.checkpoint import GENERATOR, read_header
 from cgan.storage.paths import BEST_FILE, JUDGE_FILE, PACKAGED

@@ -19,14 +19,14 @@ from cgan import __version__
 from cgan.errors import ConfigError, FileError, UnknownNameError
 from cgan.runtime.process import catch_signals, rank_and_world_size
 from cgan.runtime.progress import CountProgress
-from cgan.sampling.class_names import Labels, Request
+from cgan.sampling.request import Labels, Request
 from cgan.sampling.sampler import ImageClassifier, RejectionSampler, Sampler
 from cgan.sampling.shards import SUFFIXES, Pixels, Shard, start_workers
 from cgan.storage.atomic import lock, write_atomically
-from cgan.storage.headers import is_count, is_share
 from cgan.storage.images import to_pixels
 from cgan.storage.paths import safe_file_names
 from cgan.storage.safe_reading import MAX_MANIFEST_BYTES, file_digest, parse_json_object, read_bytes
+from cgan.storage.schema import is_count, is_share
 
 DATASET_FILE = "dataset.json"
 FORMAT_VERSION = 1

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from cgan.errors import ConfigError
-from cgan.sampling.class_names import Request
 from cgan.sampling.latents import draw_latents
+from cgan.sampling.request import Request
 from cgan.sampling.sampler import Sampler
 
 UNCONDITIONAL = -1
