@@ -49,10 +49,6 @@ FailUnderOption = Annotated[
         show_default=False,
     ),
 ]
-JunitOption = Annotated[
-    str | None,
-    typer.Option("--junit", help="Write the checks of --fail-under as JUnit XML.", metavar="FILE"),
-]
 HtmlOption = Annotated[
     str | None, typer.Option("--html", help="Write an HTML report.", metavar="FILE")
 ]
@@ -72,15 +68,13 @@ def evaluate(
     judge: JudgeOption = None,
     html: HtmlOption = None,
     fail_under: FailUnderOption = None,
-    junit: JunitOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate a generator against real images: control, quality, diversity, memorization."""
     from cgan.cli import tables
     from cgan.evaluation.api import evaluate as evaluate_model
-    from cgan.evaluation.reference import check_limits, junit_xml, parse_limits
-    from cgan.storage.atomic import write_atomically
+    from cgan.evaluation.reference import check_limits, parse_limits
 
     limits = parse_limits(fail_under or [])
     for key, option, given in (
@@ -92,10 +86,7 @@ def evaluate(
             raise ConfigError(f"--fail-under {key} needs {option}, which measures it")
     if any("_truncation_" in key for key in limits) and not truncation:
         raise ConfigError("--fail-under with a truncation needs --truncation, which measures it")
-    if junit is not None and not limits:
-        raise ConfigError("--junit writes the checks of --fail-under: give at least one")
     check_output("--html", html, ".html")
-    check_output("--junit", junit, ".xml")
     report = evaluate_model(
         load_model(model), data=data, data_dir=data_dir, per_class=per_class, features=features,
         cas=cas, truncation=truncation, second_judge=second_judge, judge=judge, device=device,
@@ -105,8 +96,6 @@ def evaluate(
         _print_json({**report.to_dict(), "checks": [check._asdict() for check in checks]})
     else:
         tables.print_report(report)
-    if junit is not None:
-        write_atomically(Path(junit), junit_xml(report, checks).encode())
     _write_html(html, [report])
     for check in checks:
         mark, style = ("passed", None) if check.passed else ("FAILED", "red")

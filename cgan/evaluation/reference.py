@@ -13,7 +13,6 @@ label proportions of the held-out images (``matched_counts``).
 from __future__ import annotations
 
 import math
-import xml.etree.ElementTree as ET
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -150,27 +149,6 @@ def check_limits(report: Report, limits: Mapping[str, float]) -> list[Check]:
             passed = value <= limit if key in LOWER_IS_BETTER else value >= limit
         checks.append(Check(key, figure.title, value, limit, passed, figure.share))
     return checks
-
-
-def junit_xml(report: Report, checks: list[Check]) -> str:
-    """Checks as a JUnit XML report: one test case per limit, one property per figure."""
-    failures = sum(not check.passed for check in checks)
-    suite = ET.Element(
-        "testsuite", name=f"cgan evaluate {printable(report.model)}", tests=str(len(checks)),
-        failures=str(failures), errors="0", skipped="0",
-    )  # fmt: skip
-    properties = ET.SubElement(suite, "properties")
-    for figure in report.figures:
-        if figure.value is not None:
-            ET.SubElement(properties, "property", name=figure.key, value=repr(figure.value))
-    for check in checks:
-        case = ET.SubElement(suite, "testcase", classname="cgan.evaluate", name=check.key)
-        if not check.passed:
-            ET.SubElement(case, "failure", message=check.sentence).text = check.sentence
-    root = ET.Element("testsuites")
-    root.append(suite)
-    ET.indent(root)
-    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
 class Reference:

@@ -248,8 +248,6 @@ def test_reports_replace_no_other_files(
     Path("own.safetensors").write_bytes(b"own")
     evaluate = ("evaluate", small_run.folder)
     refused(shell(*evaluate, "--html", "own.safetensors"), "--html takes a .html file, not own.s")
-    limit = ("--fail-under", "control=0.5")
-    refused(shell(*evaluate, *limit, "--junit", "own.safetensors"), "--junit takes a .xml file")
     refused(shell("compare", small_run.folder, "--html", "own.safetensors"), "--html takes a .html")
     assert Path("own.safetensors").read_bytes() == b"own"
     monkeypatch.setattr(os, "access", lambda *_: False)
