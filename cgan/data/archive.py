@@ -15,6 +15,7 @@ import tarfile
 import threading
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import total_ordering
@@ -46,7 +47,7 @@ class Member:
     """Its name as ``zipfile`` knows it."""
 
 
-class FileTree:
+class FileTree(ABC):
     """Files by path, and the folders that they make; a subclass reads their content.
 
     Args:
@@ -61,13 +62,13 @@ class FileTree:
     def __reduce__(self) -> tuple[type[FileTree], tuple[Path]]:
         return type(self), (self.path,)  # for worker processes: locks and open files stay here
 
+    @abstractmethod
     def read(self, member: Member) -> bytes:
         """The content of a file.
 
         Raises:
             OSError: it cannot be read.
         """
-        raise NotImplementedError
 
     def _add(self, member: Member) -> None:
         path = PurePosixPath(member.name.replace("\\", "/"))
