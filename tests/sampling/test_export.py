@@ -428,7 +428,7 @@ def test_what_draws_otherwise_is_not_written(
 
 def test_what_is_missing_is_said(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(FileError, match="no run or generator file"):
-        export("none")
+        export(own.with_name("none"))
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(ConfigError, match=r"needs onnxscript: pip install 'cgan\[onnx\]'"):
         export(own)
