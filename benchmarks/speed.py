@@ -31,6 +31,7 @@ from cgan.models.conditioning import LABEL_DIM
 from cgan.models.dcgan import MIN_FEATURES, plan_channels
 from cgan.runtime.device import configure_backends, find_device
 from cgan.storage.run_files import read_metrics
+from cgan.training.plan import Plan
 from cgan.training.state import TrainState
 from cgan.training.step import TrainStep
 from cgan.updates import in_turn
@@ -151,7 +152,7 @@ class Bench:
 
     def train_step(self) -> TrainStep:
         torch.manual_seed(0)
-        return TrainStep(TrainState(self.config, self.pictures, self.device))
+        return TrainStep(TrainState(Plan(self.config, self.pictures, self.device)))
 
     def flops(self) -> float:
         """Counted operations per training image, averaged over one lazy interval."""

@@ -23,6 +23,7 @@ from cgan.models.conditioning import share_values, to_class_rows, value_indices
 from cgan.sampling.request import GeneratorInfo
 from cgan.storage.run_files import load_state, select_tensors
 from cgan.training.ema import frozen_copy, update_ema
+from cgan.training.plan import Plan
 from cgan.training.state import TrainState
 from cgan.training.warm_start import warm_start
 from tests.conftest import make_pets
@@ -296,7 +297,9 @@ def test_warm_start_between_runs_with_attributes(tmp_path: Path) -> None:
     state_of_D = select_tensors(load_state(run.folder)[1], "D")
     for source in (run.folder, run.generator):
         config = cgan.load_config("folder-dcgan", {**changes, "warm_start": str(source)})
-        state = TrainState(config, cgan.data.load_split(config.data, "train"), torch.device("cpu"))
+        state = TrainState(
+            Plan(config, cgan.data.load_split(config.data, "train"), torch.device("cpu"))
+        )
         warm_start(state)
         torch.testing.assert_close(state.generator_ema(z, labels), expected, atol=1e-5, rtol=1e-4)
         found, old = (

@@ -29,6 +29,7 @@ from cgan.errors import ConfigError, UnknownNameError
 from cgan.penalties import r1
 from cgan.runtime.distributed import World
 from cgan.storage.run_files import load_state
+from cgan.training.plan import Plan
 from cgan.training.state import TrainState
 from cgan.training.step import TrainStep
 
@@ -235,7 +236,7 @@ def test_d_sees_augmented_images_only_and_g_draws_whole_ones(update: str) -> Non
                "model.width": 4, "batch_size": 8, "penalty.r1": 1.0, "device": "cpu",
                "loss": "nonsaturating"}  # fmt: skip
     dataset = photographs()
-    state = TrainState(load_config("folder-dcgan", changes), dataset, torch.device("cpu"))
+    state = TrainState(Plan(load_config("folder-dcgan", changes), dataset, torch.device("cpu")))
     step = TrainStep(state)
     torch.nn.init.constant_(state.generator.up[-1].conv.bias, 0.3)  # no pixel of G is exactly 0
     into_D, from_G = [], []
@@ -257,7 +258,7 @@ def test_mirrored_data() -> None:
     changes = {"augment": ["mirror"], "model.width": 4, "batch_size": 16, "device": "cpu",
                "update": "simultaneous"}  # fmt: skip
     dataset = photographs()
-    state = TrainState(load_config("folder-dcgan", changes), dataset, torch.device("cpu"))
+    state = TrainState(Plan(load_config("folder-dcgan", changes), dataset, torch.device("cpu")))
     step = TrainStep(state)
     seen: list[Tensor] = []
     state.discriminator.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
@@ -342,7 +343,7 @@ def test_a_plain_gan_with_augmentation() -> None:
     changes = {"augment": ["mirror", "cutout"], "model.width": 4, "model.conditional": False,
                "batch_size": 8, "penalty.r1": 1.0, "device": "cpu"}  # fmt: skip
     dataset = photographs()
-    state = TrainState(load_config("folder-dcgan", changes), dataset, torch.device("cpu"))
+    state = TrainState(Plan(load_config("folder-dcgan", changes), dataset, torch.device("cpu")))
     seen: list[Tensor] = []
     state.discriminator.register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
     losses = TrainStep(state)(dataset.images[:8] / 127.5 - 1, dataset.labels[:8])
@@ -362,7 +363,7 @@ def test_names_in_a_config() -> None:
 def test_a_shard_of_the_step_uses_its_own_numbers() -> None:
     dataset = photographs()
     config = load_config("folder-dcgan", {"model.width": 4, "device": "cpu"})
-    step = TrainStep(TrainState(config, dataset, torch.device("cpu")), World(1, 2))
+    step = TrainStep(TrainState(Plan(config, dataset, torch.device("cpu"))), World(1, 2))
     for augment in (step.augment_real, step.discriminator.augment):
         assert (augment.rank, augment.world_size) == (1, 2)
 

@@ -121,7 +121,7 @@ def test_help_does_not_wait_for_torch() -> None:
 
 def test_drawing_does_not_wait_for_what_it_does_not_need() -> None:
     loaded = imported_by(
-        "import cgan.cli, cgan.sampling.sampler, cgan.storage.images, cgan.training.setup"
+        "import cgan.cli, cgan.sampling.sampler, cgan.storage.images, cgan.storage.run_files"
     )
     assert not loaded & {"torchvision", "sklearn", "wandb", "tensorboard", "scipy"}
 

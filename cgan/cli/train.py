@@ -166,12 +166,11 @@ def _resolve(
 ) -> tuple[Config, Path | None]:
     """The config, and the folder of the run to resume (None for a new run)."""
     from cgan.config_io import default_config_name, load_config
-    from cgan.storage.paths import CONFIG_FILE
+    from cgan.storage.paths import CONFIG_FILE, RUNS
+    from cgan.storage.run_files import newest_run, run_to_resume
 
     if resume and config is None:
-        from cgan.training.setup import check_state, newest_state
-
-        folder = check_state(Path(out)) if out else newest_state()
+        folder = run_to_resume(Path(out), exactly=True) if out else newest_run()
         return load_config(folder / CONFIG_FILE, overrides), folder
     if config == "steer":
         raise ConfigError("the config steer is that of another command: cgan steer GENERATOR")
@@ -185,9 +184,7 @@ def _resolve(
     resolved = load_config(name, overrides)
     if not resume:
         return resolved, None
-    from cgan.training.setup import run_to_resume
-
-    folder = run_to_resume(resolved, out)
+    folder = run_to_resume(Path(out) if out else RUNS / resolved.name, exactly=bool(out))
     if not overrides.keys() & {"images", "minutes"}:  # the run keeps its budget
         run = load_config(folder / CONFIG_FILE)
         resolved = resolved.model_copy(update={"images": run.images, "minutes": run.minutes})

@@ -111,17 +111,19 @@ def check_images(images: Tensor) -> None:
         raise MeasureError("the generator draws the same image for every z: train it again")
 
 
-def check_plain(plain: PlainGenerator, config: Config) -> None:
-    """Check that a generator that is to be steered fits the config; raises ``ConfigError``."""
+def check_plain(
+    plain: PlainGenerator, config: Config, image_shape: tuple[int, int, int], data: str
+) -> None:
+    """Check that a generator that is to be steered fits the config and the data's images.
+
+    Raises:
+        ConfigError: its z, its images or the config are of another kind.
+    """
     if plain.latent_dim != config.model.latent_dim or not config.model.conditional:
         raise ConfigError(
             f"steering this generator needs model.latent_dim {plain.latent_dim} and a conditional "
             "model: use cgan steer"
         )
-
-
-def check_same_shape(plain: PlainGenerator, image_shape: tuple[int, int, int], data: str) -> None:
-    """Raise ``ConfigError`` unless the images of the data have the shape of the generator's."""
     if plain.image_shape != image_shape:
         raise ConfigError(
             f"the generator draws images of {plain.image_shape} (channels, height, width) and "

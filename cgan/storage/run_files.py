@@ -1,10 +1,11 @@
-"""The files of a run: its state as tensors and a header, and ``metrics.jsonl``.
+"""The folder of a run, and its files: its state as tensors and a header, and ``metrics.jsonl``.
 
 The previous state is kept as a second file. ``metrics.jsonl`` has one JSON object per line.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -13,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cgan.errors import FileError, one_line
-from cgan.storage.atomic import rename
+from cgan.errors import FileError, RunError, one_line
+from cgan.storage.atomic import explain_write_error, rename
 from cgan.storage.checkpoint import (
     STATE,
     check_finite,
@@ -25,7 +26,13 @@ from cgan.storage.checkpoint import (
     open_checkpoint,
     save_tensors,
 )
-from cgan.storage.paths import METRICS_FILE, STATE_FILES
+from cgan.storage.paths import (
+    METRICS_FILE,
+    STATE_FILES,
+    has_state,
+    require_utf8,
+    runs_by_age,
+)
 from cgan.storage.safe_reading import MAX_METRICS_BYTES, parse_json_object, read_bytes
 from cgan.storage.schema import is_count
 
@@ -36,6 +43,64 @@ Curves = dict[str, list[tuple[int, float]]]
 """By metric: (images seen, value) pairs."""
 ADAM_MOMENTS = {"step", "exp_avg", "exp_avg_sq"}
 """What Adam keeps for each weight."""
+
+
+def new_run(base: Path) -> Path:
+    """Create the folder of a new run: ``base``, with a number if it exists.
+
+    Raises:
+        FileError: it cannot be created, or its path is not UTF-8.
+    """
+    require_utf8(base)
+    if not base.name:
+        base = base.resolve()  # "." has no name that a number could be added to
+    try:
+        base.parent.mkdir(parents=True, exist_ok=True)
+        if base.is_dir() and not any(base.iterdir()):
+            return base
+        number = 1
+        while True:
+            folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+            try:
+                folder.mkdir()
+            except FileExistsError:
+                number += 1
+            else:
+                return folder
+    except OSError as error:
+        raise FileError(explain_write_error(error, base)) from error
+
+
+def run_to_resume(base: Path, exactly: bool = False) -> Path:
+    """The newest run with a state: ``base``, or one of the numbered folders that ``new_run`` makes.
+
+    Args:
+        base: a run folder, or its name without the number.
+        exactly: take ``base`` only.
+
+    Raises:
+        RunError: there is none.
+    """
+    if exactly and has_state(base):
+        return base
+    if exactly:
+        raise RunError(f"{base} contains no state of a run: leave out --resume to start one")
+    pattern = re.compile(re.escape(base.name) + r"(-\d+)?")
+    runs = [run for run in runs_by_age(STATE_FILES, base.parent) if pattern.fullmatch(run.name)]
+    if not runs:
+        raise RunError(f"there is no run {base} to resume: leave out --resume")
+    return runs[-1]
+
+
+def newest_run() -> Path:
+    """The run in ``runs/`` with the newest state.
+
+    Raises:
+        RunError: there is none.
+    """
+    if not (runs := runs_by_age(STATE_FILES)):
+        raise RunError("there is no run in runs/ to resume: leave out --resume")
+    return runs[-1]
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:

@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from cgan.config import DATA_NAMES, Config
-from cgan.data import ImageDataset, ImageFolder, Loader, Split, load_split
+from cgan.data import Loader
 from cgan.errors import DivergedError
 from cgan.evaluation.control import Control
 from cgan.runtime.process import catch_signals
@@ -24,6 +24,7 @@ from cgan.storage.images import make_grid, save_png, to_pixels
 from cgan.storage.paths import BEST_FILE, GENERATOR_FILE, SAMPLES_FOLDER
 from cgan.training.loggers import Loggers, Metrics
 from cgan.training.monitor import Monitor
+from cgan.training.plan import Plan
 from cgan.training.state import Counters, TrainState
 from cgan.training.step import TrainStep, learning_rate
 from cgan.updates import Losses
@@ -159,18 +160,10 @@ class TrainLoop:
     Only rank 0 has loggers; it alone logs, samples, evaluates and writes.
     """
 
-    def __init__(
-        self,
-        step: TrainStep,
-        dataset: ImageDataset | ImageFolder,
-        folder: Path,
-        loggers: Loggers | None,
-        unlabelled: ImageDataset | ImageFolder | None = None,
-    ) -> None:
-        self.unlabelled = unlabelled
-        self.step, self.state, self.world = step, step.state, step.world
-        self.config, self.counters = step.config, step.state.counters
-        self.dataset, self.folder, self.loggers = dataset, folder, loggers
+    def __init__(self, plan: Plan, step: TrainStep, folder: Path, loggers: Loggers | None) -> None:
+        self.plan, self.config, self.world = plan, plan.config, plan.world
+        self.step, self.state, self.counters = step, step.state, step.state.counters
+        self.folder, self.loggers = folder, loggers
         self.signal = 0
         self.monitor: Monitor | None = None
         self.last_evaluation = -1
@@ -185,8 +178,8 @@ class TrainLoop:
         saved = time.monotonic()
         evaluates = self.prepare_evaluation()
         loader = Loader(
-            self.dataset, config.batch_size, self.state.device, config.seed, config.data.balanced,
-            world=self.world, unlabelled=self.unlabelled,
+            self.plan.dataset, config.batch_size, self.state.device, config.seed,
+            config.data.balanced, world=self.world, unlabelled=self.plan.unlabelled,
         )  # fmt: skip
         batches = loader.batches(counters.images_seen)
         timer = BudgetTimer(self.state)
@@ -223,14 +216,14 @@ class TrainLoop:
         """
         config = self.config
         reached = config.images is None or config.images >= config.eval_every_images
-        several = len(self.dataset.classes) > 1
+        several = len(self.plan.dataset.classes) > 1
         evaluates = bool(self.world.is_main and config.eval_every_images and reached and several)
         if evaluates:
-            self.monitor = Monitor(self.load_split, self.state.device, self.folder)
+            self.monitor = Monitor(self.plan.load_split, self.state.device, self.folder)
             _ = self.monitor.validation  # loads the images
         named = config.data.source in DATA_NAMES
         if self.world.is_main and several and config.control_per_class and named:
-            self.load_split("test")  # of a folder, all splits are in the same place
+            self.plan.load_split("test")  # of a folder, all splits are in the same place
         return evaluates
 
     def is_due(self, every_images: int) -> bool:
@@ -319,10 +312,6 @@ class TrainLoop:
         if self.loggers is not None:
             self.loggers.log_images(path, images_seen)
 
-    def load_split(self, split: Split) -> ImageDataset | ImageFolder:
-        """The training images (already in memory), or the held-out images."""
-        return self.dataset if split == "train" else load_split(self.config.data, split)
-
     def evaluate(self) -> None:
         """Log the metrics of an evaluation, warn about problems, and keep the best generator."""
         self.mean_losses()  # raises if the run has diverged
@@ -341,7 +330,7 @@ class TrainLoop:
         self.loggers.close_terminal()
         images_seen = self.counters.images_seen
         if self.monitor is None:
-            self.monitor = Monitor(self.load_split, self.state.device, self.folder)
+            self.monitor = Monitor(self.plan.load_split, self.state.device, self.folder)
         elif self.last_evaluation != images_seen:
             self.evaluate()
         per_class = self.config.control_per_class

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from cgan import __version__
 from cgan.attributes import split_classes
 from cgan.config import DATA_NAMES, Config
-from cgan.data import ImageDataset, ImageFolder
 from cgan.errors import DivergedError, RunError
 from cgan.models import build_networks, resolve_width, steer_generator
 from cgan.models.conditioning import share_values, to_class_rows
@@ -24,11 +23,11 @@ from cgan.models.flow import SteeredGenerator
 from cgan.runtime.device import to_device
 from cgan.runtime.distributed import World
 from cgan.sampling.sampler import Sampler
-from cgan.sampling.wrap import PlainGenerator, check_plain, check_same_shape
 from cgan.storage.checkpoint import GENERATOR, new_header, save_tensors
 from cgan.storage.paths import GENERATOR_FILE
 from cgan.storage.run_files import load_state, pack_state, save_state, unpack_state
 from cgan.training.ema import frozen_copy
+from cgan.training.plan import Plan
 
 
 class Adam(torch.optim.Adam):
@@ -99,6 +98,9 @@ class TrainState:
 
     Initial weights and every z use torch's global random state: seed it first.
 
+    Args:
+        plan: the run; its config, data, device and generator to steer.
+
     Attributes:
         generator, discriminator: the networks, on the device.
         generator_ema: the moving average of the generator, in evaluation mode.
@@ -108,14 +110,9 @@ class TrainState:
         data_changed: whether the run was ever resumed with other training images.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        dataset: ImageDataset | ImageFolder,
-        device: torch.device,
-        unlabelled: ImageDataset | ImageFolder | None = None,
-        plain: PlainGenerator | None = None,
-    ) -> None:
+    def __init__(self, plan: Plan) -> None:
+        config, dataset, device = plan.config, plan.dataset, plan.device
+        plain, unlabelled = plan.plain, plan.unlabelled
         self.config, self.device, self.counters = config, device, Counters()
         self.classes, self.image_shape = dataset.classes, dataset.image_shape
         self.data_name, self.dataset_size = dataset.name, len(dataset)
@@ -126,8 +123,6 @@ class TrainState:
         pair = build_networks(self.model, dataset.image_shape, len(dataset.classes))
         self.plain = plain
         if plain is not None:
-            check_plain(plain, config)
-            check_same_shape(plain, dataset.image_shape, dataset.name)
             surrogate = None
             if not plain.differentiable:
                 unconditional = self.model.model_copy(update={"conditional": False})

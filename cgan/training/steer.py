@@ -13,44 +13,21 @@ Conditioning"). So the judge that measures the control teaches nothing.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from cgan.config import DATA_NAMES, DataConfig, size_of
 from cgan.config_io import load_config
-from cgan.data import dataset_info, load_split
 from cgan.data.load import resolve_source
-from cgan.errors import ConfigError, MeasureError
+from cgan.errors import ConfigError
 from cgan.evaluation.api import data_config_of
-from cgan.evaluation.judge_training import get_or_train_judge
-from cgan.models import build_networks
-from cgan.runtime.device import find_device, to_device, torch_defaults
-from cgan.runtime.process import local_rank, rank_and_world_size
-from cgan.sampling.latents import batch_size, draw_latents
+from cgan.runtime.device import torch_defaults
 from cgan.sampling.sampler import load
-from cgan.sampling.wrap import (
-    PlainGenerator,
-    check_images,
-    check_plain,
-    check_same_shape,
-    load_plain,
-)
-from cgan.storage.images import to_unit
+from cgan.sampling.wrap import PlainGenerator, load_plain
 from cgan.storage.paths import RUNS
 from cgan.training.loggers import Logger
 from cgan.training.trainer import Run, train
-
-DRAWS, DRAWS_PER_CLASS = 5_000, 50
-"""Images that are drawn to count the classes: the larger of both."""
-RARE = 0.1
-"""A class that the generator draws less often than this fraction of 1 / classes is rare."""
-
-logger = logging.getLogger("cgan")
 
 
 @torch_defaults()
@@ -105,12 +82,6 @@ def steer(
             **(overrides or {}),
         },
     )
-    check_plain(plain, config)
-    image_shape, classes = dataset_info(config.data)
-    check_same_shape(plain, image_shape, config.data.source)
-    build_networks(config.model, image_shape, len(classes))  # raises if D does not support the size
-    if rank_and_world_size()[0] == 0:
-        check_classes(plain, config.data, find_device(config.device, local_rank()))
     target = out or parent / config.name
     return train(config, target, progress=progress, plain=plain, loggers=loggers)
 
@@ -139,42 +110,3 @@ def find_data(
         size = size_of(plain.image_shape)
         config = DataConfig(source=resolve_source(data), data_dir=folder, size=size)
     return config.model_copy(update={"size": None}) if config.source in DATA_NAMES else config
-
-
-@torch.no_grad()
-def check_classes(plain: PlainGenerator, data: DataConfig, device: torch.device) -> None:
-    """Check that the generator draws every class, and warn about rare ones.
-
-    Raises:
-        MeasureError: it never draws a class, or draws images that are not finite, or all equal.
-    """
-    judge = get_or_train_judge(lambda split: load_split(data, split), device)
-    network = to_device(plain.network, device)
-
-    def draw(seeds: Tensor) -> Tensor:
-        z = torch.from_numpy(draw_latents(seeds.tolist(), plain.latent_dim))
-        images: Tensor = network(z.to(device))
-        return images
-
-    check_images(draw(torch.arange(2)))
-    draws = max(DRAWS, DRAWS_PER_CLASS * len(judge.classes))
-    counts = torch.zeros(len(judge.classes), dtype=torch.int64)
-    for seeds in torch.arange(draws).split(batch_size(plain.image_shape, device.type)):
-        labels = judge.classify(to_unit(draw(seeds))).cpu()
-        counts += labels.bincount(minlength=len(counts))
-    shares = dict(zip(judge.classes, (counts / draws).tolist(), strict=True))
-    missing = [name for name, share in shares.items() if share == 0]
-    if missing:
-        which = "these classes" if missing[1:] else "this class"
-        raise MeasureError(
-            f"the generator drew {', '.join(missing[:10])} 0 times in {draws:,} images, so it has "
-            f"no latent vectors to choose from: leave the images of {which} out of the data"
-        )
-    rarest = min(shares, key=lambda name: shares[name])
-    report = logger.warning if shares[rarest] < RARE / len(shares) else logger.info
-    report(
-        "without steering, the generator draws %s most rarely: %.1f %% of %s images",
-        rarest,
-        100 * shares[rarest],
-        f"{draws:,}",
-    )

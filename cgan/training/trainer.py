@@ -1,7 +1,6 @@
 """``cgan.train``: a run as a pipeline.
 
-resolve device → find run → load data → build state and step → open run folder → loop
-→ final evaluation
+plan → state and step → run folder → loop → final evaluation
 """
 
 from __future__ import annotations
@@ -9,10 +8,11 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from cgan.augment import PHOTO_AUGMENTATIONS, choose_augmentations
 from cgan.config import Config
 from cgan.config_io import load_config, to_yaml
 from cgan.errors import CganError, RunError
@@ -25,24 +25,15 @@ from cgan.runtime.device import (
     torch_defaults,
 )
 from cgan.runtime.distributed import World, process_group
-from cgan.runtime.process import is_restart
-from cgan.sampling.wrap import PlainGenerator, load_plain
+from cgan.sampling.wrap import PlainGenerator
 from cgan.storage.atomic import lock, write_atomically
 from cgan.storage.paths import CONFIG_FILE, GENERATOR_FILE
-from cgan.storage.run_files import read_curves
+from cgan.storage.run_files import new_run, read_curves
 from cgan.training.loggers import Logger, Loggers
 from cgan.training.loop import TrainLoop
-from cgan.training.setup import (
-    check_batch_fits,
-    check_same_config,
-    load_training_data,
-    log_start,
-    new_run,
-    resolve_device,
-    run_to_resume,
-)
+from cgan.training.plan import Plan, make_plan
 from cgan.training.state import TrainState
-from cgan.training.step import TrainStep
+from cgan.training.step import TrainStep, check_batch_fits
 from cgan.training.warm_start import warm_start
 
 logger = logging.getLogger("cgan")
@@ -121,29 +112,15 @@ def train(
     """
     config = config if isinstance(config, Config) else load_config(config)
     with process_group() as world:
-        device = resolve_device(config, world)
-        folder = find_existing_run(config, out, resume) if world.is_main else None
-        if config.steer is not None and plain is None:
-            plain = load_plain(config.steer)
-        dataset, unlabelled = load_training_data(config, world)
-        with configure_backends(device), seeded(config.seed, device):
-            with explain_out_of_memory(
-                f"preparing the networks on {device}", "free memory, or lower --set model.width=…"
-            ):
-                state = TrainState(config, dataset, device, unlabelled, plain)
-                if config.warm_start is not None and folder is None and world.is_main:
-                    warm_start(state)
-                step = TrainStep(state, world)
-                check_batch_fits(state, world.size)
-            check_same_data_across_ranks(state, world)
-            with open_run(state, world, folder, out, progress, data_changed, loggers) as (
-                folder,
-                all_loggers,
-            ):
-                loop = TrainLoop(step, dataset, folder, all_loggers, unlabelled)
+        plan = make_plan(config, world, out, resume, plain)
+        with configure_backends(plan.device), seeded(config.seed, plan.device):
+            step = make_step(plan)
+            state = step.state
+            with open_run(plan, state, progress, data_changed, loggers) as (folder, all_loggers):
+                loop = TrainLoop(plan, step, folder, all_loggers)
                 stopped_by = run_loop(loop)
                 control = None
-                if stopped_by is None and config.control_per_class and len(dataset.classes) > 1:
+                if stopped_by is None and config.control_per_class and len(state.classes) > 1:
                     control = loop.final_evaluation()
                 if stopped_by is None and all_loggers is not None:
                     generator = folder / GENERATOR_FILE
@@ -154,46 +131,42 @@ def train(
     )
 
 
-def find_existing_run(config: Config, out: str | Path | None, resume: bool) -> Path | None:
-    """The folder of the run to resume, or that torchrun restarted; None for a new run.
+def make_step(plan: Plan) -> TrainStep:
+    """The networks and the training step, alike in all processes.
 
     Raises:
-        RunError: there is no run to resume, or its config differs.
+        RunError: the device has not enough memory, or a process has other images than rank 0.
+        CganError: the weights of ``warm_start`` cannot be used.
     """
-    folder = None
-    if resume:
-        folder = run_to_resume(config, out)
-    elif is_restart():
-        with suppress(RunError):
-            folder = run_to_resume(config, out, numbered=True)
-    if folder is not None:
-        check_same_config(config, load_config(folder / CONFIG_FILE, warn=False), folder)
-    return folder
+    with explain_out_of_memory(
+        f"preparing the networks on {plan.device}", "lower --set model.width=…"
+    ):
+        state = TrainState(plan)
+        if plan.config.warm_start is not None and plan.folder is None and plan.world.is_main:
+            warm_start(state)
+        step = TrainStep(state, plan.world)
+        check_batch_fits(state, plan.world.size)
+    check_same_data_across_ranks(state, plan.world)
+    return step
 
 
 @contextmanager
 def open_run(
-    state: TrainState,
-    world: World,
-    folder: Path | None,
-    out: str | Path | None,
-    progress: bool,
-    data_changed: bool = False,
-    own_loggers: Sequence[Logger] = (),
+    plan: Plan, state: TrainState, progress: bool, data_changed: bool, own_loggers: Sequence[Logger]
 ) -> Iterator[tuple[Path, Loggers | None]]:
     """Create and lock the run folder, restore a resumed state, and send the state to all processes.
 
     Yields:
         the folder, and the loggers (None in every process but rank 0).
     """
+    config, world = plan.config, plan.world
     if not world.is_main:
         state.broadcast_state(world)
         yield Path(world.broadcast_text("")), None
         return
-    config, is_new = state.config, folder is None
-    folder = folder or new_run(config, out)
+    folder = plan.folder or new_run(plan.base)
     with lock(folder):
-        if not is_new:
+        if plan.folder is not None:
             restore(state, folder, data_changed)
         write_atomically(folder / CONFIG_FILE, to_yaml(config).encode())
         log_start(state, world, folder)
@@ -201,7 +174,7 @@ def open_run(
             seen = state.counters.images_seen
             loggers = Loggers(config, folder, seen, progress, own_loggers)
         except CganError:
-            if is_new:
+            if plan.folder is None:
                 shutil.rmtree(folder, ignore_errors=True)
             raise
         with closing(loggers):
@@ -232,6 +205,36 @@ def restore(state: TrainState, folder: Path, data_changed: bool) -> None:
     logger.info("resuming after %s images", f"{state.counters.images_seen:,}")
     if state.counters.progress(state.config) >= 1:
         logger.info("its budget is spent: raise --images or --minutes to continue")
+
+
+def log_start(state: TrainState, world: World, folder: Path) -> None:
+    """Log the GAN, its data, the device and the folder."""
+    kind = "conditional" if state.config.model.conditional else "plain"
+    logger.info(
+        "%s GAN (%s) on %s: %d images of %d classes, on %s%s, in %s",
+        kind if state.plain is None else "steered",
+        state.config.model.backbone,
+        state.data_name,
+        state.dataset_size,
+        len(state.classes),
+        state.device,
+        f" in {world.size} processes" if world.size > 1 else "",
+        folder,
+    )
+    config = state.config
+    names = choose_augmentations(config.augment, state.classes, state.image_shape)
+    if config.augment:
+        logger.info("augmentation: %s", ", ".join(names) or _why_none(state))
+
+
+def _why_none(state: TrainState) -> str:
+    """Why ``augment: auto`` is nothing for these images."""
+    if state.image_shape[0] == 1:
+        return "none, because the images are grey"
+    return (
+        "none, because the classes are named like characters "
+        f'(--set "augment=[{", ".join(PHOTO_AUGMENTATIONS)}]" for photographs)'
+    )
 
 
 def run_loop(loop: TrainLoop) -> int | None:

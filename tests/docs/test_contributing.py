@@ -17,6 +17,7 @@ from cgan.data import Loader, datasets
 from cgan.errors import DataError
 from cgan.losses import Loss
 from cgan.models import BACKBONES, build_pair
+from cgan.training.plan import Plan
 from cgan.training.state import TrainState
 from cgan.training.step import TrainStep
 from cgan.updates import GAN, PenaltyWeights
@@ -92,6 +93,6 @@ def test_update_scheme_in_training(monkeypatch: pytest.MonkeyPatch) -> None:
     config = load_config(
         "digits-mlp", {"update": "simultaneous", "model.width": 8, "device": "cpu"}
     )
-    step = TrainStep(TrainState(config, digits, torch.device("cpu")))
+    step = TrainStep(TrainState(Plan(config, digits, torch.device("cpu"))))
     losses = step(*next(Loader(digits, config.batch_size).batches()))
     assert all(value.isfinite() for value in losses.values())

@@ -22,7 +22,7 @@ from cgan.runtime.device import (
     torch_defaults,
 )
 from cgan.runtime.distributed import SINGLE_PROCESS, World
-from cgan.training.setup import resolve_device
+from cgan.training.plan import choose_device
 
 
 @pytest.fixture
@@ -82,9 +82,9 @@ def test_names_that_are_no_device(name: str) -> None:
 def test_what_a_device_cannot_do_is_refused() -> None:
     for name in ("mps", "xpu", "xpu:1"):
         config = load_config("digits-mlp", {"device": name})
-        assert resolve_device(config, SINGLE_PROCESS) == torch.device(name)
+        assert choose_device(config, SINGLE_PROCESS) == torch.device(name)
         with pytest.raises(DeviceError, match=f"on CUDA devices only, not on {name}"):
-            resolve_device(config, World(0, 2))
+            choose_device(config, World(0, 2))
         with pytest.raises(ConfigError, match=f"bf16 needs a CUDA device: turn it off on {name}"):
             load_config("digits-mlp", {"device": name, "bf16": True})
     assert load_config("digits-mlp", {"device": "cuda:1", "bf16": True}).bf16
@@ -94,7 +94,7 @@ def test_bf16_on_a_device_that_auto_found(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     config = load_config("digits-mlp", {"device": "auto", "bf16": True})
     with pytest.raises(DeviceError, match="bf16 needs a CUDA device, but the device is cpu"):
-        resolve_device(config, SINGLE_PROCESS)
+        choose_device(config, SINGLE_PROCESS)
 
 
 def settings() -> dict[str, Any]:

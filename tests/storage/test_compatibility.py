@@ -21,6 +21,7 @@ from cgan.storage.checkpoint import (
 )
 from cgan.storage.paths import STATE_FILES
 from cgan.storage.run_files import load_state
+from cgan.training.plan import Plan
 from cgan.training.state import TrainState
 
 OLD_NAMES = {"embed": "entrance", "up": "raises", "down": "halves"}
@@ -61,7 +62,7 @@ def test_an_old_generator_draws_the_same(run: cgan.Run, caplog: pytest.LogCaptur
 
 
 def test_an_old_state_is_restored(run: cgan.Run) -> None:
-    state = TrainState(run.config, cgan.load_pictures("digits"), torch.device("cpu"))
+    state = TrainState(Plan(run.config, cgan.load_pictures("digits"), torch.device("cpu")))
     expected = load_state(run.folder)[1]
     for name in STATE_FILES:
         make_old(run.folder / name, STATE)
@@ -85,7 +86,7 @@ def test_a_generator_without_a_width_has_32_channels_at_any_size(tmp_path: Path)
     )
     for width, channels in ((32, 32), (None, 16)):
         config = load_config("folder-dcgan", {"model.width": width})
-        state = TrainState(config, data, torch.device("cpu"))
+        state = TrainState(Plan(config, data, torch.device("cpu")))
         assert state.generator.norms[-1].gain.shape[1] == channels  # type: ignore[index,union-attr]
         path = tmp_path / f"{channels}.safetensors"
         state.save_generator(path)

@@ -16,6 +16,7 @@ from cgan.config_io import load_config
 from cgan.data import Loader, load_pictures
 from cgan.training.cuda_graph import WARMUP_STEPS, GraphedStep
 from cgan.training.ema import update_ema
+from cgan.training.plan import Plan
 from cgan.training.state import TrainState
 from cgan.training.step import TrainStep
 from cgan.updates import NO_PENALTY, Losses, PenaltyWeights, in_turn
@@ -51,7 +52,7 @@ def step_of(capture: Any, **changes: object) -> tuple[TrainStep, Loader]:
     config = load_config("digits-mlp", changes)
     pictures = load_pictures("digits")
     torch.manual_seed(0)
-    step = TrainStep(TrainState(config, pictures, CPU), capture=capture)
+    step = TrainStep(TrainState(Plan(config, pictures, CPU)), capture=capture)
     step.gan.both = in_turn  # as on a GPU, with one source of random numbers
     return step, Loader(pictures, config.batch_size)
 
@@ -227,7 +228,7 @@ def test_a_cuda_graph_equals_the_plain_step(beta2_final: float | None) -> None:
     ends = []
     for graphed in (True, False):
         torch.manual_seed(0)
-        step = TrainStep(TrainState(config, digits, device))
+        step = TrainStep(TrainState(Plan(config, digits, device)))
         if not graphed:
             step.run = step.update
         batches = Loader(digits, config.batch_size, device).batches()

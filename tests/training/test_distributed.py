@@ -26,7 +26,7 @@ from cgan.runtime.device import find_device
 from cgan.runtime.distributed import SINGLE_PROCESS, World, process_group
 from cgan.runtime.process import local_world_size
 from cgan.storage.run_files import load_state
-from cgan.training.setup import check_batch_splits
+from cgan.training.plan import check_batch_splits
 from tests.processes import Process, start_cgan
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")

@@ -24,9 +24,9 @@ from cgan.models.conditioning import sync_batch_norm
 from cgan.sampling.sampler import Sampler
 from cgan.training import state as state_module
 from cgan.training.cuda_graph import WARMUP_STEPS, GraphedStep
-from cgan.training.setup import bytes_per_image
+from cgan.training.plan import Plan
 from cgan.training.state import TrainState
-from cgan.training.step import TrainStep
+from cgan.training.step import TrainStep, bytes_per_image
 from cgan.updates import UPDATES
 
 META = torch.device("meta")
@@ -64,7 +64,7 @@ def train_state(**changes: object) -> TrainState:
         "digits-mlp", {"batch_size": 4, "model.width": 8, **PENALTIES, **changes}
     )
     with torch.random.fork_rng([]):
-        return TrainState(config, DIGITS, META)
+        return TrainState(Plan(config, DIGITS, META))
 
 
 def take_step(state: TrainState, step: TrainStep) -> None:

@@ -270,7 +270,7 @@ def test_a_header_holds_no_confusion_matrix_of_many_classes(
 def test_more_classes_than_a_generator_file_may_have(
     pets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cgan.training.setup.MAX_CLASSES", 1)
+    monkeypatch.setattr("cgan.training.plan.MAX_CLASSES", 1)
     config = load_config("folder-dcgan", {"data.source": str(pets)})
     with pytest.raises(DataError, match="pets has 2 classes: the limit is 1"):
         cgan.train(config, tmp_path / "run")

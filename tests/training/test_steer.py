@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from typer.testing import Result
 
 import cgan
-from cgan.config import DataConfig
 from cgan.config_io import load_config
 from cgan.data import ImageDataset
 from cgan.errors import ConfigError, MeasureError, RunError
@@ -23,8 +22,9 @@ from cgan.sampling.onnx import open_export
 from cgan.sampling.wrap import PlainGenerator, load_plain
 from cgan.storage.checkpoint import read_header
 from cgan.storage.safe_reading import file_digest
+from cgan.training.plan import Plan, check_classes
 from cgan.training.state import TrainState
-from cgan.training.steer import check_classes, safe_config_name
+from cgan.training.steer import safe_config_name
 
 Shell = Callable[..., Result]
 
@@ -118,7 +118,7 @@ def test_attributes_are_shared_in_the_flow_and_in_d_only(trained_plain_run: cgan
     images = torch.randint(0, 256, (8, 1, 8, 8), dtype=torch.uint8)
     data = ImageDataset("noise", images, torch.arange(8) % 4, names)
     config = load_config("steer", {**QUICK, "steer": "x", "device": "cpu"})
-    state = TrainState(config, data, torch.device("cpu"), None, plain)
+    state = TrainState(Plan(config, data, torch.device("cpu"), None, plain))
     parametrized = [name for name, _ in state.generator.named_parameters() if "original" in name]
     assert len(parametrized) == 2 * config.model.flow_blocks
     assert all(name.startswith("flow.") for name in parametrized)
@@ -127,7 +127,7 @@ def test_attributes_are_shared_in_the_flow_and_in_d_only(trained_plain_run: cgan
 def test_the_average_has_the_same_frozen_generator(trained_plain_run: cgan.Run) -> None:
     plain = load_plain(trained_plain_run.folder)
     config = load_config("steer", {**QUICK, "steer": "x", "device": "cpu"})
-    state = TrainState(config, cgan.load_pictures("digits"), torch.device("cpu"), None, plain)
+    state = TrainState(Plan(config, cgan.load_pictures("digits"), torch.device("cpu"), None, plain))
     assert state.generator_ema.generator is state.generator.generator
     assert state.generator_ema.flow is not state.generator.flow
 
@@ -161,12 +161,12 @@ def test_generators_that_cannot_be_steered(
     grey: Callable[[Tensor], Tensor], sentence: str, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Large images are drawn one by one, in batches of 1."""
-    monkeypatch.setattr("cgan.training.steer.batch_size", lambda *_: size)
-    monkeypatch.setattr("cgan.training.steer.DRAWS", 40)
-    monkeypatch.setattr("cgan.training.steer.DRAWS_PER_CLASS", 1)
+    monkeypatch.setattr("cgan.training.plan.batch_size", lambda *_: size)
+    monkeypatch.setattr("cgan.training.plan.DRAWS", 40)
+    monkeypatch.setattr("cgan.training.plan.DRAWS_PER_CLASS", 1)
     plain = PlainGenerator(Painter(grey), (1, 8, 8), 4, {"name": "x"})
     with pytest.raises(MeasureError, match=sentence):
-        check_classes(plain, DataConfig(), torch.device("cpu"))
+        check_classes(Plan(load_config(), cgan.load_pictures("digits"), torch.device("cpu")), plain)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from cgan.runtime.device import configure_backends, seeded
 from cgan.runtime.distributed import World
 from cgan.storage.run_files import pack_state
 from cgan.training.ema import ema_decay
+from cgan.training.plan import Plan
 from cgan.training.state import TrainState
 from cgan.training.step import Autocast, TrainStep, beta2, learning_rate, penalty_scale
 from cgan.updates import GAN, NO_PENALTY, UPDATES, Losses, PenaltyWeights
@@ -47,7 +48,7 @@ def test_lazy_penalties_are_multiplied_by_their_interval(monkeypatch: pytest.Mon
             "penalty.r1": 0.5, "penalty.r2": 0.25, "penalty.lazy_interval": 4, "device": "cpu",
         },
     )  # fmt: skip
-    step = TrainStep(TrainState(config, digits, torch.device("cpu")))
+    step = TrainStep(TrainState(Plan(config, digits, torch.device("cpu"))))
     batches = Loader(digits, config.batch_size).batches()
     for _ in range(9):
         step(*next(batches))
@@ -70,7 +71,7 @@ def test_penalties_fall_to_a_fraction_along_a_cosine(monkeypatch: pytest.MonkeyP
     digits = cgan.load_pictures("digits")
     changes = {"penalty.r1": 0.5, "penalty.final_fraction": 0.2, "images": 256, "device": "cpu"}
     config = load_config("digits-mlp", {**changes, "penalty.lazy_interval": 1})
-    step = TrainStep(TrainState(config, digits, torch.device("cpu")))
+    step = TrainStep(TrainState(Plan(config, digits, torch.device("cpu"))))
     batches = Loader(digits, config.batch_size).batches()
     for _ in range(4):
         step(*next(batches))
@@ -100,7 +101,7 @@ SCHEDULED = {
 
 def test_the_schedules_reach_optimizers_augmentation_and_average() -> None:
     digits = cgan.load_pictures("digits")
-    state = TrainState(load_config("digits-mlp", SCHEDULED), digits, torch.device("cpu"))
+    state = TrainState(Plan(load_config("digits-mlp", SCHEDULED), digits, torch.device("cpu")))
     step = TrainStep(state)
     one = next(Loader(digits, 64).batches())
     for steps, β2, probability, half_life in ((0, 0.9, 0.0, 0.0), (50, 0.9497, 0.3, 100.0)):
@@ -116,7 +117,7 @@ def test_the_schedules_reach_optimizers_augmentation_and_average() -> None:
 def test_a_captured_step_is_captured_again_when_beta2_changes() -> None:
     """Every replay finds the β₂ that it was captured with."""
     digits = cgan.load_pictures("digits")
-    state = TrainState(load_config("digits-mlp", SCHEDULED), digits, torch.device("cpu"))
+    state = TrainState(Plan(load_config("digits-mlp", SCHEDULED), digits, torch.device("cpu")))
     captured: list[float] = []
 
     def beta2_now() -> float:
@@ -147,7 +148,7 @@ def test_a_captured_step_is_captured_again_when_beta2_changes() -> None:
 
 def test_the_auxiliary_weight_reaches_the_loss() -> None:
     config = load_config("digits-mlp", {"aux_weight": 0.25, "device": "cpu"})
-    step = TrainStep(TrainState(config, cgan.load_pictures("digits"), torch.device("cpu")))
+    step = TrainStep(TrainState(Plan(config, cgan.load_pictures("digits"), torch.device("cpu"))))
     assert step.gan.loss.aux_weight == 0.25
     assert isinstance(step.draw_z(), Tensor)
     assert step.draw_z().shape == (64, config.model.latent_dim)
@@ -163,7 +164,7 @@ def test_a_random_class_in_place_of_no_label() -> None:
     drawn = {}
     for size in (1, 2):
         for rank in range(size):
-            state = TrainState(config, uneven, torch.device("cpu"), unlabelled=digits)
+            state = TrainState(Plan(config, uneven, torch.device("cpu"), unlabelled=digits))
             step = TrainStep(state, World(rank, size))
             torch.manual_seed(0)
             drawn[rank, size] = step.draw_fake_labels(labels.chunk(size)[rank])
@@ -173,7 +174,7 @@ def test_a_random_class_in_place_of_no_label() -> None:
     frequency = whole[labels < 0].bincount(minlength=10) / (labels < 0).sum()
     expected = uneven.labels.bincount(minlength=10) / len(uneven)
     torch.testing.assert_close(frequency, expected, atol=0.03, rtol=0)
-    step = TrainStep(TrainState(config, digits, torch.device("cpu")))
+    step = TrainStep(TrainState(Plan(config, digits, torch.device("cpu"))))
     assert step.draw_fake_labels(labels) is labels
 
 
@@ -221,7 +222,7 @@ def test_a_compiled_step_sets_up_the_compiler_while_it_runs_only(
     monkeypatch.setattr(torch, "compile", lambda network: network)
     before, digits = functorch.donated_buffer, cgan.load_pictures("digits")
     config = load_config("digits-mlp", {"compile": True, "device": "cpu"})
-    step = TrainStep(TrainState(config, digits, torch.device("cpu")))
+    step = TrainStep(TrainState(Plan(config, digits, torch.device("cpu"))))
     step.state.generator.register_forward_pre_hook(look)
     with pytest.raises(error) if error else nullcontext():
         step(*next(Loader(digits, config.batch_size).batches()))
@@ -244,7 +245,7 @@ def test_a_step_is_the_same_on_one_core_and_two(config: str, update: str) -> Non
     for count in (1, 2, 2):
         torch.set_num_threads(count)
         with configure_backends(torch.device("cpu")), seeded(0, torch.device("cpu")):
-            state = TrainState(load_config(config, changes), digits, torch.device("cpu"))
+            state = TrainState(Plan(load_config(config, changes), digits, torch.device("cpu")))
             step = TrainStep(state)
             batches = Loader(digits, 8).batches()
             losses = [step(*next(batches)) for _ in range(5)]

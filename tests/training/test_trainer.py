@@ -24,6 +24,7 @@ from cgan.evaluation.judge import Judge
 from cgan.losses import LOSSES, Loss
 from cgan.storage.paths import JUDGE_FILE, PACKAGED, STATE_FILES
 from cgan.storage.run_files import load_state, read_metrics, save_state
+from cgan.training.plan import Plan
 from cgan.training.state import TrainState
 from tests.conftest import make_pets, mnist_folder, write_idx
 from tests.processes import Process, start_cgan
@@ -66,7 +67,7 @@ def test_labels_have_no_effect_on_a_plain_gan_only(
         runs = []
         for dataset in (digits, relabelled):
             monkeypatch.setattr(
-                "cgan.training.setup.load_training_split", lambda *_, d=dataset: (d, None)
+                "cgan.training.plan.load_training_split", lambda *_, d=dataset: (d, None)
             )
             config = quick(**{"model.conditional": conditional, "images": 640})
             runs.append(cgan.train(config, tmp_path / "run"))
@@ -190,7 +191,7 @@ def test_what_a_killed_writer_left_is_removed(tmp_path: Path) -> None:
 
 
 def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path) -> None:
-    state = TrainState(quick(), cgan.load_pictures("digits"), torch.device("cpu"))
+    state = TrainState(Plan(quick(), cgan.load_pictures("digits"), torch.device("cpu")))
     state.save(tmp_path)
     good = (tmp_path / STATE_FILES[0]).read_bytes()
     with torch.no_grad():
@@ -259,7 +260,7 @@ def test_a_state_whose_seconds_are_damaged_resumes(tmp_path: Path) -> None:
 
 
 def test_state_of_a_version_that_stored_no_data_needs_consent(small_run: cgan.Run) -> None:
-    state = TrainState(small_run.config, cgan.load_pictures("digits"), torch.device("cpu"))
+    state = TrainState(Plan(small_run.config, cgan.load_pictures("digits"), torch.device("cpu")))
     with pytest.raises(RunError, match="unknown before, 1,206 now"):
         state.check_same_data(small_run.folder, {"images_seen": 1}, False)
     state.check_same_data(small_run.folder, {"images_seen": 1}, True)
@@ -367,7 +368,7 @@ def test_every_packaged_config_trains(name: str, conditional: bool, small_data: 
     config = load_config(name, overrides)
     with torch.random.fork_rng([]):
         torch.manual_seed(config.seed)
-        initial = TrainState(config, load_split(config.data, "train"), torch.device("cpu"))
+        initial = TrainState(Plan(config, load_split(config.data, "train"), torch.device("cpu")))
     run = cgan.train(config, small_data / "run")
     assert run.images_seen >= 128
     trained = load_state(run.folder)[1]

@@ -15,6 +15,7 @@ from cgan.data import ImageDataset
 from cgan.errors import ConfigError, FileError
 from cgan.storage.checkpoint import read_header
 from cgan.storage.run_files import load_state, select_tensors
+from cgan.training.plan import Plan
 from cgan.training.state import TrainState
 from cgan.training.warm_start import match, read_source, warm_start
 from tests.conftest import SMALL, make_pets
@@ -30,7 +31,7 @@ def noise(classes: tuple[str, ...], side: int = 32, channels: int = 3) -> ImageD
 def new_state(dataset: ImageDataset, seed: int, **changes: object) -> TrainState:
     torch.manual_seed(seed)
     overrides = {"model.backbone": "dcgan", "device": "cpu", **changes}
-    return TrainState(load_config("folder-dcgan", overrides), dataset, CPU)
+    return TrainState(Plan(load_config("folder-dcgan", overrides), dataset, CPU))
 
 
 def start_from(folder: Path, dataset: ImageDataset, **changes: object) -> TrainState:
@@ -135,7 +136,7 @@ def test_a_generator_file_brings_no_discriminator(source: tuple[Path, TrainState
 def test_a_packaged_generator_of_an_old_format_fits(tmp_path: Path) -> None:
     found = read_source("mnist")
     config = make_config({**load_config("mnist").model_dump(), "warm_start": "mnist"})
-    state = TrainState(config, noise(tuple("0123456789"), 28, 1), CPU)
+    state = TrainState(Plan(config, noise(tuple("0123456789"), 28, 1), CPU))
     fitting = match(state.generator, found.networks["G"], 10)
     assert fitting.keys() == state.generator.state_dict().keys()
 
