@@ -57,8 +57,6 @@ MAX_PATH = 4096
 """Longest path in characters. Linux has the same limit, in bytes."""
 Weight = Annotated[float, Field(ge=0, le=MAX_WEIGHT)]
 Probability = Annotated[float, Field(ge=0, le=1)]
-RENAMED_KEYS = {"auxiliary": "aux_weight", "penalty.every_steps": "penalty.lazy_interval"}
-"""Keys of version 0.1, and their names now."""
 REMOVED_KEYS = {"penalty.gradient_penalty": "use penalty.r1 and penalty.r2"}
 """Keys of versions before 0.4, and what to do instead. Files may hold them with the value 0."""
 RESUMABLE_CHANGES = frozenset(
@@ -204,8 +202,8 @@ class ModelConfig(StrictModel):
     backbone: Backbone = "mlp"
     conditional: bool = True
     """False is the unconditional GAN: the same networks without a label."""
-    generator_label: GeneratorLabel = "cbn"
-    discriminator_label: DiscriminatorLabel = "projection"
+    generator_label: GeneratorLabel = "concat"
+    discriminator_label: DiscriminatorLabel = "projection+auxiliary"
     latent_dim: Annotated[int, Field(ge=1, le=4096)] = 64
     width: Annotated[int, Field(ge=1, le=4096)] | None = None
     """Units (mlp), channels at half resolution (dcgan) or channels at full resolution (resnet);

@@ -7,7 +7,6 @@ write a small file that takes much memory or time.
 from __future__ import annotations
 
 import codecs
-import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any, NoReturn
 import yaml
 from pydantic import ValidationError
 
-from cgan.config import REMOVED_KEYS, RENAMED_KEYS, Config, check_path
+from cgan.config import REMOVED_KEYS, Config, check_path
 from cgan.errors import ConfigError, UnknownNameError, quote, suggest
 
 MAX_BYTES = 1 << 16
@@ -41,8 +40,6 @@ DEFAULT_FOR_DATA = {
 }
 MAX_MISTAKES = 10
 """Mistakes that one message describes; it counts the others."""
-
-logger = logging.getLogger("cgan")
 
 
 class StrictLoader(yaml.SafeLoader):
@@ -186,7 +183,7 @@ def load_config(
     name_or_path: str | Path = "digits-mlp",
     overrides: Mapping[str, object] | None = None,
     *,
-    warn: bool = True,
+    strict: bool = True,
 ) -> Config:
     """Read a config and apply overrides.
 
@@ -195,7 +192,7 @@ def load_config(
             ``config.yaml``).
         overrides: values by dotted key, for example ``{"model.width": 64, "images": "600k"}``.
             Setting ``images`` clears ``minutes`` and the other way round.
-        warn: warn of keys that have been renamed, and refuse those that are gone.
+        strict: refuse keys that are gone; without it, as for files, they are left out.
 
     Raises:
         ConfigError: no such config, unknown key, value out of range, or contradiction.
@@ -218,18 +215,18 @@ def load_config(
     if not isinstance(values, dict):
         raise ConfigError(f"{path} is not a config: it must contain keys and values")
     values.setdefault("name", path.stem)
-    return make_config(values, overrides, warn=warn)
+    return make_config(values, overrides, strict=strict)
 
 
 def make_config(
-    values: Mapping[str, Any], overrides: Mapping[str, object] | None = None, *, warn: bool = True
+    values: Mapping[str, Any], overrides: Mapping[str, object] | None = None, *, strict: bool = True
 ) -> Config:
     """Validate nested dicts of plain values and build a config.
 
     Args:
         values: sections and values, as read from YAML.
         overrides: values by dotted key, applied on top.
-        warn: warn of keys that have been renamed, and refuse those that are gone.
+        strict: refuse keys that are gone; without it, as for files, they are left out.
 
     Raises:
         ConfigError: the message names the mistakes, up to ``MAX_MISTAKES``.
@@ -239,10 +236,9 @@ def make_config(
     merged: dict[str, Any] = {
         key: dict(value) if isinstance(value, Mapping) else value for key, value in values.items()
     }
-    _rename_keys(merged, warn)
     for dotted, value in (overrides or {}).items():
         _set(merged, dotted, dict(value) if isinstance(value, Mapping) else value)
-    _rename_keys(merged, warn)  # an override may be a whole section
+    _check_removed(merged, strict)
     try:
         return Config.model_validate(merged)
     except ValidationError as error:
@@ -277,27 +273,15 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _rename_keys(values: dict[str, Any], warn: bool) -> None:
+def _check_removed(values: dict[str, Any], strict: bool) -> None:
     for removed, advice in REMOVED_KEYS.items():
-        where, _, removed_key = removed.partition(".")
+        where, _, key = removed.partition(".")
         inner = values.get(where)
-        if isinstance(inner, dict) and inner.pop(removed_key, None) and warn:
+        if isinstance(inner, dict) and inner.pop(key, None) and strict:
             raise ConfigError(f"the config key {removed} is gone since version 0.4: {advice}")
-    for old, new in RENAMED_KEYS.items():
-        *path, old_key = old.split(".")
-        section = values
-        for name in path:
-            section = section.get(name, {})
-        if isinstance(section, dict) and old_key in section:
-            section.setdefault(new.rpartition(".")[2], section.pop(old_key))
-            if warn:
-                logger.warning("the config key %s is now called %s", old, new)
 
 
 def _set(values: dict[str, Any], dotted: str, value: object) -> None:
-    if dotted in RENAMED_KEYS:
-        logger.warning("the config key %s is now called %s", dotted, RENAMED_KEYS[dotted])
-        dotted = RENAMED_KEYS[dotted]
     *sections, key = dotted.split(".")
     for section in sections:
         inner = values.setdefault(section, {})

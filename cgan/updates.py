@@ -28,7 +28,7 @@ from cgan.penalties import r1, r2
 Both = Callable[[Callable[[], Any], Callable[[], Any]], tuple[Any, Any]]
 """Calls two functions that do not depend on each other, and returns both results."""
 
-Losses = dict[str, Tensor]
+StepLosses = dict[str, Tensor]
 """Means over the batch, detached, on the device: the adversarial losses ``loss_G`` and ``loss_D``,
 those of the auxiliary classifier on fakes and on real images, ``aux_G`` and ``aux_D`` (0 without
 one), and ``penalty``."""
@@ -77,7 +77,7 @@ class PenaltyWeights:
 
 NO_PENALTY = PenaltyWeights()
 
-Update = Callable[..., Losses]
+Update = Callable[..., StepLosses]
 """An update scheme: a function with the arguments of ``alternating``."""
 
 
@@ -88,7 +88,7 @@ def alternating(
     draw_z: Callable[[], Tensor],
     weights: PenaltyWeights = NO_PENALTY,
     fake_labels: Tensor | None = None,
-) -> Losses:
+) -> StepLosses:
     """Update G, then update D on new fakes of the updated G (two forward passes of G).
 
     Args:
@@ -152,7 +152,7 @@ def simultaneous(
     draw_z: Callable[[], Tensor],
     weights: PenaltyWeights = NO_PENALTY,
     fake_labels: Tensor | None = None,
-) -> Losses:
+) -> StepLosses:
     """Update G and D together from the same fakes and the same logits (one forward pass of G).
 
     Both gradients are those at the old weights of both networks. Each ``backward`` is limited to
@@ -219,7 +219,7 @@ def judge_fake(
     return Judged(logits, aux, penalise(r2, weights.r2, logits, fake, weights.scale))
 
 
-def detach(**losses: Tensor) -> Losses:
+def detach(**losses: Tensor) -> StepLosses:
     """The losses without their graphs."""
     return {name: value.detach() for name, value in losses.items()}
 

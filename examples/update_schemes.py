@@ -37,7 +37,7 @@ def method_one(gan, real, labels, draw_z):
 def learn(update, judge):
     """Train; return ten values of control accuracy, and the metrics of the last step."""
     torch.manual_seed(0)
-    G, D = cgan.build_pair("mlp", image_shape=(1, 8, 8), generator_label="concat")
+    G, D = cgan.build_pair("mlp", image_shape=(1, 8, 8))
     gan = GAN(G, D, *(torch.optim.Adam(n.parameters(), 1e-3, (0.0, 0.99)) for n in (G, D)), LOSS)
     batches, curve, steps = Loader(load_pictures("digits"), 64).batches(), [], max(IMAGES // 64, 10)
     for step, (real, labels) in zip(range(1, steps + 1), batches, strict=False):

@@ -243,13 +243,14 @@ def make_generator(tmp_path: Path) -> Callable[..., cgan.Sampler]:
         **model: Any,
     ) -> cgan.Sampler:
         torch.manual_seed(0)
+        model = {"generator_label": "cbn", **model}
         pair = build_pair(
             backbone, image_shape=image_shape, num_classes=len(classes) if conditional else None,
             width=16, latent_dim=8, **model,
         )  # fmt: skip
         config = cgan.load_config("digits-mlp", {
             "model.backbone": backbone, "model.width": 16, "model.latent_dim": 8,
-            "model.conditional": conditional, "model.generator_label": "cbn",
+            "model.conditional": conditional,
             **{f"model.{key}": model[key] for key in model},
         })  # fmt: skip
         header = {

@@ -6,12 +6,11 @@ from typing import Any
 import pytest
 import yaml
 
-from cgan.config import DATA_NAMES, RENAMED_KEYS, height_and_width, parse_count, size_of
+from cgan.config import DATA_NAMES, height_and_width, parse_count, size_of
 from cgan.config_io import (
     config_folder,
     config_names,
     default_config_name,
-    flatten,
     load_config,
     make_config,
     parse_assignment,
@@ -48,18 +47,6 @@ def test_counts_with_units() -> None:
     assert load_config("digits-mlp", {"images": "2M"}).images == 2_000_000
 
 
-def test_the_callers_values_are_unchanged() -> None:
-    for old, new in RENAMED_KEYS.items():
-        section, _, key = old.rpartition(".")
-        if not section:
-            continue
-        default = flatten(load_config("digits-mlp").model_dump(mode="json"))[new]
-        given = {key: default}
-        config = load_config("digits-mlp", {section: given})
-        assert given == {key: default}
-        assert flatten(config.model_dump(mode="json"))[new] == default
-
-
 def test_names_of_version_0_3_still_read() -> None:
     given = {"images": 100, "update": "shared", "penalty": {"gradient_penalty": 0.0, "r1": 2.0}}
     config = make_config(given)
@@ -70,7 +57,7 @@ def test_names_of_version_0_3_still_read() -> None:
         make_config(used)
     with pytest.raises(ConfigError, match="is gone since version 0.4"):
         load_config("digits-mlp", {"penalty.gradient_penalty": 1})
-    assert make_config(used, warn=False).penalty.r1 == 0  # the header of a generator file
+    assert make_config(used, strict=False).penalty.r1 == 0  # the header of a generator file
 
 
 def test_one_budget_replaces_the_other_and_both_are_refused() -> None:
@@ -258,25 +245,6 @@ def test_data_names_are_those_of_the_table() -> None:
 def test_packaged_files_are_plain_yaml() -> None:
     for path in config_folder().glob("*.yaml"):
         assert isinstance(yaml.safe_load(path.read_text()), dict)
-
-
-def test_keys_of_version_0_1_are_read_with_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    path = tmp_path / "old.yaml"
-    path.write_text("images: 100\nauxiliary: 0.3\npenalty: {r1: 1, every_steps: 4}\n")
-    with caplog.at_level("WARNING", "cgan"):
-        config = load_config(path)
-    assert (config.aux_weight, config.penalty.lazy_interval) == (0.3, 4)
-    assert "auxiliary is now called aux_weight" in caplog.text
-    assert "penalty.every_steps is now called penalty.lazy_interval" in caplog.text
-    for overrides in ({"penalty.every_steps": 2}, {"penalty": {"r1": 1, "every_steps": 2}}):
-        assert load_config("digits-mlp", overrides).penalty.lazy_interval == 2
-    both = {"images": 1, "auxiliary": 0.1, "aux_weight": 0.2}
-    assert make_config(both, warn=False).aux_weight == 0.2
-    caplog.clear()
-    load_config(path, warn=False)
-    assert caplog.text == ""
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_example(
 ) -> None:
     count, words = SHORT[name]
     # After so few steps the textbook DCGAN may lack a class.
-    monkeypatch.setattr("cgan.training.steer.check_classes", lambda *_: None)
+    monkeypatch.setattr("cgan.training.plan.check_classes", lambda *_: None)
     monkeypatch.setattr(sys, "argv", [name, count])
     monkeypatch.setenv("MPLBACKEND", "agg")
     monkeypatch.chdir(tmp_path)

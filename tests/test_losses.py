@@ -1,4 +1,4 @@
-"""Losses and their gradients against values worked by hand."""
+"""StepLosses and their gradients against values worked by hand."""
 
 import math
 

@@ -73,7 +73,7 @@ def data_config_of(
 def run_config(sampler: Sampler) -> Config | None:
     """The config of the run that a generator belongs to; None if it is not in a run folder."""
     try:
-        config = load_config(sampler.path.parent / CONFIG_FILE, warn=False)
+        config = load_config(sampler.path.parent / CONFIG_FILE, strict=False)
     except ConfigError:  # no config, or another program's
         return None
     return config if config.name == sampler.config.name else None

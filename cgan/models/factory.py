@@ -40,7 +40,7 @@ def build_pair(
     num_classes: int | None = 10,
     latent_dim: int = 64,
     width: int | None = None,
-    generator_label: str = "cbn",
+    generator_label: str = "concat",
     discriminator_label: str = "projection",
     last_layer: str = "transposed",
     dropout: float = 0.0,
@@ -56,7 +56,9 @@ def build_pair(
             fewer above 32×32), or channels at full resolution of the resnet (64).
         generator_label: how y enters G: ``concat`` or ``cbn``.
         discriminator_label: how y enters D: ``concat``, ``projection``, ``auxiliary`` or
-            ``projection+auxiliary``.
+            ``projection+auxiliary``. The last one gives the best control, and every packaged config
+            uses it; its output is (B, 1 + num_classes), which ``cgan.updates`` understands. The
+            default returns one logit, as any training loop expects.
         last_layer: last layer of the dcgan's G: ``transposed`` convolution, or bilinear ``resize``
             and a convolution. Other backbones ignore it.
         dropout: dropout probability in D.
@@ -140,7 +142,7 @@ def build_generator(header: Mapping[str, Any]) -> nn.Module:
     Raises:
         ConfigError: the header describes no network.
     """
-    model = make_config(header["config"], warn=False).model
+    model = make_config(header["config"], strict=False).model
     channels, height, width = header["image_shape"]
     image_shape = channels, height, width
     classes, steered = len(header["classes"]), header.get("steered")
@@ -157,7 +159,7 @@ def build_generator(header: Mapping[str, Any]) -> nn.Module:
             OnnxGenerator(content, image_shape), steered["latent_map"], (low, high)
         )
         return steer_generator(plain, model, classes, kl_weight=0.0)
-    of_plain = make_config({**header["config"], "model": steered["model"]}, warn=False).model
+    of_plain = make_config({**header["config"], "model": steered["model"]}, strict=False).model
     if of_plain.conditional or of_plain.latent_dim != model.latent_dim:
         raise ConfigError("the generator that is steered has labels, or a z of another length")
     plain = build_networks(

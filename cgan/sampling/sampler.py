@@ -55,7 +55,7 @@ class Sampler(GeneratorInfo):
         super().__init__(header, path)
         self.generator = generator.eval().requires_grad_(False)
         set_memory_format(generator)
-        self.config: Config = make_config(header["config"], warn=False)
+        self.config: Config = make_config(header["config"], strict=False)
 
     @property
     def device(self) -> torch.device:
@@ -244,7 +244,7 @@ def load(path_or_run: str | Path, device: torch.device | str = "cpu") -> Sampler
     path = find_generator(path_or_run)
     with open_checkpoint(path, GENERATOR) as file:
         try:
-            config = make_config(file.header["config"], warn=False)
+            config = make_config(file.header["config"], strict=False)
             generator = load_network(file, lambda: build_generator(file.header))
         except ConfigError as error:
             raise FileError(f"{path} has an invalid config: {one_line(error, 300)}") from error

@@ -37,7 +37,7 @@ JUDGE = "cgan-judge"
 LATENTS = "cgan-latents"
 ENCODER = "cgan-encoder"
 FORMAT_VERSIONS = {GENERATOR: 2, STATE: 2, JUDGE: 1, LATENTS: 1, ENCODER: 1}
-"""The version of each format that this package writes; it reads all versions up to that."""
+"""The version of each format that this package writes and reads."""
 RULES = {
     GENERATOR: GENERATOR_RULES,
     STATE: STATE_RULES,
@@ -48,8 +48,6 @@ RULES = {
 
 Layout = dict[str, tuple[str, tuple[int, ...]]]
 """By name of a tensor: its dtype as safetensors calls it, and its shape."""
-RENAMED_MODULES = {"entrance": "embed", "raises": "up", "halves": "down"}
-"""Module names in files of format version 1, and their names in version 2."""
 DTYPES = {torch.float32: "F32", torch.int64: "I64", torch.uint8: "U8"}
 """The dtypes of networks and random states, and their names in safetensors."""
 Network = TypeVar("Network", bound=nn.Module)
@@ -174,6 +172,8 @@ def _parse_header(path: Path, format: str, metadata: Mapping[str, str]) -> dict[
             f"{path} has format version {version} and this cgan knows up to "
             f"{FORMAT_VERSIONS[format]}: upgrade cgan"
         )
+    if version < FORMAT_VERSIONS[format]:
+        raise FileError(f"{path} is of cgan 0.1, which was not released: train it again")
     if fault := find_fault(header, RULES[format]):
         raise FileError(f"{path} has an invalid header: {fault}")
     return header
@@ -208,33 +208,27 @@ def load_network(file: Checkpoint, build: Callable[[], Network]) -> Network:
     """
     with torch.device("meta"), _WithoutNormal():
         network = build()
-    names = match_names(network, file.layout(), file.path)
+    check_layout(network, file.layout(), file.path)
     tensors = file.tensors()
     check_finite(tensors, file.path)
-    network.load_state_dict({names[key]: tensor for key, tensor in tensors.items()}, assign=True)
+    network.load_state_dict(tensors, assign=True)
     return network
 
 
 def load_weights(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Copy weights into a network; raises ``FileError`` if they do not fit."""
-    names = match_names(network, layout_of(tensors), path)
-    network.load_state_dict({names[key]: tensor for key, tensor in tensors.items()})
+    check_layout(network, layout_of(tensors), path)
+    network.load_state_dict(tensors)
 
 
-def match_names(network: nn.Module, layout: Layout, path: Path) -> dict[str, str]:
-    """The name in the network of each tensor in a file.
+def check_layout(network: nn.Module, layout: Layout, path: Path) -> None:
+    """Check that the tensors of a file are those of a network.
 
     Raises:
         FileError: a tensor is missing or unknown, or has another shape or dtype.
     """
-    wanted = layout_of(network.state_dict())
-    names = {name: name if name in wanted else current_name(name) for name in layout}
-    found = {names[name]: entry for name, entry in layout.items()}
-    if fault := _find_difference(wanted, found):
+    if fault := _find_difference(layout_of(network.state_dict()), layout):
         raise FileError(f"{path} does not fit the networks of its config: {fault}")
-    if len(found) < len(layout):
-        raise FileError(f"{path} does not fit the networks of its config: it has a tensor twice")
-    return names
 
 
 def layout_of(tensors: Mapping[str, Tensor]) -> Layout:
@@ -268,12 +262,6 @@ class _WithoutNormal(TorchFunctionMode):
         if function is nn.init.normal_:
             return kwargs["tensor"]
         return function(*args, **(kwargs or {}))
-
-
-def current_name(name: str) -> str:
-    """The present name of a tensor of format version 1."""
-    module, dot, rest = name.partition(".")
-    return RENAMED_MODULES.get(module, module) + dot + rest
 
 
 def _find_difference(wanted: Layout, found: Layout) -> str | None:

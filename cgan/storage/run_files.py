@@ -19,9 +19,9 @@ from cgan.storage.atomic import explain_write_error, rename
 from cgan.storage.checkpoint import (
     STATE,
     check_finite,
+    check_layout,
     layout_of,
     load_weights,
-    match_names,
     new_header,
     open_checkpoint,
     save_tensors,
@@ -175,7 +175,7 @@ def unpack_state(
     check_finite(tensors, path)
     weights = {name: select_tensors(tensors, name) for name in networks}
     for name, network in networks.items():
-        match_names(network, layout_of(weights[name]), path)
+        check_layout(network, layout_of(weights[name]), path)
     moments = {
         name: _read_moments(optimizer, select_tensors(tensors, name), path)
         for name, optimizer in optimizers.items()

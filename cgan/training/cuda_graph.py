@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from cgan.errors import one_line
-from cgan.updates import Losses, PenaltyWeights
+from cgan.updates import PenaltyWeights, StepLosses
 
-Step = Callable[[Tensor, Tensor, PenaltyWeights], Losses]
+Step = Callable[[Tensor, Tensor, PenaltyWeights], StepLosses]
 """(real, labels, penalty weights) to losses; changes networks and optimisers in place."""
 
-Capture = Callable[[Callable[[], Losses]], Callable[[], Losses]]
+Capture = Callable[[Callable[[], StepLosses]], Callable[[], StepLosses]]
 """Captures a function without running it, and returns a function that replays it."""
 
 WARMUP_STEPS = 3
@@ -31,7 +31,7 @@ WARMUP_STEPS = 3
 logger = logging.getLogger("cgan")
 
 
-def capture_cuda_graph(work: Callable[[], Losses]) -> Callable[[], Losses]:
+def capture_cuda_graph(work: Callable[[], StepLosses]) -> Callable[[], StepLosses]:
     """Capture as a CUDA graph."""
     graph = torch.cuda.CUDAGraph()
     try:
@@ -44,7 +44,7 @@ def capture_cuda_graph(work: Callable[[], Losses]) -> Callable[[], Losses]:
         generator.graphsafe_set_state(generator.clone_state())
         raise
 
-    def replay() -> Losses:
+    def replay() -> StepLosses:
         graph.replay()
         return losses  # the next replay overwrites them
 
@@ -60,11 +60,11 @@ class GraphedStep:
     def __init__(self, step: Step, capture: Capture = capture_cuda_graph) -> None:
         self.step, self.capture = step, capture
         self.calls = Counter[PenaltyWeights]()
-        self.replays: dict[PenaltyWeights, Callable[[], Losses]] = {}
+        self.replays: dict[PenaltyWeights, Callable[[], StepLosses]] = {}
         self.enabled = True
         self.inputs: tuple[Tensor, Tensor] | None = None
 
-    def __call__(self, real: Tensor, labels: Tensor, weights: PenaltyWeights) -> Losses:
+    def __call__(self, real: Tensor, labels: Tensor, weights: PenaltyWeights) -> StepLosses:
         """Run one step. The next step overwrites the returned losses."""
         if not self.enabled:
             return self.step(real, labels, weights)
@@ -88,7 +88,7 @@ class GraphedStep:
         return self.replays[weights]()
 
 
-def run_on_side_stream(work: Callable[[], Losses], device: torch.device) -> Losses:
+def run_on_side_stream(work: Callable[[], StepLosses], device: torch.device) -> StepLosses:
     """Run on a separate stream, as CUDA requires before a capture."""
     if device.type != "cuda":
         return work()

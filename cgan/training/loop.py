@@ -27,7 +27,7 @@ from cgan.training.monitor import Monitor
 from cgan.training.plan import Plan
 from cgan.training.state import Counters, TrainState
 from cgan.training.step import TrainStep, learning_rate
-from cgan.updates import Losses
+from cgan.updates import StepLosses
 
 logger = logging.getLogger("cgan")
 
@@ -238,7 +238,7 @@ class TrainLoop:
         self.signal = int(number_everywhere)
         return self.counters.progress(self.config) >= 1 or bool(self.signal)
 
-    def accumulate_losses(self, losses: Losses) -> None:
+    def accumulate_losses(self, losses: StepLosses) -> None:
         """Add up losses on the device: reading them here would stall a GPU."""
         for name, value in losses.items():
             self.totals[name] = self.totals.get(name, 0) + value

@@ -270,6 +270,4 @@ def _read_best(folder: Path) -> dict[str, Any] | None:
         measured: dict[str, Any] = read_header(folder / BEST_FILE, GENERATOR)["measured"]
     except FileError:
         return None
-    if "least_shortfall" in measured:  # written by version 0.1
-        measured["lowest_selection_score"] = measured.pop("least_shortfall")
     return measured if {"lowest_selection_score", "fid"} <= measured.keys() else None

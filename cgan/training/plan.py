@@ -165,7 +165,7 @@ def find_run(config: Config, base: Path, resume: bool, named: bool) -> Path | No
         with suppress(RunError):
             folder = run_to_resume(base)
     if folder is not None:
-        check_same_config(config, load_config(folder / CONFIG_FILE, warn=False), folder)
+        check_same_config(config, load_config(folder / CONFIG_FILE, strict=False), folder)
     return folder
 
 

@@ -32,8 +32,8 @@ from cgan.training.state import TrainState
 from cgan.updates import (
     GAN,
     NO_PENALTY,
-    Losses,
     PenaltyWeights,
+    StepLosses,
     get_update,
     in_turn,
 )
@@ -154,7 +154,7 @@ class TrainStep:
         elif config.compile:
             self.run = self.update_compiled
 
-    def __call__(self, real: Tensor, labels: Tensor) -> Losses:
+    def __call__(self, real: Tensor, labels: Tensor) -> StepLosses:
         """Train on one batch: images (B, C, H, W) in [-1, 1] and labels (B,), -1 for none.
 
         Each of several processes passes its shard of the batch. Read the losses before the next
@@ -188,7 +188,7 @@ class TrainStep:
             # Restoring a state replaces the group by a copy.
             optimizer.param_groups[0].update(lr=self.lr, betas=betas)
 
-    def update(self, real: Tensor, labels: Tensor, weights: PenaltyWeights) -> Losses:
+    def update(self, real: Tensor, labels: Tensor, weights: PenaltyWeights) -> StepLosses:
         """Update both networks and the EMA. Nothing here reads a result back from the device."""
         conditional = self.config.model.conditional
         losses = self.scheme(
@@ -203,7 +203,7 @@ class TrainStep:
         update_ema(networks["ema"], networks["G"], self.decay)
         return losses
 
-    def update_compiled(self, real: Tensor, labels: Tensor, weights: PenaltyWeights) -> Losses:
+    def update_compiled(self, real: Tensor, labels: Tensor, weights: PenaltyWeights) -> StepLosses:
         """Like ``update``, with compiled networks; falls back to it if compilation fails."""
         from torch._functorch import config as functorch  # torch imports it lazily too
 

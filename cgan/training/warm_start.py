@@ -21,7 +21,6 @@ from cgan.models.factory import resolve_stored_width
 from cgan.storage.checkpoint import (
     GENERATOR,
     check_finite,
-    current_name,
     open_checkpoint,
     read_header,
 )
@@ -160,7 +159,7 @@ def match(
     resolution are alike in networks for images of different sizes. ``attributes`` are the values of
     the network's classes, if it shares them.
     """
-    found = {_from_the_end(current_name(name), tensors): name for name in tensors}
+    found = {_from_the_end(name, tensors): name for name in tensors}
     own = to_class_rows(network.state_dict(), attributes)
     per_class = per_class_tensors(network)
     fitting = {}
@@ -201,12 +200,12 @@ def _from_the_end(name: str, names: Mapping[str, Any]) -> str:
     """``down.0.weight`` of two layers to ``down.-2.weight``; other names are unchanged."""
     if not (found := re.match(r"down\.(\d+)\.", name)):
         return name
-    count = len({one.split(".")[1] for one in map(current_name, names) if one.startswith("down.")})
+    count = len({one.split(".")[1] for one in names if one.startswith("down.")})
     return f"down.{int(found[1]) - count}.{name[found.end() :]}"
 
 
 def _model_of(header: Mapping[str, Any]) -> ModelConfig:
-    config: Config = make_config(header["config"], warn=False)
+    config: Config = make_config(header["config"], strict=False)
     return resolve_stored_width(config.model, tuple(header["image_shape"]))
 
 

@@ -51,7 +51,7 @@ def write_generator(
         )
     header = {
         "format": "cgan-generator",
-        "format_version": 1,
+        "format_version": 2,
         "config": config.model_dump(mode="json"),
         "classes": list("0123456789"),
         "image_shape": [1, side, side],

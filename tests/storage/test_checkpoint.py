@@ -22,7 +22,7 @@ from cgan.storage.checkpoint import (
 TENSORS = {"w": torch.arange(6.0).view(2, 3)}
 HEADER = {
     "format": "cgan-generator",
-    "format_version": 1,
+    "format_version": 2,
     "config": {"name": "a", "model": {"latent_dim": 4, "conditional": True}},
     "classes": ["é", "b"],
     "image_shape": [1, 8, 8],
@@ -87,7 +87,7 @@ def test_what_is_not_ours_is_named(tmp_path: Path) -> None:
     save_file(TENSORS, path, metadata={"cgan": "[]"})
     with pytest.raises(FileError, match="invalid header: it is not a JSON object"):
         read(path)
-    save_tensors(path, TENSORS, {"format": STATE, "format_version": 1})
+    save_tensors(path, TENSORS, {"format": STATE, "format_version": 2})
     with pytest.raises(FileError, match="is a cgan-state file"):
         read(path)
     save_tensors(path, TENSORS, {**HEADER, "format_version": 3})

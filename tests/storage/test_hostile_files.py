@@ -349,16 +349,6 @@ def test_tensors_that_are_not_those_of_the_network(
     assert said in refusal(write(path, HEADER, kept))
 
 
-def test_a_tensor_under_its_old_and_its_new_name(path: Path) -> None:
-    header = deepcopy(HEADER)
-    header["config"]["model"]["generator_label"] = "concat"
-    config = cgan.load_config("digits-mlp", header["config"] | {"name": "a"})
-    tensors = build_networks(config.model, SHAPE, 2).generator.state_dict()
-    assert cgan.load(write(path, header, tensors)).classes == ("a", "b")
-    twice = {**tensors, "entrance.embedding.weight": tensors["embed.embedding.weight"].clone()}
-    assert "it has a tensor twice" in refusal(write(path, header, twice))
-
-
 def test_loading_leaves_the_random_state_alone_and_gives_own_tensors(path: Path) -> None:
     tensors = generator_weights()
     write(path, HEADER, tensors)

@@ -19,7 +19,7 @@ from cgan.training.ema import update_ema
 from cgan.training.plan import Plan
 from cgan.training.state import TrainState
 from cgan.training.step import TrainStep
-from cgan.updates import NO_PENALTY, Losses, PenaltyWeights, in_turn
+from cgan.updates import NO_PENALTY, PenaltyWeights, StepLosses, in_turn
 
 CPU = torch.device("cpu")
 
@@ -57,10 +57,10 @@ def step_of(capture: Any, **changes: object) -> tuple[TrainStep, Loader]:
     return step, Loader(pictures, config.batch_size)
 
 
-def taped(tapes: list[Tape], steps: list[TrainStep]) -> Callable[..., Callable[[], Losses]]:
+def taped(tapes: list[Tape], steps: list[TrainStep]) -> Callable[..., Callable[[], StepLosses]]:
     """Records, then puts everything back as it was: recording a CUDA graph changes nothing."""
 
-    def capture(work: Callable[[], Losses]) -> Callable[[], Losses]:
+    def capture(work: Callable[[], StepLosses]) -> Callable[[], StepLosses]:
         state = steps[0].state
         changing = [
             *(t for network in state.networks.values() for t in network.state_dict().values()),
@@ -81,7 +81,7 @@ def taped(tapes: list[Tape], steps: list[TrainStep]) -> Callable[..., Callable[[
         torch.set_rng_state(random)
         tapes.append(tape)
 
-        def replay() -> Losses:
+        def replay() -> StepLosses:
             with torch.no_grad():
                 tape.replay()
             return losses
@@ -172,7 +172,7 @@ def test_a_restored_state_is_captured_with_the_current_learning_rate(tmp_path: P
 
 
 def test_a_step_that_cannot_be_captured_runs_without(caplog: pytest.LogCaptureFixture) -> None:
-    def refuse(work: Callable[[], Losses]) -> Callable[[], Losses]:
+    def refuse(work: Callable[[], StepLosses]) -> Callable[[], StepLosses]:
         raise RuntimeError("operation not permitted when stream is capturing\nand more")
 
     plain, loader = step_of(None)
@@ -194,10 +194,10 @@ def test_a_step_that_cannot_be_captured_runs_without(caplog: pytest.LogCaptureFi
 
 
 def test_running_out_of_memory_is_not_steps_for_that() -> None:
-    def overflow(work: Callable[[], Losses]) -> Callable[[], Losses]:
+    def overflow(work: Callable[[], StepLosses]) -> Callable[[], StepLosses]:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    def step(real: Tensor, labels: Tensor, penalty: PenaltyWeights) -> Losses:
+    def step(real: Tensor, labels: Tensor, penalty: PenaltyWeights) -> StepLosses:
         return {}
 
     recorded = GraphedStep(step, overflow)
@@ -246,7 +246,7 @@ def test_a_cuda_graph_equals_the_plain_step(beta2_final: float | None) -> None:
 
 @pytest.mark.cuda
 def test_a_step_that_cannot_be_captured_still_draws() -> None:
-    def reads_back(real: Tensor, labels: Tensor, weights: PenaltyWeights) -> Losses:
+    def reads_back(real: Tensor, labels: Tensor, weights: PenaltyWeights) -> StepLosses:
         total = torch.randn(2, device=real.device).sum()
         return {"loss": total + total.item()}
 

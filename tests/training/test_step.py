@@ -21,7 +21,7 @@ from cgan.training.ema import ema_decay
 from cgan.training.plan import Plan
 from cgan.training.state import TrainState
 from cgan.training.step import Autocast, TrainStep, beta2, learning_rate, penalty_scale
-from cgan.updates import GAN, NO_PENALTY, UPDATES, Losses, PenaltyWeights
+from cgan.updates import GAN, NO_PENALTY, UPDATES, PenaltyWeights, StepLosses
 
 
 def record_weights(monkeypatch: pytest.MonkeyPatch) -> list[PenaltyWeights]:
@@ -29,7 +29,7 @@ def record_weights(monkeypatch: pytest.MonkeyPatch) -> list[PenaltyWeights]:
     seen: list[PenaltyWeights] = []
     plain = UPDATES["simultaneous"]
 
-    def record(*arguments: object) -> Losses:
+    def record(*arguments: object) -> StepLosses:
         assert isinstance(arguments[4], PenaltyWeights)
         seen.append(arguments[4])
         return plain(*arguments)  # type: ignore[arg-type]
@@ -124,11 +124,11 @@ def test_a_captured_step_is_captured_again_when_beta2_changes() -> None:
         found: float = state.generator_optimizer.param_groups[0]["betas"][1]
         return found
 
-    def capture(work: Callable[[], Losses]) -> Callable[[], Losses]:
+    def capture(work: Callable[[], StepLosses]) -> Callable[[], StepLosses]:
         held = beta2_now()
         captured.append(held)
 
-        def replay() -> Losses:
+        def replay() -> StepLosses:
             assert beta2_now() == held
             return work()
 

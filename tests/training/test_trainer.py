@@ -440,8 +440,8 @@ def full(*_: object, **__: object) -> None:
     ("where", "changes", "sentence"),
     [
         ("cgan.training.trainer.TrainStep.__init__", {},
-         "preparing the networks on cpu ran out of memory (it tried to allocate 2.00 GiB): free "
-         "memory, or lower --set model.width=…"),
+         "preparing the networks on cpu ran out of memory (it tried to allocate 2.00 GiB): lower "
+         "--set model.width=…"),
         ("cgan.training.trainer.TrainStep.__call__", {},
          "training on batches of 64 on cpu ran out of memory (it tried to allocate 2.00 GiB): "
          "lower --batch-size; the last state is kept in {folder}"),
