@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cgan.training.steer import steer
     from cgan.training.trainer import Run, train
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 
 shorten_waits(os.environ)  # torch reads them when it is imported
 

@@ -200,7 +200,11 @@ class ArchivePath:
         return os.stat_result((stat.S_IFREG | 0o444, 0, 0, 1, 0, 0, member.size, 0, 0, 0))
 
     def open(self, mode: str = "rb") -> io.BytesIO:
-        """The content of a file, in memory; raises like ``FileTree.read``."""
+        """The content of a file, in memory.
+
+        Raises:
+            DataError: it cannot be read.
+        """
         return io.BytesIO(self.archive.read(self._member()))
 
     def _member(self) -> Member:

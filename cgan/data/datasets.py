@@ -83,10 +83,7 @@ def _read_idx(path: Path) -> Tensor:
 
 
 def _damaged(kind: str, data_dir: Path, error: Exception) -> DataError:
-    return DataError(
-        f"{kind} in {data_dir} is damaged ({one_line(error)}): delete it there, or give another "
-        "--data-dir"
-    )
+    return DataError(f"{kind} in {data_dir} is damaged ({one_line(error)}): delete it there")
 
 
 def _ask_torchvision(kind: str, split: Split, data_dir: Path) -> tuple[Tensor, Tensor]:

@@ -88,7 +88,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
             ) from error
 
     def take(self, indices: Tensor) -> Tensor:
-        """The images at these indices: uint8, (len(indices), C, H, W); raises like ``read``.
+        """The images at these indices: uint8, (len(indices), C, H, W).
 
         Call it in the main thread of a process.
         """

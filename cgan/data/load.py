@@ -79,7 +79,11 @@ def load_pictures(
 
 
 def load_split(data: DataConfig, split: Split) -> ImageDataset | ImageFolder:
-    """Load one split as a config describes it; raises like ``load_pictures``."""
+    """Load one split as a config describes it.
+
+    Raises:
+        DataError: the images are missing or cannot be read.
+    """
     return load_pictures(
         data.source,
         split,
@@ -96,7 +100,10 @@ def load_training_split(
     """The training images, and those without a class, with the label -1; None if there are none.
 
     About a fifth of the images without a class is left out: those that would be held out if they
-    had one. So a copy of a held-out image is never among them. Raises like ``load_pictures``.
+    had one. So a copy of a held-out image is never among them.
+
+    Raises:
+        DataError: the images are missing or cannot be read, or a class has none.
     """
     if data.source in DATASETS:
         return load_split(data, "train"), None

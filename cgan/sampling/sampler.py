@@ -223,7 +223,11 @@ class Sampler(GeneratorInfo):
 
 
 def as_sampler(model: str | Path | Sampler) -> Sampler:
-    """A sampler unchanged; anything else is loaded on the CPU. Raises like ``load``."""
+    """A sampler unchanged; anything else is loaded on the CPU.
+
+    Raises:
+        CganError: there is no such generator, or it cannot be read.
+    """
     return model if isinstance(model, Sampler) else load(model)
 
 

@@ -99,9 +99,7 @@ def lock(folder: Path, name: str = LOCK_FILE) -> Iterator[None]:
     try:
         held.acquire(timeout=0)
     except Timeout:
-        raise RunError(
-            f"{folder} is in use by another process: wait, or give another --out"
-        ) from None
+        raise RunError(f"{folder} is in use by another process: give another --out") from None
     except OSError as error:
         raise FileError(explain_write_error(error, folder)) from error
     try:

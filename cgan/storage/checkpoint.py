@@ -134,7 +134,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
     if (size := int.from_bytes(content[:8], "little")) > MAX_HEADER_BYTES:
         raise FileError(
             f"{path} was not written, because its header would have {size:,} bytes and the limit "
-            f"is {MAX_HEADER_BYTES:,}: use fewer classes or shorter names"
+            f"is {MAX_HEADER_BYTES:,}: use fewer classes"
         )
     write_atomically(path, content)
 

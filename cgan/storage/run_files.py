@@ -126,7 +126,11 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
 
 
 def read_curves(folder: Path) -> Curves:
-    """The curves of a run by metric; empty if there is no log. Raises like ``read_metrics``."""
+    """The curves of a run by metric; empty if there is no log.
+
+    Raises:
+        FileError: the log cannot be read, or is damaged.
+    """
     curves: Curves = {}
     for row in read_metrics(folder) if (folder / METRICS_FILE).exists() else ():
         for name in PLOTTED_METRICS & row.keys():

@@ -263,12 +263,16 @@ class TrainLoop:
                 raise DivergedError(
                     f"{name} became {mean} between {since.images_seen:,} and "
                     f"{counters.images_seen:,} images; the last good state is kept in "
-                    f"{self.folder}: try a lower --lr or a higher --set penalty.r1=…"
+                    f"{self.folder}: try a lower --lr"
                 )
         return means
 
     def log_metrics(self) -> None:
-        """Log the means since the last log line; raises like ``mean_losses``."""
+        """Log the means since the last log line.
+
+        Raises:
+            DivergedError: a loss is not finite.
+        """
         counters, since = self.counters, self.since
         if counters.steps == since.steps:
             return

@@ -183,8 +183,8 @@ def check_same_config(requested: Config, trained: Config, folder: Path) -> None:
     ]
     if differing:
         raise RunError(
-            f"{folder} was trained with {'; '.join(differing)}: resume it with the same values, "
-            "or leave out --resume to start a new run"
+            f"{folder} was trained with {'; '.join(differing)}: leave out --resume to "
+            "start a new run"
         )
 
 

@@ -204,8 +204,7 @@ class TrainState:
         path, tensors, header, problems = load_state(folder)
         if self.plain and header.get("steered_digest") != self.plain.header["sha256"]:
             raise RunError(
-                f"{folder} steers another generator than {self.config.steer}: restore that file, "
-                "or leave out --resume to start a new run"
+                f"{folder} steers another generator than {self.config.steer}: restore that file"
             )
         self.check_same_data(folder, header, data_changed)
         unpack_state(tensors, self.networks, self.optimizers, self.device, path)
@@ -213,13 +212,12 @@ class TrainState:
         return problems
 
     def check_same_data(self, folder: Path, header: dict[str, Any], data_changed: bool) -> None:
-        """Compare the data with the data of a saved state; raises like ``restore``."""
+        """Raise ``RunError`` if the data is not that of a saved state."""
         classes = header.get("classes")  # version 0.2 did not store the data
         if classes is not None and tuple(classes) != self.classes:
             raise RunError(
                 f"{folder} was trained on the classes {', '.join(classes[:10])} and the data has "
-                f"{', '.join(self.classes[:10])}: restore the class folders, or leave out --resume "
-                "to start a new run"
+                f"{', '.join(self.classes[:10])}: restore the class folders"
             )
         differs = (header.get("data_digest"), header.get("unlabelled_digest")) != (
             self.data_digest,
