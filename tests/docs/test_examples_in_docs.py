@@ -21,7 +21,8 @@ from cgan.config_io import load_config
 from cgan.evaluation import augment_test, builder, invert, judge_training
 from cgan.storage.checkpoint import Latents
 from cgan.storage.images import save_png
-from cgan.training import steer, trainer
+from cgan.training import plan as plan_of_runs
+from cgan.training import trainer
 from tests.conftest import (
     columns_of,
     make_pets,
@@ -110,7 +111,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cgan.train(pets, root / "runs" / name)
     cgan.train(plain, root / "runs" / "plain")
     steered = {**quiet, "steer": str(root / "runs" / "plain"), "data.source": "digits"}
-    cgan.train(load_config("steer", steered), root / "runs" / "plain-steered")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan_of_runs, "check_classes", lambda *_: None)  # that generator is untrained
+        cgan.train(load_config("steer", steered), root / "runs" / "plain-steered")
     seven = cgan.load_pictures("mnist", data_dir=root / "data").take(torch.tensor([0]))[0]
     save_png(seven, root / "seven.png")
     Latents(torch.zeros(1, 64), torch.eye(10)[:1], tuple("0123456789")).save(
@@ -134,7 +137,7 @@ def workplace(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(augment_test, "default_images", lambda _: 128)
     monkeypatch.setattr(augment_test, "MIN_IMAGES", 1)
     monkeypatch.setattr(augment_test, "TIMED_STEPS", 1)
-    monkeypatch.setattr(steer, "check_classes", lambda *_: None)  # that generator is untrained
+    monkeypatch.setattr(plan_of_runs, "check_classes", lambda *_: None)
     for name, count in (("STEPS", 2), ("HELD_OUT", 4)):
         monkeypatch.setattr(invert, name, count)
     monkeypatch.setattr(invert, "IMAGES", 256)
