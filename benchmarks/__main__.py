@@ -139,7 +139,7 @@ def table(
     seeds: Annotated[int, typer.Option(help="Runs per row.")] = 3,
     out: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("runs/table"),
 ) -> None:
-    """The table of docs/measured.md: mean and range over seeds, beside real images."""
+    """The table of benchmarks/RECIPES.md (MNIST, three seeds): mean and range over seeds, beside real images."""
     from benchmarks.table import ROWS, Row, print_table
 
     print(f"{machine()}; {seeds} seeds; 1,000 images per class\n", flush=True)
@@ -156,7 +156,7 @@ def recipes(
     out: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("runs/recipes"),
     measure_only: Annotated[bool, typer.Option(help="Evaluate existing runs only.")] = False,
 ) -> None:
-    """The table of docs/recipes.md: train and evaluate each recipe, one after another."""
+    """The tables of benchmarks/RECIPES.md: train and evaluate each recipe, one after another."""
     from benchmarks.recipes import BASE, RECIPES
     from benchmarks.table import evaluate, print_header, table_row, train_run
 
@@ -186,7 +186,7 @@ def photographs(
     judge: Annotated[Path, typer.Option(help="Trained if missing.")] = CIFAR10_JUDGE,
     out: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("runs/photographs"),
 ) -> None:
-    """The table of photographs in docs/recipes.md, seen by a judge of all of CIFAR-10."""
+    """The tables of photographs in benchmarks/RECIPES.md, seen by a judge of all of CIFAR-10."""
     from benchmarks.photographs import RECIPES, run
 
     print(f"{machine()}; 1,000 images per class\n")
@@ -199,7 +199,7 @@ def warm_start(
     runs: Annotated[list[Path], typer.Argument(help="Runs of some of its classes, of any size.")],
     judge: Annotated[Path, typer.Option(help="Trained if missing.")] = CIFAR10_JUDGE,
 ) -> None:
-    """The tables of sizes and of warm starts in docs/recipes.md."""
+    """The tables of sizes and of warm starts in benchmarks/RECIPES.md."""
     from benchmarks.photographs import load_cifar_judge
     from benchmarks.warm_start import print_table
 
@@ -216,7 +216,7 @@ def steer(
         Path | None, typer.Option(help="Write pictures: NAME-plain.png, NAME-rejection.png, …")
     ] = None,
 ) -> None:
-    """The table of docs/steer.md: plain, rejection, steered, trained from scratch."""
+    """The tables of steering in benchmarks/PERFORMANCE.md: plain, rejection, steered, trained from scratch."""
     from benchmarks.steer import print_table
 
     print(f"{machine()}; 1,000 images per class\n")

@@ -1,4 +1,4 @@
-"""The table of docs/measured.md: several seeds a row, mean and range."""
+"""The table of benchmarks/RECIPES.md: several seeds a row, mean and range."""
 
 from __future__ import annotations
 
