@@ -139,7 +139,7 @@ def table(
     seeds: Annotated[int, typer.Option(help="Runs per row.")] = 3,
     out: Annotated[Path, typer.Option(help="Folder for the runs.")] = Path("runs/table"),
 ) -> None:
-    """The table of benchmarks/RECIPES.md (MNIST, three seeds): mean and range over seeds, beside real images."""
+    """The table "MNIST, three seeds" of benchmarks/RECIPES.md: mean and range over seeds."""
     from benchmarks.table import ROWS, Row, print_table
 
     print(f"{machine()}; {seeds} seeds; 1,000 images per class\n", flush=True)
@@ -216,7 +216,7 @@ def steer(
         Path | None, typer.Option(help="Write pictures: NAME-plain.png, NAME-rejection.png, …")
     ] = None,
 ) -> None:
-    """The tables of steering in benchmarks/PERFORMANCE.md: plain, rejection, steered, trained from scratch."""
+    """The tables of steering in benchmarks/PERFORMANCE.md: plain, rejected, steered, trained."""
     from benchmarks.steer import print_table
 
     print(f"{machine()}; 1,000 images per class\n")

@@ -136,8 +136,7 @@ def step_discriminator(
     with frozen(G):
 
         def judge_fakes() -> Judged:
-            fake = generate(G, z, classes)[0].requires_grad_(weights.r2 > 0)
-            return judge_fake(D_, fake, labels, weights)
+            return judge_fake(D_, generate(G, z, classes)[0], labels, weights)
 
         of_fake, of_real = gan.both(judge_fakes, lambda: judge_real(D_, real, labels, weights))
         loss_D = backward_discriminator(D, gan.loss, of_real, of_fake)
@@ -215,6 +214,8 @@ def judge_fake(
     classes: Tensor | None = None,
 ) -> Judged:
     """D's judgement of fakes, with R2; arguments as for ``discriminate``."""
+    if weights.r2 and not fake.requires_grad:  # of a frozen G
+        fake = fake.detach().requires_grad_()
     logits, aux = discriminate(D, fake, labels, classes)
     return Judged(logits, aux, penalise(r2, weights.r2, logits, fake, weights.scale))
 

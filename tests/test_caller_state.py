@@ -182,6 +182,13 @@ def write(caller: Caller, format: str) -> None:
         write_dataset(caller.sampler(), caller.folder / "drawn", 20, format=format)
 
 
+def steer(caller: Caller) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("cgan.training.plan.check_classes", lambda *_: None)  # it is untrained
+        overrides = {"images": 320, "control_per_class": 0, "model.backbone": "mlp"}
+        cgan.steer(caller.plain, out=caller.folder / "s", device="cpu", overrides=overrides)
+
+
 def train_a_judge(caller: Caller) -> None:
     digits = cgan.load_pictures("digits")
     train_judge(digits, cgan.load_pictures("digits", "test"), "digest", images=256)
@@ -207,6 +214,7 @@ CALLS: dict[str, Callable[[Caller], object]] = {
     "train from disk": train_from_disk,
     "train with tensorboard": lambda c: cgan.train(short(tensorboard=True), c.folder / "run"),
     "train with progress": lambda c: cgan.train(short(), c.folder / "run", progress=True),
+    "steer": steer,
     "load": lambda c: cgan.load(c.run),
     "load a judge": lambda c: Judge.load(PACKAGED / "digits" / JUDGE_FILE),
     "move": lambda c: c.sampler().to("cpu"),

@@ -245,6 +245,19 @@ def test_plain_pair_learns_without_labels() -> None:
         assert all(value.isfinite() for value in losses.values())
 
 
+@pytest.mark.parametrize("scheme", UPDATES)
+def test_r2_works_with_a_generator_that_does_not_learn(scheme: str) -> None:
+    gan, real, (z, _) = make()
+    gan.generator.requires_grad_(False)
+    gan.generator_optimizer = torch.optim.SGD(gan.generator.parameters(), 0.1)
+    before = [weight.clone() for weight in gan.generator.parameters()]
+    losses = get_update(scheme)(gan, real, LABELS, lambda: z, PenaltyWeights(r2=2.0))
+    assert losses["penalty"] > 0
+    after = list(gan.generator.parameters())
+    assert all(torch.equal(old, new) for old, new in zip(before, after, strict=True))
+    assert all(weight.grad is not None for weight in gan.discriminator.parameters())
+
+
 def test_names_are_those_of_the_config() -> None:
     assert tuple(UPDATES) == UpdateName.__args__
     with pytest.raises(UnknownNameError, match="did you mean 'simultaneous'"):

@@ -14,7 +14,7 @@ import torch
 
 from cgan.config import DATA_NAMES, Config, DataConfig, size_of
 from cgan.config_io import load_config
-from cgan.data import TEST_SET, ImageDataset, ImageFolder, Split, describe_split, load_split
+from cgan.data import SPLITS, TEST_SET, ImageDataset, ImageFolder, Split, describe_split, load_split
 from cgan.data.archive import HUB_PREFIX, is_archive
 from cgan.data.load import resolve_source
 from cgan.errors import ConfigError, FileError, MeasureError
@@ -151,7 +151,7 @@ def compare(
             f"evaluating {sampler.name} on {torch_device}", "free memory, or use another --device"
         ):
             if source not in loaded:
-                loaded[source] = {split: load_split(source, split) for split in ("train", "test")}
+                loaded[source] = {split: load_split(source, split) for split in SPLITS}
             splits = loaded[source]
             train = splits["train"]
             check_fit(sampler, f"{train.name} has", train.classes, train.image_shape)
@@ -164,6 +164,7 @@ def compare(
                     find() if given is None else given,
                     train,
                     splits["test"],
+                    splits["validation"],
                     per_class=per_class,
                     features=features,
                     device=torch_device,

@@ -40,6 +40,7 @@ from cgan.runtime.device import (
     torch_defaults,
 )
 from cgan.runtime.progress import CountProgress
+from cgan.sampling.request import Request
 from cgan.sampling.sampler import RejectionSampler, Sampler, as_sampler
 from cgan.storage.images import to_pixels
 
@@ -235,16 +236,16 @@ def draw_dataset(
 
     There are at most ``MAX_DRAWN``, and at most ``MAX_BYTES``.
 
-    They are in the order of their seeds, so that the first ones have all classes.
+    They are in the order of their seeds, class by class in turn, so that the first ones have all
+    classes.
     """
     classes = len(sampler.classes)
     limit = min(MAX_DRAWN, MAX_BYTES // prod(sampler.image_shape))
     total = min(FACTORS[-1] * real_images, limit)
-    request = sampler.request(None, -(-total // classes), 0)
+    labels = torch.arange(classes).repeat(-(-total // classes))
+    request = Request(tuple(labels.tolist()), tuple(range(len(labels))))
     drawn = [to_pixels(images).cpu() for images, _ in sampler.batches(request, verify)]
-    images = torch.cat(drawn).unflatten(0, (classes, -1)).transpose(0, 1).flatten(0, 1)
-    labels = torch.arange(classes).repeat(len(images) // classes)
-    return ImageDataset("generated", images.contiguous(), labels, sampler.classes)
+    return ImageDataset("generated", torch.cat(drawn), labels, sampler.classes)
 
 
 @torch_defaults()

@@ -352,7 +352,7 @@ def build_report(
     """Evaluate one generator.
 
     Args:
-        sampler: the generator; seeds 0 to ``reference.per_class`` − 1 of each class are drawn.
+        sampler: the generator; ``reference.per_class`` images of each class are drawn.
         reference: the real images of its data; the held-out ones are its test images.
         cas: also train a classifier on generated images; takes as long as training a judge.
         truncation: also measure control and recall of truncated z.
@@ -441,7 +441,9 @@ def closest_pairs(
 
 
 def draw_grid(sampler: Sampler) -> Tensor:
-    """uint8 (K, columns, C, H, W): the first seeds of each class, one row per class."""
-    batches = draw_by_class(sampler, GRID_COLUMNS)
-    pixels = torch.cat([to_pixels(images).cpu() for images, _ in batches])
-    return rearrange(pixels, "(k n) c h w -> k n c h w", n=GRID_COLUMNS)
+    """uint8 (K, columns, C, H, W): one row per class, and one z per column."""
+    if sampler.conditional:
+        images = sampler.sample(None, GRID_COLUMNS)
+    else:
+        images = sampler.sample(None, len(sampler.classes) * GRID_COLUMNS)
+    return rearrange(to_pixels(images), "(k n) c h w -> k n c h w", n=GRID_COLUMNS)

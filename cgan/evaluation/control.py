@@ -213,7 +213,7 @@ def _describe_difference(
 
 @torch_defaults()
 def measure_control(sampler: Sampler, judge: Judge, per_class: int = 1_000) -> Control:
-    """Draw images of each class (seeds 0 to ``per_class`` − 1) and classify them.
+    """Draw images of each class, each with a seed of its own, and classify them.
 
     The images of an unconditional GAN are counted as if each class had been requested in turn.
 

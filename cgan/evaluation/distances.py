@@ -53,19 +53,47 @@ def frechet_distance(real: Moments, fake: Moments) -> float:
     return max(float((real.mean - fake.mean).square().sum() + spread), 0.0)
 
 
-def kernel_distance(real: Tensor, fake: Tensor) -> float:
+def kernel_distance(
+    real: Tensor,
+    fake: Tensor,
+    real_labels: Tensor | None = None,
+    fake_labels: Tensor | None = None,
+) -> float:
     """KID: the unbiased squared MMD with the kernel (x·y / F + 1)³. Bińkowski et al. 2018, eq. 4.
 
     It uses all pairs instead of random subsets, so it needs no seed. Its mean is 0 if both sets
     have the same distribution, so it can be negative. Each set needs N ≥ 2.
+
+    Args:
+        real, fake: features (N, F) and (M, F).
+        real_labels, fake_labels: the classes, int64 (N,) and (M,), of sets whose number of images
+            of each class is fixed. Two different images of such a set are of the same class less
+            often than two independent ones: pairs within a class get that weight back, or the
+            estimate would be too low. None means independent draws.
     """
     real, fake = real.double(), fake.double()
-    n, m = len(real), len(fake)
     return float(
-        _kernel_sum(real, real, skip_self=True) / (n * (n - 1))
-        + _kernel_sum(fake, fake, skip_self=True) / (m * (m - 1))
-        - 2 * _kernel_sum(real, fake) / (n * m)
+        _mean_kernel(real, real_labels)
+        + _mean_kernel(fake, fake_labels)
+        - 2 * _kernel_sum(real, fake) / (len(real) * len(fake))
     )
+
+
+def _mean_kernel(x: Tensor, labels: Tensor | None) -> Tensor:
+    """The unbiased estimate of E k(x, x′) for independent x and x′.
+
+    With n_k of n images in class k it is Σ_k (n_k / n)² · mean of the pairs within k, plus the
+    pairs of different classes, each with the weight 1 / n². Where a class has one image, and so no
+    pair, all pairs are weighted alike.
+    """
+    n, without_self = len(x), _kernel_sum(x, x, skip_self=True)
+    counts = torch.ones(0) if labels is None else labels.bincount()
+    if labels is None or (counts == 1).any():
+        return without_self / (n * (n - 1))
+    within = [x[labels == label] for label in counts.nonzero().flatten()]
+    sums = [_kernel_sum(rows, rows, skip_self=True) for rows in within]
+    more = sum(s / (len(rows) - 1) for s, rows in zip(sums, within, strict=True))
+    return (without_self + more) / n**2
 
 
 def _kernel_sum(x: Tensor, y: Tensor, skip_self: bool = False) -> Tensor:

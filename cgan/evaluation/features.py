@@ -121,6 +121,10 @@ class FeatureSet:
         """The features of one class."""
         return self.features[self.target == label]
 
+    def recognised(self, label: int) -> Tensor:
+        """The features of the images of one class that the judge gives to it."""
+        return self.features[(self.target == label) & (self.predicted == label)]
+
 
 def requested_labels(classes: int, per_class: int) -> Tensor:
     """The labels of ``draw_by_class``: int64 (classes · per_class,)."""
@@ -130,14 +134,15 @@ def requested_labels(classes: int, per_class: int) -> Tensor:
 def draw_by_class(
     sampler: Sampler, per_class: int, seed: int = 0, truncation: float = 1.0
 ) -> Iterator[Labelled]:
-    """Images of ``per_class`` consecutive seeds of every class, in order.
+    """Images of every class, in order, each with a seed of its own.
 
-    An unconditional GAN draws images with consecutive seeds; they are labelled as if each class
-    had been requested.
+    With the same seeds in every class, the images of all classes would share their z, and intervals
+    that assume independent images would be too narrow. An unconditional GAN draws with the same
+    seeds; its images are labelled as if each class had been requested.
 
     Args:
         sampler: the generator.
-        per_class: images of each class.
+        per_class: images of each class; class k has the seeds from ``seed + k · per_class`` on.
         seed: the first seed.
         truncation: factor of z.
 
@@ -145,11 +150,9 @@ def draw_by_class(
         MeasureError: an image is not finite.
     """
     target = requested_labels(len(sampler.classes), per_class)
-    if sampler.conditional:
-        request = sampler.request(None, per_class, seed, truncation=truncation)
-    else:
-        seeds = tuple(range(seed, seed + len(target)))
-        request = Request(None, seeds, truncation=truncation)
+    labels = tuple(target.tolist()) if sampler.conditional else None
+    seeds = tuple(range(seed, seed + len(target)))
+    request = Request(labels, seeds, truncation=truncation)
     start = 0
     for images, _ in sampler.batches(request):
         if not images.isfinite().all():

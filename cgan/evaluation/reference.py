@@ -1,9 +1,10 @@
 """The real images that generators are compared with, and the metrics of real images themselves.
 
 There are three sets: the generated images; ``held_out``, real images that neither generator nor
-judge was trained on; and ``real``, a sample of training images with at most as many images per
-class as are generated. The metrics of ``real`` against ``held_out`` are the reference values,
-computed once for all generators.
+judge was trained on; and ``real``, other real images, with at most as many images per class as are
+generated. The metrics of ``real`` against ``held_out`` are the reference values, computed once for
+all generators. In a report ``held_out`` are the test images and ``real`` the validation images: the
+judge's features of its own training images differ from those of new images.
 
 FID and similar metrics depend on the number of images and on the label proportions. So they compare
 subsets of the generated images and of ``real`` with the same number of images of each class, in the
@@ -158,6 +159,7 @@ class Reference:
         judge: a classifier of the data.
         train: the training images.
         held_out: the split ``"validation"`` or ``"test"``.
+        real: the other real images; None means the training images, for looks during training.
         per_class: images of each class that generators will draw.
         features: ``"judge"``, or ``"inception"`` if its weights are available.
         device: the device of the feature network.
@@ -172,6 +174,7 @@ class Reference:
         judge: Judge,
         train: ImageDataset | ImageFolder,
         held_out: ImageDataset | ImageFolder,
+        real: ImageDataset | ImageFolder | None = None,
         *,
         per_class: int = 1_000,
         features: str = "judge",
@@ -182,13 +185,13 @@ class Reference:
         self.train, self.held_out_data = train, held_out
         self.network = find_features(features, judge, device)
         self.background = background_mask(train)
-        chosen = sample_per_class(train, per_class)
+        self.trained = self._sample(train)
+        self.real = self.trained if real is None else self._sample(real)
         classes = len(train.classes)
         self.counts = matched_counts(
-            train.labels[chosen].bincount(minlength=classes),
+            self.real.target.bincount(minlength=classes),
             held_out.labels.bincount(minlength=classes),
         )
-        self.real = self._extract(read_images(train, chosen))
         everything = torch.arange(len(held_out))
         keep = evenly_spaced(everything, MEMORIZATION_QUERIES)
         self.held_out = self._extract(read_images(held_out, everything), keep)
@@ -203,6 +206,10 @@ class Reference:
         matched = first_of_each_class(target, self.counts)
         keep = evenly_spaced(matched, MEMORIZATION_QUERIES)
         return self._extract(draw_by_class(sampler, self.per_class, seed, truncation), keep)
+
+    def _sample(self, dataset: ImageDataset | ImageFolder) -> FeatureSet:
+        """Up to ``per_class`` images of each class."""
+        return self._extract(read_images(dataset, sample_per_class(dataset, self.per_class)))
 
     def _extract(self, batches: Iterable[Labelled], keep: Tensor | None = None) -> FeatureSet:
         return extract_features(
@@ -306,8 +313,12 @@ class Reference:
 
     def kid_of(self, found: FeatureSet) -> float | None:
         """KID against held-out images; None if there are too few."""
-        own, held_out = subsample(self.matched(found)), subsample(self.held_out.features)
-        return kernel_distance(held_out, own) if min(len(own), len(held_out)) >= 2 else None
+        matched = first_of_each_class(found.target, self.counts)
+        own, labels = subsample(found.features[matched]), subsample(found.target[matched])
+        held_out, their_labels = subsample(self.held_out.features), subsample(self.held_out.target)
+        if min(len(own), len(held_out)) < 2:
+            return None
+        return kernel_distance(held_out, own, their_labels, labels)
 
     def manifold_of(self, found: FeatureSet) -> Manifold | None:
         """Precision, recall, density and coverage; None if there are too few images.
@@ -322,8 +333,12 @@ class Reference:
         return manifold_scores(evenly_spaced(held_out, size), evenly_spaced(own, size))
 
     def diversity_of(self, found: FeatureSet, label: int) -> float | None:
-        """Spread of a class relative to its training images; None if it is undefined."""
-        real, own = self.real.of_class(label), found.of_class(label)
+        """Spread of a class relative to its training images; None if it is undefined.
+
+        Only images that the judge gives to the class count, generated and real ones: a few images
+        of other classes would hide that all others are the same.
+        """
+        real, own = self.trained.recognised(label), found.recognised(label)
         if min(len(real), len(own)) < 2:
             return None
         ratio = diversity_ratio(real, own)

@@ -175,8 +175,8 @@ class Report:
         test_images: the number of test images, which the generator is compared with.
         splits: by name of the split, how the validation images (which choose the best generator
             during training) and the test images were chosen, as text.
-        compared: the number of generated images in FID and similar metrics, and of training images
-            in their column "real". The label proportions are those of the test images.
+        compared: the number of generated images in FID and similar metrics, and of validation
+            images in their column "real". The label proportions are those of the test images.
         images_seen: real images shown during the generator's training.
         seconds: duration of that training.
         control: control accuracy and the confusion matrix.

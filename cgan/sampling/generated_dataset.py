@@ -30,7 +30,7 @@ class GeneratedDataset(Dataset[tuple[Tensor, int]]):
         count: number of images.
         balanced: image i has the class i mod K of K classes. Otherwise each class is drawn
             uniformly at random, so their frequencies vary.
-        seed: seed of the first image of each class.
+        seed: seed of the first image; image i has ``seed + i``.
 
     An item is an image, float32 (C, H, W) in [0, 1], and its class index, −1 for a plain GAN.
     """
@@ -64,7 +64,7 @@ class GeneratedDataset(Dataset[tuple[Tensor, int]]):
             return UNCONDITIONAL, self.seed + index
         classes = len(self.sampler.classes)
         if self.balanced:
-            return index % classes, self.seed + index // classes
+            return index % classes, self.seed + index
         drawn = np.random.default_rng([self.seed, index]).integers(classes)
         return int(drawn), self.seed + index
 

@@ -1,9 +1,9 @@
 """Write generated data sets: labelled, balanced, streamed to disk, resumable, multi-process.
 
-Image i has the class ``chosen[i % k]`` of k chosen classes and the seed ``seed + i // k``, so any
-part can be generated alone. A data set is stored in shards; a shard with an index is complete. The
-processes do not communicate: shard s belongs to the process with RANK s % WORLD_SIZE, and running
-the same command again writes the missing shards.
+Image i has the class ``chosen[i % k]`` of k chosen classes and the seed ``seed + i``, so any part
+can be generated alone, and no two images share a z. A data set is stored in shards; a shard with an
+index is complete. The processes do not communicate: shard s belongs to the process with
+RANK s % WORLD_SIZE, and running the same command again writes the missing shards.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from cgan.storage.safe_reading import MAX_MANIFEST_BYTES, file_digest, parse_jso
 from cgan.storage.schema import is_count, is_share
 
 DATASET_FILE = "dataset.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 MUTABLE_KEYS = frozenset({"count", "model", "cgan", "control_accuracy"})
 """Keys of dataset.json that may change when a data set is continued."""
@@ -60,7 +60,7 @@ def describe_dataset(
         "folders": safe_file_names(sampler.classes) if chosen is not None else None,
         "chosen": None if chosen is None else list(chosen),
         "seed": seed,
-        "rule": "picture i is of class chosen[i % k], k of them, and has the seed seed + i // k",
+        "rule": "picture i is of class chosen[i % k], k of them, and has the seed seed + i",
         "model": sampler.path.name,
         "model_sha256": file_digest(sampler.path),
         "control_accuracy": None if verify else _control_of(sampler, chosen),
@@ -181,7 +181,7 @@ def write_dataset(
             index as text); ``folder``: ``CLASS/000000000.png``, which ``cgan train --data`` reads;
             ``npz``: arrays ``images`` uint8 (N, H, W, C), ``labels`` and ``seeds`` int64 (N,). An
             unconditional GAN has no ``.cls`` and no ``labels``, and its folder is ``pictures``.
-        seed: seed of the first image of each class.
+        seed: seed of the first image.
         verify: as for ``cgan.Sampler.sample``.
         progress: show progress on stderr (rank 0 only).
 
@@ -233,7 +233,7 @@ def _check_arguments(
         raise UnknownNameError("format", format, SUFFIXES)
     found = sampler.request(labels, 1, seed).labels
     chosen = None if found is None else tuple(dict.fromkeys(found))
-    sampler.request(None, 1, seed + (count - 1) // len(chosen or "1"))  # check the last seed too
+    sampler.request(None, 1, seed + count - 1)  # check the last seed too
     return chosen
 
 
@@ -241,7 +241,7 @@ def _shard(out: Path, number: int, count: int, chosen: tuple[int, ...] | None, s
     start, k = number * SHARD_SIZE, len(chosen or "1")
     keys = range(start, min(start + SHARD_SIZE, count))
     labels = None if chosen is None else tuple(chosen[key % k] for key in keys)
-    return Shard(out, number, start, labels, tuple(seed + key // k for key in keys))
+    return Shard(out, number, start, labels, tuple(seed + key for key in keys))
 
 
 @contextmanager

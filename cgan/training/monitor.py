@@ -158,7 +158,8 @@ class Monitor:
         Raises:
             RunError: memory ran out.
         """
-        return self._evaluate(sampler, "test", self._reference("test", per_class), seed=0)
+        reference = self._reference("test", per_class, real="validation")
+        return self._evaluate(sampler, "test", reference, seed=0)
 
     def _explain_out_of_memory(self) -> AbstractContextManager[None]:
         return explain_out_of_memory(
@@ -167,10 +168,13 @@ class Monitor:
             "(--set eval_every_images=0 --set control_per_class=0)",
         )
 
-    def _reference(self, split: Split, per_class: int) -> Reference:
+    def _reference(self, split: Split, per_class: int, real: Split = "train") -> Reference:
         with self._explain_out_of_memory():
-            train, held_out = self.load("train"), self.load(split)
-            return Reference(self.judge, train, held_out, per_class=per_class, device=self.device)
+            return Reference(
+                self.judge, self.load("train"), self.load(split),
+                None if real == "train" else self.load(real),
+                per_class=per_class, device=self.device,
+            )  # fmt: skip
 
     def _evaluate(
         self,

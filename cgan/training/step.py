@@ -141,6 +141,12 @@ class TrainStep:
             r1=interval * config.penalty.r1,
             r2=interval * config.penalty.r2,
         )
+        if self.weights and interval == 1 and (config.bf16 or config.compile):
+            logger.warning(
+                "D is trained without %s, because a gradient penalty in every step needs full "
+                "precision and code that is not compiled: raise penalty.lazy_interval to 2 or more",
+                "bf16" if config.bf16 else "torch.compile",
+            )
         for optimizer in state.optimizers.values():
             optimizer.param_groups[0]["capturable"] = capture is not None and device.type == "cuda"
         if world.size > 1:

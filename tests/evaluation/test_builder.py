@@ -176,6 +176,32 @@ def test_one_class_that_collapsed_is_named(judge: Judge) -> None:
     assert "left" not in warning
 
 
+def test_a_collapse_that_a_few_images_of_other_classes_would_hide(judge: Judge) -> None:
+    """One image, and every tenth image of another class."""
+
+    def draw(label: int, index: int) -> Tensor:
+        return honest((label + 1) % 3, index) if index % 10 == 0 else honest(label, 0)
+
+    report = report_on(puppet(draw), judge)
+    assert value(report, "diversity_least") < 0.05
+    assert any("mode collapse" in line for line in report.warnings)
+
+
+def test_real_images_are_compared_with_real_images_that_the_judge_has_not_seen(
+    judge: Judge,
+) -> None:
+    """As many generated images as validation images, and these in the column "real"."""
+    reference = Reference(judge, TRAIN, TEST, NEVER_SEEN, per_class=1_000)
+    report = build_report(puppet(honest), reference)
+    assert report.compared == len(NEVER_SEEN)
+    fid = figures(report)["fid"]
+    wanted = frechet_distance(
+        moments(judge.predict(TEST.images / 255).features),
+        moments(judge.predict(NEVER_SEEN.images / 255).features),
+    )
+    assert fid.real == pytest.approx(wanted, rel=1e-4)
+
+
 def test_one_that_copies_training_pictures(judge: Judge) -> None:
     report = report_on(puppet(lambda label, index: of(TRAIN, label, index)), judge)
     assert value(report, "control_accuracy") > 0.98

@@ -4,13 +4,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import cgan
+from cgan.config_io import load_config
 from cgan.data import ImageDataset
 from cgan.errors import ConfigError, DataError, FileError, MeasureError
 from cgan.evaluation.api import data_config_of
+from cgan.evaluation.builder import draw_grid
 from cgan.evaluation.control import Control, confusion_matrix, measure_control
+from cgan.evaluation.distances import wilson_interval
+from cgan.evaluation.features import draw_by_class
 from cgan.evaluation.judge import Classifier, Judge, JudgeHeader
 from cgan.evaluation.judge_training import (
     get_or_train_judge,
@@ -18,6 +22,7 @@ from cgan.evaluation.judge_training import (
     random_shift,
     train_judge,
 )
+from cgan.sampling.sampler import Sampler
 
 
 def stripes(count: int, seed: int = 0) -> ImageDataset:
@@ -202,3 +207,43 @@ def test_paths_in_the_header_of_a_single_file_are_not_followed(
     pets.rename(tmp_path / "moved")
     with pytest.raises(ConfigError, match="the training data pets was not found.*--data"):
         data_config_of(sampler)
+
+
+class Coin(nn.Module):
+    """White images where z is above a limit, for every class alike."""
+
+    def __init__(self, limit: float) -> None:
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+        self.limit = limit
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        return 2.0 * (z[:, :1, None, None] > self.limit).expand(-1, 1, 8, 8) - 1
+
+
+def test_the_interval_of_control_covers_the_truth_as_often_as_it_says() -> None:
+    """Images of different classes do not share a z, so all of them are independent trials."""
+    classes = tuple("0123456789")
+    config = load_config("digits-mlp").model_dump(mode="json")
+    header = {"config": config, "classes": list(classes), "image_shape": [1, 8, 8]}
+    sampler = Sampler(Coin(-0.84), header, Path("coin"))  # P(z > −0.84) = 0.79955
+    covered = []
+    for repeat in range(600):
+        white = torch.cat(
+            [images[:, 0, 0, 0] for images, _ in draw_by_class(sampler, 20, seed=200 * repeat)]
+        )
+        low, high = wilson_interval(int(white.sum()), len(white))
+        covered.append(low <= 0.79955 <= high)
+    assert sum(covered) / len(covered) == pytest.approx(0.95, abs=0.02)
+
+
+def test_grids_show_one_z_a_column_and_figures_do_not() -> None:
+    classes = tuple("abc")
+    config = load_config("digits-mlp").model_dump(mode="json")
+    header = {"config": config, "classes": list(classes), "image_shape": [1, 8, 8]}
+    sampler = Sampler(Coin(0.0), header, Path("coin"))
+    grid = draw_grid(sampler)
+    assert torch.equal(grid[0], grid[1])
+    assert torch.equal(grid[0], grid[2])
+    measured = torch.cat([images for images, _ in draw_by_class(sampler, 10)])
+    assert not torch.equal(measured[:10], measured[10:20])

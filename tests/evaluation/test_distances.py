@@ -424,3 +424,38 @@ def test_expected_minimum_by_hand() -> None:
     assert expected_minimum(2, 2, 0.5) == pytest.approx(1 / 16 + 0.5 * (9 / 16 - 1 / 16))
     drawn = np.random.default_rng(0).binomial(1_000, 0.1, (20_000, 10)).min(1).mean() / 1_000
     assert expected_minimum(10, 1_000, 0.1) == pytest.approx(drawn, abs=3e-4)
+
+
+def stratified_pairs(repeats: int, per_class: int) -> list[tuple[Tensor, Tensor]]:
+    """Two sets of one distribution: three classes far apart, as many points of each."""
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 3.0]]).repeat_interleave(per_class, 0)
+    noise = torch.randn(repeats, 2, len(centres), 2, generator=generator)
+    return [(centres + a, centres + b) for a, b in noise]
+
+
+def test_kernel_distance_of_sets_with_fixed_counts_is_unbiased() -> None:
+    """Without the labels the estimate is far below 0, because no pair repeats its class."""
+    labels = torch.arange(3).repeat_interleave(4)
+    sets = stratified_pairs(400, 4)
+    found = torch.tensor([kernel_distance(a, b, labels, labels) for a, b in sets])
+    assert abs(found.mean()) < 3 * found.std() / len(found) ** 0.5
+    naive = torch.tensor([kernel_distance(a, b) for a, b in sets])
+    assert naive.mean() < -10 * naive.std() / len(naive) ** 0.5
+
+
+def test_kernel_distance_with_labels_by_hand() -> None:
+    """Classes {0, 1} and {2, 3}, kernel (xy + 1)³; within: 1 and 343, across: 1, 1, 27, 64."""
+    labels = torch.tensor([0, 0, 1, 1])
+    x = column(0, 1, 2, 3)
+    within, across = 2 * 1 + 2 * 343, 2 * (1 + 1 + 27 + 64)
+    own = (2 * within + across) / 16
+    other = column(5, 5, 5, 5)
+    cross = sum((5 * value + 1) ** 3 for value in (0, 1, 2, 3)) / 4
+    wanted = own + 26**3 - 2 * cross
+    assert kernel_distance(x, other, labels, None) == pytest.approx(wanted)
+
+
+def test_one_image_of_a_class_weighs_all_pairs_alike() -> None:
+    labels = torch.tensor([0, 0, 1])
+    assert kernel_distance(REAL[:3], FAKE, labels) == kernel_distance(REAL[:3], FAKE)

@@ -172,12 +172,12 @@ def test_the_best_is_chosen_without_the_test_images_and_the_seeds_of_the_report(
     watched.is_best(result)
     assert set(loaded) == {"train", "validation"}
     assert result.split == "validation"
-    assert seeds == set(range(EVAL_SEED, EVAL_SEED + 200))
+    assert seeds == set(range(EVAL_SEED, EVAL_SEED + 2_000))
     seeds.clear()
     final = watched.evaluate_on_test(sampler, 30)
     assert final.split == "test"
     assert "test" in loaded
-    assert seeds == set(range(30))
+    assert seeds == set(range(300))
 
 
 def test_looking_changes_nothing_that_is_learned(

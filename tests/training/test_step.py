@@ -257,3 +257,13 @@ def test_a_step_is_the_same_on_one_core_and_two(config: str, update: str) -> Non
             one * 1
     for others in found[1:]:
         assert all(map(torch.equal, found[0], others))
+
+
+@pytest.mark.parametrize(("interval", "warns"), [(1, True), (2, False)])
+def test_penalties_in_every_step_turn_compilation_of_d_off_and_say_so(
+    interval: int, warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    changes = {"compile": True, "penalty.r1": 1.0, "penalty.lazy_interval": interval}
+    config = load_config("digits-mlp", {**changes, "device": "cpu"})
+    TrainStep(TrainState(Plan(config, cgan.load_pictures("digits"), torch.device("cpu"))))
+    assert ("D is trained without torch.compile" in caplog.text) is warns
