@@ -208,6 +208,26 @@ def warm_start(
 
 
 @app.command()
+def eyes(
+    runs: Annotated[list[Path], typer.Argument(help="Runs of the same classes.")],
+    out: Annotated[Path, typer.Option(help="Folder for the sheets and the key.")] = Path("eyes"),
+    each: Annotated[int, typer.Option(help="Drawn pictures of each run.")] = 100,
+    real: Annotated[int, typer.Option(help="Real test pictures.")] = 150,
+    answers: Annotated[
+        list[Path] | None, typer.Option(help="Score these files; nothing is drawn.")
+    ] = None,
+) -> None:
+    """Write sheets of pictures for viewers to name, or score what they answered."""
+    from benchmarks.eyes import print_scores, write_sheets
+
+    if answers:
+        print_scores(out, answers)
+    else:
+        count = write_sheets(runs, out, each, real)
+        print(f"{count} pictures: give the sheets of {out} to viewers, and keep its key from them")
+
+
+@app.command()
 def steer(
     plain: Annotated[Path, typer.Argument(help="A run of a plain GAN.")],
     steered: Annotated[Path, typer.Argument(help="The run of cgan steer.")],

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cgan.cli import augment_test, evaluate, export, generate, invert, push, steer, train, walk
+from cgan.cli import evaluate, export, generate, invert, push, steer, train, walk
 from cgan.cli.options import messages
 from cgan.console import printable
 from cgan.errors import CganError
@@ -136,7 +136,7 @@ app.command(epilog="Examples:  cgan compare runs/conditional runs/plain --html c
 app.command(
     "augment-test",
     epilog="Examples:  cgan augment-test  |  cgan augment-test runs/pets --minutes 60",
-)(augment_test.augment_test)
+)(evaluate.augment_test)
 app.command(epilog="Examples:  cgan info mnist  |  cgan info runs/mnist-dcgan --json")(export.info)
 app.command(
     epilog="Examples:  cgan export  |  cgan export runs/pets --onnx --out pets.onnx  |  "

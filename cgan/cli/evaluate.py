@@ -1,4 +1,4 @@
-"""``cgan evaluate`` and ``cgan compare``."""
+"""``cgan evaluate``, ``cgan compare`` and ``cgan augment-test``."""
 
 from __future__ import annotations
 
@@ -52,6 +52,10 @@ FailUnderOption = Annotated[
 HtmlOption = Annotated[
     str | None, typer.Option("--html", help="Write an HTML report.", metavar="FILE")
 ]
+MinutesOption = Annotated[
+    float, typer.Option(min=0, help="About the longest training time of all classifiers together.")
+]
+SeedsOption = Annotated[int, typer.Option(min=2, help="Classifiers per row.")]
 
 
 def evaluate(
@@ -136,6 +140,29 @@ def compare(
     else:
         tables.print_comparison(reports)
     _write_html(html, reports)
+
+
+def augment_test(
+    model: ModelArgument = None,
+    data: DataOption = None,
+    data_dir: DataDirOption = None,
+    minutes: MinutesOption = 30.0,
+    seeds: SeedsOption = 3,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure whether generated images help a classifier of the real ones."""
+    from cgan.cli.tables import print_augment_test
+    from cgan.evaluation.augment_test import augment_test as run
+
+    result = run(
+        load_model(model), data=data, data_dir=data_dir, minutes=minutes, seeds=seeds,
+        device=device, progress=True,
+    )  # fmt: skip
+    if as_json:
+        _print_json(result.to_dict())
+    else:
+        print_augment_test(result)
 
 
 def _print_json(value: Any) -> None:

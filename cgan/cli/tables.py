@@ -212,6 +212,9 @@ def format_control(control: Control) -> str:
     """Control accuracy with its interval, chance, and the judge's accuracy on real images."""
     known = control.judge_accuracy
     real = f"; real test images {format_share(known)}" if known is not None else ""
+    if control.relative is not None and control.relative_interval is not None:
+        least, most = control.relative_interval
+        real += f", so {control.relative:.2f} of real ones: {least:.2f} to {most:.2f}"
     low, high = control.interval
     return (
         f"{format_share(control.accuracy)} (95 % interval {100 * low:.2f} to {format_share(high)}; "

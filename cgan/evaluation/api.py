@@ -21,7 +21,7 @@ from cgan.errors import ConfigError, FileError, MeasureError
 from cgan.evaluation.builder import build_report
 from cgan.evaluation.control import check_fit, check_judge
 from cgan.evaluation.judge import Judge
-from cgan.evaluation.judge_training import get_or_train_judge
+from cgan.evaluation.judge_training import get_or_train_judge, reader_architecture
 from cgan.evaluation.reference import Reference
 from cgan.evaluation.report import Report
 from cgan.runtime.device import explain_out_of_memory, find_device, torch_defaults
@@ -160,16 +160,12 @@ def compare(
                 find = partial(
                     get_or_train_judge, splits.__getitem__, torch_device, beside=sampler.path.parent
                 )
+                own = given or find(architecture=reader_architecture(train))
+                second = find(architecture="residual") if second_judge else None
                 references[key] = Reference(
-                    find() if given is None else given,
-                    train,
-                    splits["test"],
-                    splits["validation"],
-                    per_class=per_class,
-                    features=features,
-                    device=torch_device,
-                    second_judge=find(architecture="residual") if second_judge else None,
-                )
+                    own, train, splits["test"], splits["validation"], per_class=per_class,
+                    features=features, device=torch_device, second_judge=second,
+                )  # fmt: skip
             logger.info("evaluating %s", sampler.name)
             curves, home = _read_curves(sampler), sampler.device
             try:

@@ -67,6 +67,13 @@ def control_section(control: Control, reference: Reference) -> ReportSection:
             meaning="fraction of images that show the requested class; higher is better",
         ),
         Figure(
+            "control_relative", "control relative to real images", control.relative,
+            1.0 if real else None,
+            chance / real.balanced_accuracy if real and real.balanced_accuracy else None,
+            meaning="control accuracy divided by the judge's accuracy on real images; near 1 is "
+            "best",
+        ),
+        Figure(
             "control_accuracy_worst_class", f"worst class ({control.worst})",
             control.per_class[control.worst], real.per_class[real.worst] if real else None,
             control.worst_class_chance, share=True,

@@ -15,7 +15,12 @@ from torch import Tensor
 
 from cgan.attributes import attribute_values, split_classes
 from cgan.errors import MeasureError, quote
-from cgan.evaluation.distances import Interval, expected_minimum, wilson_interval
+from cgan.evaluation.distances import (
+    Interval,
+    expected_minimum,
+    ratio_interval,
+    wilson_interval,
+)
 from cgan.evaluation.features import draw_by_class
 from cgan.evaluation.judge import Judge
 from cgan.runtime.device import torch_defaults
@@ -130,6 +135,24 @@ class Control:
         return wilson_interval(int(self.confusion.diagonal().sum()), int(self.confusion.sum()))
 
     @property
+    def relative(self) -> float | None:
+        """The accuracy divided by the judge's on real images; None if that is not known or 0.
+
+        A judge that reads real images wrongly reads drawn ones wrongly too. 1 means that drawn
+        images are read as often as real ones; above 1, that they are easier than real ones, as
+        those of a generator without variety are.
+        """
+        return self.accuracy / self.judge_accuracy if self.judge_accuracy else None
+
+    @property
+    def relative_interval(self) -> Interval | None:
+        """95 % confidence interval of ``relative``, with the uncertainty of both accuracies."""
+        if not self.judge_accuracy or not self.judge_pictures:
+            return None
+        drawn = int(self.confusion.sum())
+        return ratio_interval(self.accuracy, drawn, self.judge_accuracy, self.judge_pictures)
+
+    @property
     def intervals(self) -> list[Interval]:
         """The same interval by class."""
         correct, drawn = self.confusion.diagonal().tolist(), self.confusion.sum(1).tolist()
@@ -163,6 +186,8 @@ class Control:
             "judge": self.judge_digest,
             "judge_accuracy": self.judge_accuracy,
             "judge_pictures": self.judge_pictures,
+            "control_relative": self.relative,
+            "relative_interval": None if (found := self.relative_interval) is None else list(found),
             "worst_class": self.worst,
             "per_class": self.per_class,
             **({"per_attribute": attributes} if attributes else {}),

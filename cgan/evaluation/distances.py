@@ -213,7 +213,7 @@ def copied_share(distance: Tensor, held_out_distance: Tensor, quantile: float = 
 
 
 class Interval(NamedTuple):
-    """A 95 % confidence interval of a proportion."""
+    """A 95 % confidence interval."""
 
     low: float
     high: float
@@ -225,6 +225,28 @@ def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> Interva
     middle = (share + z2 / (2 * trials)) / (1 + z2 / trials)
     reach = z / (1 + z2 / trials) * (share * (1 - share) / trials + z2 / (4 * trials**2)) ** 0.5
     return Interval(max(middle - reach, 0.0), min(middle + reach, 1.0))
+
+
+def ratio_interval(first: float, first_trials: int, second: float, second_trials: int) -> Interval:
+    """The 95 % confidence interval of the ratio of two independent proportions.
+
+    It combines the Wilson intervals of both: Donner and Zou 2012, "Closed-form confidence intervals
+    for functions of the normal mean and standard deviation", section 2 (MOVER-R).
+
+    Args:
+        first, second: the proportions, in [0, 1] and (0, 1].
+        first_trials, second_trials: their numbers of trials.
+    """
+    low, high = wilson_interval(round(first * first_trials), first_trials)
+    low2, high2 = wilson_interval(round(second * second_trials), second_trials)
+    product = first * second
+
+    def bound(of_first: float, of_second: float, sign: float) -> float:
+        spread = of_first * of_second * (2 * first - of_first) * (2 * second - of_second)
+        root: float = max(product * product - spread, 0.0) ** 0.5
+        return (product + sign * root) / (of_second * (2 * second - of_second))
+
+    return Interval(bound(low, high2, -1.0), bound(high, low2, 1.0))
 
 
 def expected_minimum(classes: int, trials: int, chance: float) -> float:

