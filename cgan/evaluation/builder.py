@@ -199,6 +199,26 @@ def background_section(drawn: FeatureSet, reference: Reference) -> ReportSection
     return section
 
 
+def spots_section(drawn: FeatureSet, reference: Reference) -> ReportSection:
+    """Isolated dots that stand at one place of many images: a defect that features do not see."""
+    spot = reference.worst_spot(drawn.images)
+    if spot is None:
+        return ReportSection(left_out=["spots: no images are compared"])
+    section = ReportSection(
+        [
+            Figure(
+                "spots_at_one_place", f"spots at one place ({spot.kind})", spot.share, spot.real,
+                share=True,
+                meaning="images with an isolated spot at the place where real ones have it least "
+                "often in comparison; near real is best",
+            )
+        ]
+    )  # fmt: skip
+    if spot.is_fixed:
+        section.warnings = [spot.sentence]
+    return section
+
+
 def known(values: Values) -> list[float]:
     """The values that are not None."""
     return [value for value in values if value is not None]
@@ -382,6 +402,7 @@ def build_report(
         diversity_section(spreads, reference),
         memorization_section(closest, reference),
         background_section(drawn, reference),
+        spots_section(drawn, reference),
         *([truncation_section(sampler, reference)] if truncation else []),
         *([cas_section(sampler, reference)] if cas else []),
     ]

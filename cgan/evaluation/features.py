@@ -11,9 +11,12 @@ import importlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from math import prod
+from typing import NamedTuple
 
 import torch
+from scipy.stats import binom
 from torch import Tensor
+from torch.nn.functional import interpolate, max_pool2d, pad
 
 from cgan.data import ImageDataset, ImageFolder
 from cgan.data.dataset import class_indices
@@ -28,6 +31,12 @@ from cgan.storage.images import to_pixels
 FEATURE_NAMES = ("judge", "inception")
 CHUNK_VALUES = 4_000_000
 """Pixel values of real images that are held as floats at once."""
+SPOT_DEPTH = 24
+"""How much darker or lighter a spot is than all that is around it, of 255."""
+SPOT_SIDE = 32
+"""Images are reduced to at most this many pixels a side before spots are searched."""
+SPOT_EXCESS = 0.01
+"""Spots at one place are reported if they exceed those of real images by this share."""
 MAX_ROWS = 1_000
 """Rows of a matrix of distances that are held at once."""
 Labelled = tuple[Tensor, Tensor]
@@ -281,6 +290,83 @@ def nearest_image(
 def _centred(images: Tensor) -> Tensor:
     """uint8 (N, C, H, W) to float32 (N, C·H·W) in [-½, ½]: a smaller offset is more precise."""
     return images.flatten(1).float() / 255 - 0.5
+
+
+class Spot(NamedTuple):
+    """The place where isolated spots are most frequent, compared with real images.
+
+    Attributes:
+        kind: ``dark`` or ``light``.
+        row, column: the place, in an image of at most ``SPOT_SIDE`` pixels a side.
+        share: share of the generated images that have such a spot there.
+        real: the same of real images, the highest of the place and its neighbours.
+        is_fixed: whether it is so much more frequent that a viewer sees it in a grid.
+    """
+
+    kind: str
+    row: int
+    column: int
+    share: float
+    real: float
+    is_fixed: bool
+
+    @property
+    def sentence(self) -> str:
+        """The defect in words."""
+        return (
+            f"{self.kind} dots: {self.share:.1%} of the images have one at the same place (row "
+            f"{self.row + 1}, column {self.column + 1}), and {self.real:.1%} of real images"
+        )
+
+
+def spot_shares(images: Tensor) -> Tensor:
+    """How many images have an isolated spot at each place, as shares.
+
+    A dark spot is a pixel that is darker than the sixteen pixels around it at a distance of two, by
+    ``SPOT_DEPTH``, and the darkest of the 3×3 around it; a light one likewise. Large images are
+    reduced first.
+
+    Args:
+        images: uint8 (N, C, H, W).
+
+    Returns:
+        (2, H, W): dark and light ones.
+    """
+    grey = images.float().mean(1, keepdim=True)
+    if (side := max(grey.shape[2:])) > SPOT_SIDE:
+        size = [max(length * SPOT_SIDE // side, 1) for length in grey.shape[2:]]
+        grey = interpolate(grey, size, mode="area")
+    height, width = grey.shape[2:]
+    ring = [(i, j) for i in range(5) for j in range(5) if {i, j} & {0, 4}]
+    found = []
+    for values in (grey, 255 - grey):
+        framed = pad(values, (2, 2, 2, 2), mode="replicate")
+        around = framed[:, :, :height, :width]
+        for i, j in ring:  # not unfold, whose threads meet once an image
+            around = torch.minimum(around, framed[:, :, i : i + height, j : j + width])
+        least = -max_pool2d(-values, 3, stride=1, padding=1)
+        spots = (values == least) & (around - values > SPOT_DEPTH)
+        found.append(spots.float().mean((0, 1)))
+    return torch.stack(found)
+
+
+def worst_spot(images: Tensor, real: Tensor) -> Spot:
+    """Where spots exceed those of real images most.
+
+    Args:
+        images: generated images, uint8 (N, C, H, W).
+        real: ``spot_shares`` of real images.
+    """
+    shares = spot_shares(images)
+    expected = max_pool2d(real, 3, stride=1, padding=1)
+    at = int((shares - expected).argmax())
+    kind, place = divmod(at, shares[0].numel())
+    row, column = divmod(place, shares.shape[2])
+    share, usual = float(shares.flatten()[at]), float(expected.flatten()[at])
+    count = round(share * len(images))
+    chance = float(binom.sf(count - 1, len(images), max(usual, 1e-3))) * shares.numel()
+    fixed = chance < 1e-3 and share > 3 * usual and share - usual > SPOT_EXCESS
+    return Spot(("dark", "light")[kind], row, column, share, usual, fixed)
 
 
 def background_mask(train: ImageDataset | ImageFolder) -> Tensor:

@@ -44,6 +44,7 @@ from cgan.evaluation.distances import (
 from cgan.evaluation.features import (
     FeatureSet,
     Labelled,
+    Spot,
     background_mask,
     draw_by_class,
     evenly_spaced,
@@ -54,6 +55,8 @@ from cgan.evaluation.features import (
     read_images,
     requested_labels,
     sample_per_class,
+    spot_shares,
+    worst_spot,
 )
 from cgan.evaluation.judge import Judge
 from cgan.evaluation.report import Figure, Report, format_value
@@ -67,6 +70,7 @@ SHORT_NAMES = {
 }
 LOWER_IS_BETTER = (
     "fid", "kid", "intra_fid_mean", "intra_fid_worst", "background_ink", "copied_share",
+    "spots_at_one_place",
 )  # fmt: skip
 HIGHER_IS_BETTER = (
     "control_accuracy", "control_relative", "control_accuracy_worst_class",
@@ -79,6 +83,8 @@ MEMORIZATION_QUERIES = 2_000
 """Number of images whose nearest training image is searched."""
 SPREAD_IMAGES = 200
 """Training images of each class whose spread generated images are compared with."""
+SPOT_IMAGES = 5_000
+"""Training images whose spots are counted."""
 MAX_PAIRWISE = 10_000
 """Maximum number of images in metrics of all pairs (KID, precision, recall, …)."""
 
@@ -282,6 +288,16 @@ class Reference:
     def diversity(self) -> list[float | None]:
         """Spread of each class of held-out images relative to training images."""
         return [self.diversity_of(self.held_out, label) for label in self.labels]
+
+    @cached_property
+    def spots(self) -> Tensor:
+        """Shares of training images with an isolated spot at each place."""
+        every = torch.arange(len(self.train))
+        return spot_shares(self.train.take(evenly_spaced(every, SPOT_IMAGES)))
+
+    def worst_spot(self, images: Tensor) -> Spot | None:
+        """Where isolated spots exceed those of training images most; None without images."""
+        return worst_spot(images, self.spots) if len(images) else None
 
     @cached_property
     def nearest_distance(self) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor
 from cgan.data import ImageDataset, ImageFolder, Split
 from cgan.errors import FileError
 from cgan.evaluation.control import Control, check_judge
-from cgan.evaluation.features import evenly_spaced
+from cgan.evaluation.features import Spot, evenly_spaced
 from cgan.evaluation.judge_training import get_or_train_judge, reader_architecture
 from cgan.evaluation.reference import Reference
 from cgan.runtime.device import explain_out_of_memory
@@ -67,6 +67,7 @@ class EvalResult:
         least_diverse: the class with that spread.
         features: the feature network's name.
         background: mean value of background pixels, in [0, 1]; None if there are none.
+        spot: where isolated spots exceed those of real images most.
         copied: the share of images that are closer to a training image than 99 % of the validation
             images are (1 % is chance); None if it was not measured.
     """
@@ -80,6 +81,7 @@ class EvalResult:
     features: str
     background: float | None = None
     copied: float | None = None
+    spot: Spot | None = None
 
     @property
     def selection_score(self) -> float:
@@ -102,6 +104,7 @@ class EvalResult:
             "diversity_least": self.diversity,
             "background_ink": self.background,
             "copied_share": self.copied,
+            "spots_at_one_place": None if self.spot is None else self.spot.share,
         }
         return {name: value for name, value in found.items() if value is not None}
 
@@ -205,6 +208,7 @@ class Monitor:
             features=reference.network.name,
             background=float(drawn.background_level.mean()) if reference.background.any() else None,
             copied=self._copied_share(reference, drawn.images) if split == "validation" else None,
+            spot=reference.worst_spot(drawn.images),
         )
 
     def _copied_share(self, reference: Reference, images: Tensor) -> float | None:
@@ -258,6 +262,8 @@ class Monitor:
                 f"{result.copied:.0%} of the images are closer to a training image than 99 % of "
                 "the validation images are: the generator may copy them; train it on more images",
             )
+        if progress >= 0.5 and result.spot is not None and result.spot.is_fixed:
+            self._warn_once("spots", result.spot.sentence)
         if progress >= 0.5 and control.ignores_label:
             self._warn_once(
                 "label",

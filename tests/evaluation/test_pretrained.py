@@ -57,7 +57,7 @@ def accuracy(judge: Judge, data: ImageDataset) -> float:
 
 def test_it_reads_shapes_where_a_small_judge_has_learned_a_texture(reader: Judge) -> None:
     """Without the texture that real images have, people still see discs and crosses."""
-    small = train_judge(TRAIN, TEST, "shapes", images=1_280, architecture="resnet9")
+    small = train_judge(TRAIN, TEST, "shapes", images=2_560, architecture="resnet9")
     assert accuracy(small, TEST) > 0.9
     assert accuracy(small, PLAIN) < 0.7
     assert reader.header.held_out_accuracy == accuracy(reader, TEST) > 0.9
