@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from cgan.evaluation.report import Report
 
 PerClassOption = Annotated[int, typer.Option(min=1, help="Images per class.")]
-FeaturesOption = Annotated[str, typer.Option(help="judge, or inception (downloads its weights).")]
+FeaturesOption = Annotated[
+    str, typer.Option(help="judge, pretrained, or inception (downloads its weights).")
+]
 TruncationOption = Annotated[
     bool,
     typer.Option("--truncation", help="Also measure control and recall with z scaled down."),

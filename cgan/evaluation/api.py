@@ -99,7 +99,8 @@ def evaluate(
         data: a data set or a folder to use instead of the data in the run's config.
         data_dir: where data sets are stored.
         per_class: images to draw of each class.
-        features: ``"judge"``, or ``"inception"``, which downloads its weights.
+        features: ``"judge"``, ``"pretrained"`` (EfficientNet-Lite0), or ``"inception"``, which
+            downloads its weights.
         cas: also train a classifier on generated images.
         truncation: also measure control and recall of truncated z, with factors from 0.9 to 0.6.
         second_judge: also measure control with a second judge with another architecture; it is

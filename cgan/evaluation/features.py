@@ -1,8 +1,9 @@
 """Features of images, and sets of them with the judge's predictions.
 
 FID and similar metrics compare features. By default they are the judge's last hidden layer, which
-costs nothing extra and was trained on the data. Inception-v3 gives values that can be compared with
-the literature. Reports name the network.
+costs nothing extra and was trained on the data. Features of a pretrained network can be compared
+between data sets and between users, and those of Inception-v3 with the literature. Reports name
+the network.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ from cgan.data.dataset import class_indices
 from cgan.errors import MeasureError, UnknownNameError, one_line
 from cgan.evaluation.distances import Nearest
 from cgan.evaluation.judge import Judge
+from cgan.evaluation.pretrained import FEATURES, SIDE, PretrainedFeatures, backbone
 from cgan.runtime.streams import map_streams
 from cgan.sampling.request import Request
 from cgan.sampling.sampler import Sampler
 from cgan.storage.images import to_pixels
 
-FEATURE_NAMES = ("judge", "inception")
+FEATURE_NAMES = ("judge", "pretrained", "inception")
 CHUNK_VALUES = 4_000_000
 """Pixel values of real images that are held as floats at once."""
 SPOT_DEPTH = 24
@@ -62,11 +64,18 @@ def find_features(name: str, judge: Judge, device: torch.device | str = "cpu") -
     """Look up a feature network.
 
     Raises:
-        UnknownNameError: neither ``judge`` nor ``inception``.
-        MeasureError: Inception's package or weights are not available.
+        UnknownNameError: no such network.
+        MeasureError: its package or weights are not available.
     """
     if name == "judge":
         return FeatureNetwork(judge.name, judge.network.head.in_features)
+    if name == "pretrained":
+        network = PretrainedFeatures().to(device)
+        backbone(torch.device(device))  # raises if it is not installed
+        title = f"EfficientNet-Lite0, {SIDE} px"
+        return FeatureNetwork(
+            title, FEATURES, lambda images: network.raw(2 * images.to(device) - 1)
+        )
     if name == "inception":
         return inception(device)
     raise UnknownNameError("feature network", name, FEATURE_NAMES)

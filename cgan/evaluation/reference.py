@@ -170,7 +170,7 @@ class Reference:
         held_out: the split ``"validation"`` or ``"test"``.
         real: the other real images; None means the training images, for looks during training.
         per_class: images of each class that generators will draw.
-        features: ``"judge"``, or ``"inception"`` if its weights are available.
+        features: ``"judge"``, ``"pretrained"``, or ``"inception"`` if its weights are available.
         device: the device of the feature network.
         second_judge: another classifier of the data, with another architecture.
 

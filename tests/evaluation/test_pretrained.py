@@ -14,6 +14,7 @@ import cgan
 from cgan.data import ImageDataset
 from cgan.errors import MeasureError
 from cgan.evaluation import pretrained
+from cgan.evaluation.features import find_features
 from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import reader_architecture, train_judge
 
@@ -106,6 +107,17 @@ def test_an_image_does_not_depend_on_its_batch_and_grey_is_read_as_grey() -> Non
         colour = features(images.expand(-1, 3, -1, -1))
     torch.testing.assert_close(alone, together[:1], atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(colour, together, atol=1e-4, rtol=1e-4)
+
+
+def test_features_of_any_judge_can_be_pretrained(reader: Judge) -> None:
+    """The same network as that of the reader, before its features are standardised."""
+    network = find_features("pretrained", reader)
+    assert network.extract is not None
+    images = TEST.images[:4] / 255
+    mean, deviation = (load for load in reader.network.features[0].buffers())
+    wanted = reader.predict(images).features * deviation + mean
+    with torch.no_grad():
+        torch.testing.assert_close(network.extract(images), wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_photographs_have_it_and_characters_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
