@@ -12,11 +12,13 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
+from scipy.stats import binom
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, pad
 
@@ -28,9 +30,22 @@ from cgan.evaluation.control import Control
 from cgan.evaluation.judge import Judge, JudgeHeader, PretrainedClassifier, build_classifier
 from cgan.runtime.device import seeded, to_device, torch_defaults
 from cgan.runtime.streams import map_streams, run_both
+from cgan.storage.atomic import write_atomically
 from cgan.storage.paths import JUDGE_FILE, PACKAGED, cache_folder, safe_file_name
 
 BATCH = 128
+MIRROR_IMAGES, MIRROR_SHOWN = 4_000, 8_000
+"""Training images that ``may_mirror`` looks at, at most, and images that its classifier sees."""
+MIRROR_LEAST = 200
+"""Fewer images cannot tell."""
+MIRROR_HELD_OUT = 5
+"""Every so many of them are held out."""
+MIRROR_DROP = 0.8
+"""Images lose their class if mirrored ones are recognised less often than this fraction of them,"""
+MIRROR_CHANCE = 0.001
+"""unless that happens by chance more often than this."""
+SAME_CLASS, ANOTHER_CLASS = "a mirrored image shows the same class", "another class"
+"""What is cached."""
 PEAK_LR = 4e-3
 
 logger = logging.getLogger("cgan")
@@ -133,8 +148,7 @@ def train_judge(
         to_device(network, device)
         if isinstance(network, PretrainedClassifier):
             logger.info("fitting the pretrained reader to %s (only once)", dataset.name)
-            mirror = shows_photographs(dataset.classes, dataset.image_shape)
-            pretrained.fit_head(network.pretrained, network.head, dataset, mirror)
+            pretrained.fit_head(network.pretrained, network.head, dataset, may_mirror(dataset))
         else:
             steps = max((images or default_images(dataset)) // BATCH, 1)
             logger.info(
@@ -164,10 +178,59 @@ def default_images(dataset: ImageDataset | ImageFolder) -> int:
 
 
 def choose_augment(dataset: ImageDataset | ImageFolder) -> Callable[[Tensor], Tensor]:
-    """The augmentation for classifiers: photographs are mirrored and shifted, others shifted."""
+    """The augmentation for classifiers: photographs are mirrored and shifted, others shifted.
+
+    Photographs whose mirror image shows another class are only shifted.
+    """
     if shows_photographs(dataset.classes, dataset.image_shape):
-        return Augment(["mirror", "translation"])
+        return Augment(["mirror", "translation"] if may_mirror(dataset) else ["translation"])
     return partial(random_shift, reach=max(1, min(dataset.image_shape[1:]) // 14))
+
+
+def may_mirror(dataset: ImageDataset | ImageFolder) -> bool:
+    """Whether a mirrored image of a data set shows the same class; found once, and cached.
+
+    Arrows to the left and right, letters and traffic signs change their class. So it asks a short
+    classifier that is trained without mirrors on four fifths of the images, whether it recognises
+    the others as often when they are mirrored. Few images cannot tell: they may be mirrored.
+    """
+    if not shows_photographs(dataset.classes, dataset.image_shape) or len(dataset.classes) < 2:
+        return False
+    path = cache_folder() / "mirrors" / dataset.digest()[:32]
+    if path.exists():
+        return path.read_text() == SAME_CLASS
+    order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))
+    order = order[:MIRROR_IMAGES]
+    if len(order) < MIRROR_LEAST:
+        return True
+    images, labels = dataset.take(order), dataset.labels[order]
+    held_out = torch.arange(len(order)) % MIRROR_HELD_OUT == 0
+    name, classes = dataset.name, dataset.classes
+    shown = ImageDataset(name, images[~held_out], labels[~held_out], classes, name)
+    device = torch.device("cpu")
+    with torch_defaults(), seeded(0, device):
+        network = to_device(build_classifier("cnn", dataset.image_shape, len(classes)), device)
+        batches = Loader(shown, BATCH, balanced=True).batches()
+        shift = partial(random_shift, reach=max(1, min(dataset.image_shape[1:]) // 14))
+        train_classifier(network, batches, MIRROR_SHOWN // BATCH, shift, decay=0.01)
+        with torch.no_grad():
+            others = images[held_out] / 127.5 - 1
+            both = network.eval()(others), network(others.flip(3))
+            right, mirrored = (logits.argmax(1) == labels[held_out] for logits in both)
+    lost, gained = int((right & ~mirrored).sum()), int((mirrored & ~right).sum())
+    by_chance = float(binom.sf(lost - 1, lost + gained, 0.5))
+    differs = int(mirrored.sum()) < MIRROR_DROP * int(right.sum()) and by_chance < MIRROR_CHANCE
+    if differs:
+        logger.info(
+            "images are not mirrored, because mirrored ones show other classes: a classifier "
+            "recognises %.0f %% of %s and %.0f %% when they are mirrored",
+            100 * float(right.double().mean()),
+            name,
+            100 * float(mirrored.double().mean()),
+        )
+    with suppress(FileError):  # without a cache it is found again
+        write_atomically(path, (ANOTHER_CLASS if differs else SAME_CLASS).encode())
+    return not differs
 
 
 def weight_decay(dataset: ImageDataset | ImageFolder) -> float:

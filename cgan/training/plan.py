@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cgan.augment import choose_augmentations
 from cgan.config import MIN_UPDATES, RESUMABLE_CHANGES, Config
 from cgan.config_io import flatten, load_config
 from cgan.data import (
@@ -25,7 +26,7 @@ from cgan.data import (
     warn_about_classes,
 )
 from cgan.errors import ConfigError, DataError, DeviceError, MeasureError, RunError
-from cgan.evaluation.judge_training import get_or_train_judge
+from cgan.evaluation.judge_training import get_or_train_judge, may_mirror
 from cgan.runtime.device import find_device, to_device
 from cgan.runtime.distributed import SINGLE_PROCESS, World
 from cgan.runtime.process import is_restart, local_rank
@@ -57,6 +58,7 @@ class Plan:
         world: the processes that train together.
         folder: the run to resume; None for a new one.
         base: the folder of a new run, before a number is added to it.
+        mirror: whether ``augment: auto`` may mirror: a mirrored image shows the same class.
     """
 
     config: Config
@@ -67,6 +69,16 @@ class Plan:
     world: World = SINGLE_PROCESS
     folder: Path | None = None
     base: Path = RUNS
+    mirror: bool = True
+
+    @property
+    def augmentations(self) -> tuple[str, ...]:
+        """The augmentations that the config means for these images."""
+        dataset, wanted = self.dataset, self.config.augment
+        names = choose_augmentations(wanted, dataset.classes, dataset.image_shape)
+        return tuple(
+            name for name in names if self.mirror or name != "mirror" or "mirror" in wanted
+        )
 
     def load_split(self, split: Split) -> ImageDataset | ImageFolder:
         """The training images (already in memory), or held-out images."""
@@ -103,7 +115,10 @@ def make_plan(
     if world.is_main:
         world.barrier()
     check_data(config, dataset, unlabelled)
-    plan = Plan(config, dataset, device, unlabelled, plain, world, folder, base)
+    mirror = True
+    if "auto" in config.augment:  # rank 0 decides for all
+        mirror = bool(world.all_reduce_max(float(world.is_main and may_mirror(dataset)))[0])
+    plan = Plan(config, dataset, device, unlabelled, plain, world, folder, base, mirror)
     if plain is not None:
         check_plain(plain, config, dataset.image_shape, dataset.name)
         if folder is None and world.is_main:

@@ -105,6 +105,7 @@ class TrainState:
         generator, discriminator: the networks, on the device.
         generator_ema: the moving average of the generator, in evaluation mode.
         generator_optimizer, discriminator_optimizer: Adam.
+        augmentations: of the images that D sees, by name.
         attributes: the values of each class, if classes combine several attributes, or None.
         counters: images seen, steps, seconds.
         data_changed: whether the run was ever resumed with other training images.
@@ -114,6 +115,7 @@ class TrainState:
         config, dataset, device = plan.config, plan.dataset, plan.device
         plain, unlabelled = plan.plain, plan.unlabelled
         self.config, self.device, self.counters = config, device, Counters()
+        self.augmentations = plan.augmentations
         self.classes, self.image_shape = dataset.classes, dataset.image_shape
         self.data_name, self.dataset_size = dataset.name, len(dataset)
         self.data_digest, self.data_changed = dataset.digest(), False

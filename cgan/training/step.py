@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cgan.augment import Augment, AugmentedDiscriminator, choose_augmentations
+from cgan.augment import Augment, AugmentedDiscriminator
 from cgan.config import Config
 from cgan.errors import RunError, one_line
 from cgan.losses import get_loss
@@ -111,9 +111,8 @@ class TrainStep:
             single = False  # onnxruntime cannot be captured
         if capture is None and device.type == "cuda" and single:
             capture = capture_cuda_graph
-        names = choose_augmentations(config.augment, state.classes, state.image_shape)
-        of_real = [name for name in names if name == "mirror"]
-        of_both = [name for name in names if name != "mirror"]
+        of_real = [name for name in state.augmentations if name == "mirror"]
+        of_both = [name for name in state.augmentations if name != "mirror"]
         self.augment_real = Augment(of_real, world.rank, world.size)
         self.discriminator = AugmentedDiscriminator(
             state.discriminator, Augment(of_both, world.rank, world.size)

@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cgan.augment import PHOTO_AUGMENTATIONS, choose_augmentations
+from cgan.augment import PHOTO_AUGMENTATIONS
 from cgan.config import Config
 from cgan.config_io import load_config, to_yaml
 from cgan.errors import CganError, RunError
@@ -222,9 +222,8 @@ def log_start(state: TrainState, world: World, folder: Path) -> None:
         folder,
     )
     config = state.config
-    names = choose_augmentations(config.augment, state.classes, state.image_shape)
     if config.augment:
-        logger.info("augmentation: %s", ", ".join(names) or _why_none(state))
+        logger.info("augmentation: %s", ", ".join(state.augmentations) or _why_none(state))
 
 
 def _why_none(state: TrainState) -> str:
