@@ -22,7 +22,7 @@ from torch import Tensor
 import cgan
 from cgan.data import load_split
 from cgan.evaluation.api import data_config_of
-from cgan.evaluation.distances import wilson_interval
+from cgan.evaluation.distances import ratio_interval, wilson_interval
 from cgan.evaluation.report import format_interval, format_share
 from cgan.storage.images import to_array, to_pixels
 
@@ -114,7 +114,8 @@ def print_scores(folder: Path, files: list[Path]) -> None:
             raise ValueError(f"{name!r} is not one of {', '.join(classes)}")
         source, truth = pictures[number]
         found.setdefault(source, []).append((truth, name == truth, confidence))
-    real = sum(right for _, right, _ in found[REAL]) / len(found[REAL])
+    count = len(found[REAL])
+    real = sum(right for _, right, _ in found[REAL]) / count
     print("| pictures | named rightly | 95 % interval | of real | sure | worst classes |")
     print("|---|--:|--:|--:|--:|---|")
     for source in sorted(found):
@@ -124,8 +125,10 @@ def print_scores(folder: Path, files: list[Path]) -> None:
         shares = sorted((sum(ok) / len(ok), name) for name, ok in by_class.items() if ok)
         worst = ", ".join(f"{name} {share:.0%}" for share, name in shares[:3])
         sure = sum(confidence == 3 for _, _, confidence in rows) / len(rows)
+        share = right / len(rows)
+        low, high = ratio_interval(share, len(rows), real, count)
         print(
-            f"| {source}, {len(rows)} | {format_share(right / len(rows))} "
+            f"| {source}, {len(rows)} | {format_share(share)} "
             f"| {format_interval(wilson_interval(right, len(rows)))} "
-            f"| {right / len(rows) / real:.2f} | {sure:.0%} | {worst} |"
+            f"| {share / real:.2f} ({low:.2f} to {high:.2f}) | {sure:.0%} | {worst} |"
         )
