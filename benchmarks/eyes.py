@@ -54,7 +54,7 @@ def write_sheets(runs: list[Path], out: Path, each: int, real: int, seed: int = 
             name = classes[index % len(classes)]
             drawn = sampler.sample(name, 1, FIRST_SEED + len(rows))
             pictures.append(to_pixels(drawn)[0])
-            rows.append((run.name, name))
+            rows.append((str(run), name))
     test = load_split(data_config_of(samplers[0]), "test")
     order = torch.randperm(len(test), generator=torch.Generator().manual_seed(seed))
     for label in range(len(classes)):
@@ -109,13 +109,17 @@ def print_scores(folder: Path, files: list[Path]) -> None:
     key = json.loads((folder / KEY).read_text())
     classes, pictures = key["classes"], key["pictures"]
     found: dict[str, list[tuple[str, bool, int]]] = {}
-    for number, name, confidence in read_answers(files):
+    answers = read_answers(files)
+    numbers = [number for number, _, _ in answers]
+    if sorted(numbers) != sorted(pictures):
+        raise ValueError(f"{len(pictures)} pictures need one answer each, also where it is a guess")
+    for number, name, confidence in answers:
         if name not in classes:
             raise ValueError(f"{name!r} is not one of {', '.join(classes)}")
         source, truth = pictures[number]
         found.setdefault(source, []).append((truth, name == truth, confidence))
-    count = len(found[REAL])
-    real = sum(right for _, right, _ in found[REAL]) / count
+    real_rows = found.get(REAL, [])
+    real = sum(right for _, right, _ in real_rows) / max(len(real_rows), 1)
     print("| pictures | named rightly | 95 % interval | of real | sure | worst classes |")
     print("|---|--:|--:|--:|--:|---|")
     for source in sorted(found):
@@ -126,9 +130,12 @@ def print_scores(folder: Path, files: list[Path]) -> None:
         worst = ", ".join(f"{name} {share:.0%}" for share, name in shares[:3])
         sure = sum(confidence == 3 for _, _, confidence in rows) / len(rows)
         share = right / len(rows)
-        low, high = ratio_interval(share, len(rows), real, count)
+        ratio = "–"
+        if real:
+            low, high = ratio_interval(share, len(rows), real, len(real_rows))
+            ratio = f"{share / real:.2f} ({low:.2f} to {high:.2f})"
         print(
             f"| {source}, {len(rows)} | {format_share(share)} "
             f"| {format_interval(wilson_interval(right, len(rows)))} "
-            f"| {share / real:.2f} ({low:.2f} to {high:.2f}) | {sure:.0%} | {worst} |"
+            f"| {ratio} | {sure:.0%} | {worst} |"
         )

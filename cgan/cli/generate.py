@@ -41,7 +41,8 @@ PerClassOption = Annotated[
     int | None, typer.Option("-n", help="Images per class.", show_default="16")
 ]
 SeedOption = Annotated[
-    int | None, typer.Option(help="Seed of the first image of each class.", show_default="0")
+    int | None,
+    typer.Option(help="Seed of the first image, without --count of each class.", show_default="0"),
 ]
 OutOption = Annotated[
     str | None,

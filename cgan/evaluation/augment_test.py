@@ -28,6 +28,7 @@ from cgan.evaluation.judge_training import (
     choose_augment,
     default_architecture,
     default_images,
+    may_mirror,
     train_classifier,
     weight_decay,
 )
@@ -320,7 +321,8 @@ class ClassifierTrainer:
 
     def __init__(self, train: ImageDataset | ImageFolder, device: torch.device) -> None:
         self.dataset, self.device = train, device
-        self.augment, self.decay = choose_augment(train), weight_decay(train)
+        self.augment = choose_augment(train, may_mirror(train))
+        self.decay = weight_decay(train)
 
     def steps_for(self, minutes: float, classifiers: int) -> int:
         """Steps of each classifier: as a judge has, or fewer if the time does not suffice.

@@ -19,7 +19,7 @@ from cgan.errors import first_few
 from cgan.evaluation.control import Control, check_judge
 from cgan.evaluation.distances import NEIGHBOURS, Nearest, copied_share
 from cgan.evaluation.features import FeatureSet, draw_by_class, first_of_each_class
-from cgan.evaluation.judge_training import train_judge
+from cgan.evaluation.judge_training import may_mirror, train_judge
 from cgan.evaluation.reference import Reference
 from cgan.evaluation.report import ClassFigures, Figure, Report
 from cgan.sampling.sampler import Sampler
@@ -353,7 +353,10 @@ def cas_section(sampler: Sampler, reference: Reference) -> ReportSection:
         begin = end
     name = f"generated images ({train.name})"
     generated = ImageDataset(name, images, labels, train.classes)
-    student = train_judge(generated, test, "generated", sampler.device)
+    student = train_judge(
+        generated, test, "generated", sampler.device,
+        architecture=reference.judge.header.architecture, mirror=may_mirror(train),
+    )  # fmt: skip
     figure = Figure(
         "cas", "CAS", student.header.held_out_accuracy,
         reference.control.balanced_accuracy if reference.control else None,

@@ -147,7 +147,7 @@ class Control:
     @property
     def relative_interval(self) -> Interval | None:
         """95 % confidence interval of ``relative``, with the uncertainty of both accuracies."""
-        if not self.judge_accuracy or not self.judge_pictures:
+        if self.judge_accuracy is None or round(self.judge_accuracy * self.judge_pictures) < 1:
             return None
         drawn = int(self.confusion.sum())
         return ratio_interval(self.accuracy, drawn, self.judge_accuracy, self.judge_pictures)

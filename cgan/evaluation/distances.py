@@ -83,17 +83,17 @@ def _mean_kernel(x: Tensor, labels: Tensor | None) -> Tensor:
     """The unbiased estimate of E k(x, x′) for independent x and x′.
 
     With n_k of n images in class k it is Σ_k (n_k / n)² · mean of the pairs within k, plus the
-    pairs of different classes, each with the weight 1 / n². Where a class has one image, and so no
-    pair, all pairs are weighted alike.
+    pairs of different classes, each with the weight 1 / n². A class with one image has no pair, so
+    its part of the weight goes to all others.
     """
-    n, without_self = len(x), _kernel_sum(x, x, skip_self=True)
-    counts = torch.ones(0) if labels is None else labels.bincount()
-    if labels is None or (counts == 1).any():
-        return without_self / (n * (n - 1))
-    within = [x[labels == label] for label in counts.nonzero().flatten()]
-    sums = [_kernel_sum(rows, rows, skip_self=True) for rows in within]
-    more = sum(s / (len(rows) - 1) for s, rows in zip(sums, within, strict=True))
-    return (without_self + more) / n**2
+    n, total = len(x), _kernel_sum(x, x, skip_self=True)
+    if labels is None:
+        return total / (n * (n - 1))
+    counts = labels.bincount()
+    for label in (counts > 1).nonzero().flatten():
+        rows = x[labels == label]
+        total = total + _kernel_sum(rows, rows, skip_self=True) / (len(rows) - 1)
+    return total / (n**2 - int((counts == 1).sum()))
 
 
 def _kernel_sum(x: Tensor, y: Tensor, skip_self: bool = False) -> Tensor:

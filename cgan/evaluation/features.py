@@ -23,7 +23,7 @@ from cgan.data import ImageDataset, ImageFolder
 from cgan.data.dataset import class_indices
 from cgan.errors import MeasureError, UnknownNameError, one_line
 from cgan.evaluation.distances import Nearest
-from cgan.evaluation.judge import Judge
+from cgan.evaluation.judge import FEATURE_DIM, Judge
 from cgan.evaluation.pretrained import FEATURES, SIDE, PretrainedFeatures, backbone
 from cgan.runtime.streams import map_streams
 from cgan.sampling.request import Request
@@ -68,7 +68,7 @@ def find_features(name: str, judge: Judge, device: torch.device | str = "cpu") -
         MeasureError: its package or weights are not available.
     """
     if name == "judge":
-        return FeatureNetwork(judge.name, judge.network.head.in_features)
+        return FeatureNetwork(judge.name, FEATURE_DIM)
     if name == "pretrained":
         network = PretrainedFeatures().to(device)
         backbone(torch.device(device))  # raises if it is not installed

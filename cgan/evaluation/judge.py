@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from cgan.errors import FileError, UnknownNameError
-from cgan.evaluation.pretrained import FEATURES, PretrainedFeatures
+from cgan.evaluation.pretrained import COMPONENTS, FEATURES, PretrainedFeatures
 from cgan.runtime.device import find_device, set_memory_format, to_device, torch_defaults
 from cgan.storage.checkpoint import JUDGE, load_network, new_header, open_checkpoint, save_tensors
 
-FEATURE_DIM = 128
-"""Length of the feature vector of a judge that is trained from scratch."""
+FEATURE_DIM = COMPONENTS
+"""Length of a judge's feature vector: 128."""
 
 
 class JudgeNetwork(nn.Module):
@@ -34,6 +34,10 @@ class JudgeNetwork(nn.Module):
         """Class logits."""
         logits: Tensor = self.head(self.features(images))
         return logits
+
+    def compared(self, features: Tensor) -> Tensor:
+        """What FID and similar metrics compare, (B, FEATURE_DIM)."""
+        return features
 
 
 class Classifier(JudgeNetwork):
@@ -158,9 +162,12 @@ class _ResidualPair(nn.Module):
 class PretrainedClassifier(JudgeNetwork):
     """Features of a network that was trained on other photographs, and a linear head."""
 
+    components: Tensor
+
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
         super().__init__()
         self.features = nn.Sequential(PretrainedFeatures())
+        self.register_buffer("components", torch.zeros(FEATURES, FEATURE_DIM))
         self.head = nn.Linear(FEATURES, num_classes)
 
     @property
@@ -169,6 +176,10 @@ class PretrainedClassifier(JudgeNetwork):
         features = self.features[0]
         assert isinstance(features, PretrainedFeatures)
         return features
+
+    def compared(self, features: Tensor) -> Tensor:
+        """Their principal components: FID needs more images than features."""
+        return features @ self.components
 
 
 def _convolution(inputs: int, outputs: int) -> nn.Sequential:
@@ -219,7 +230,7 @@ class Prediction(NamedTuple):
     labels: Tensor
     """The predicted class of each image, int64 (B,)."""
     features: Tensor
-    """The last hidden layer, float32 (B, F)."""
+    """The last hidden layer, or its principal components, float32 (B, FEATURE_DIM)."""
 
 
 class Judge:
@@ -270,7 +281,8 @@ class Judge:
     def predict(self, images: Tensor) -> Prediction:
         """Labels and features of images (B, C, H, W) in [0, 1], on the judge's device."""
         features = self.network.features(images.to(self.device) * 2 - 1)
-        return Prediction(self.network.head(features).argmax(1), features)
+        labels = self.network.head(features).argmax(1)
+        return Prediction(labels, self.network.compared(features))
 
     def classify(self, images: Tensor) -> Tensor:
         """The class of each image: (B, C, H, W) in [0, 1] to int64 (B,)."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from scipy.stats import binom
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, pad
+from torch.nn.functional import cross_entropy, interpolate, pad
 
 from cgan.augment import Augment, shows_photographs
 from cgan.data import ImageDataset, ImageFolder, Loader, Split
@@ -36,6 +36,8 @@ from cgan.storage.paths import JUDGE_FILE, PACKAGED, cache_folder, safe_file_nam
 BATCH = 128
 MIRROR_IMAGES, MIRROR_SHOWN = 4_000, 8_000
 """Training images that ``may_mirror`` looks at, at most, and images that its classifier sees."""
+MIRROR_SIDE = 32
+"""They are reduced to this side."""
 MIRROR_LEAST = 200
 """Fewer images cannot tell."""
 MIRROR_HELD_OUT = 5
@@ -128,6 +130,7 @@ def train_judge(
     device: torch.device | str = "cpu",
     images: int | None = None,
     architecture: str | None = None,
+    mirror: bool | None = None,
 ) -> Judge:
     """Train a classifier of real images.
 
@@ -140,22 +143,24 @@ def train_judge(
         device: the device to train on.
         images: training images to show; None is ``default_images``.
         architecture: as in ``get_or_train_judge``.
+        mirror: whether a mirrored image shows the same class; None is ``may_mirror``.
     """
     architecture = architecture or default_architecture(dataset)
     device = torch.device(device)
+    mirror = may_mirror(dataset) if mirror is None else mirror
     with seeded(0, device):
         network = build_classifier(architecture, dataset.image_shape, len(dataset.classes))
         to_device(network, device)
         if isinstance(network, PretrainedClassifier):
             logger.info("fitting the pretrained reader to %s (only once)", dataset.name)
-            pretrained.fit_head(network.pretrained, network.head, dataset, may_mirror(dataset))
+            pretrained.fit(network.pretrained, network.head, network.components, dataset, mirror)
         else:
             steps = max((images or default_images(dataset)) // BATCH, 1)
             logger.info(
                 "training a judge on %s (%d images; only once)", dataset.name, steps * BATCH
             )
             batches = Loader(dataset, BATCH, device, balanced=True).batches()
-            augment, decay = choose_augment(dataset), weight_decay(dataset)
+            augment, decay = choose_augment(dataset, mirror), weight_decay(dataset)
             train_classifier(network, batches, steps, augment, decay)
     header = JudgeHeader(
         dataset.name, digest, dataset.classes, dataset.image_shape, None, len(held_out),
@@ -177,13 +182,15 @@ def default_images(dataset: ImageDataset | ImageFolder) -> int:
     return min(max(epochs * len(dataset), enough), most)
 
 
-def choose_augment(dataset: ImageDataset | ImageFolder) -> Callable[[Tensor], Tensor]:
+def choose_augment(dataset: ImageDataset | ImageFolder, mirror: bool) -> Callable[[Tensor], Tensor]:
     """The augmentation for classifiers: photographs are mirrored and shifted, others shifted.
 
-    Photographs whose mirror image shows another class are only shifted.
+    Args:
+        dataset: the images.
+        mirror: whether a mirrored photograph shows the same class.
     """
     if shows_photographs(dataset.classes, dataset.image_shape):
-        return Augment(["mirror", "translation"] if may_mirror(dataset) else ["translation"])
+        return Augment(["mirror", "translation"] if mirror else ["translation"])
     return partial(random_shift, reach=max(1, min(dataset.image_shape[1:]) // 14))
 
 
@@ -194,7 +201,9 @@ def may_mirror(dataset: ImageDataset | ImageFolder) -> bool:
     classifier that is trained without mirrors on four fifths of the images, whether it recognises
     the others as often when they are mirrored. Few images cannot tell: they may be mirrored.
     """
-    if not shows_photographs(dataset.classes, dataset.image_shape) or len(dataset.classes) < 2:
+    if len(dataset.classes) < 2:
+        return True
+    if not shows_photographs(dataset.classes, dataset.image_shape):
         return False
     path = cache_folder() / "mirrors" / dataset.digest()[:32]
     if path.exists():
@@ -203,15 +212,16 @@ def may_mirror(dataset: ImageDataset | ImageFolder) -> bool:
     order = order[:MIRROR_IMAGES]
     if len(order) < MIRROR_LEAST:
         return True
-    images, labels = dataset.take(order), dataset.labels[order]
+    logger.info("asking whether mirrored images of %s show the same class", dataset.name)
+    images, labels = torch.cat(list(_reduced(dataset, order))), dataset.labels[order]
     held_out = torch.arange(len(order)) % MIRROR_HELD_OUT == 0
     name, classes = dataset.name, dataset.classes
     shown = ImageDataset(name, images[~held_out], labels[~held_out], classes, name)
     device = torch.device("cpu")
     with torch_defaults(), seeded(0, device):
-        network = to_device(build_classifier("cnn", dataset.image_shape, len(classes)), device)
+        network = to_device(build_classifier("cnn", shown.image_shape, len(classes)), device)
         batches = Loader(shown, BATCH, balanced=True).batches()
-        shift = partial(random_shift, reach=max(1, min(dataset.image_shape[1:]) // 14))
+        shift = partial(random_shift, reach=max(1, min(shown.image_shape[1:]) // 14))
         train_classifier(network, batches, MIRROR_SHOWN // BATCH, shift, decay=0.01)
         with torch.no_grad():
             others = images[held_out] / 127.5 - 1
@@ -231,6 +241,16 @@ def may_mirror(dataset: ImageDataset | ImageFolder) -> bool:
     with suppress(FileError):  # without a cache it is found again
         write_atomically(path, (ANOTHER_CLASS if differs else SAME_CLASS).encode())
     return not differs
+
+
+def _reduced(dataset: ImageDataset | ImageFolder, indices: Tensor) -> Iterator[Tensor]:
+    """Images, in parts, with at most ``MIRROR_SIDE`` pixels a side: uint8 (N, C, h, w)."""
+    sides = dataset.image_shape[1:]
+    scale = min(MIRROR_SIDE / max(sides), 1.0)
+    size = [max(round(side * scale), 4) for side in sides]
+    for part in indices.split(500):
+        images = dataset.take(part)
+        yield images if scale == 1 else interpolate(images.float(), size, mode="area").byte()
 
 
 def weight_decay(dataset: ImageDataset | ImageFolder) -> float:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from cgan.data import ImageDataset, ImageFolder
+from cgan.data.dataset import class_indices
 from cgan.errors import MeasureError
 from cgan.runtime.device import set_memory_format
 from cgan.runtime.streams import map_streams
@@ -38,7 +39,12 @@ at 64, 73 % at 96, and hardly more at 128; the time grows with the square."""
 STRENGTH = 5.0
 """Inverse strength of the head's L2 penalty (scikit-learn's C, times the number of images)."""
 CHUNK = 100
-"""Images that are read at once."""
+"""Images that are enlarged at once."""
+MAX_FITTED = 10_000
+"""Images that the head is fitted to, at most; each class has as many, where there are enough."""
+COMPONENTS = 128
+"""Principal components of the features, which FID and similar metrics compare: a covariance needs
+more images than it has sides."""
 
 
 def is_available() -> bool:
@@ -84,6 +90,9 @@ class PretrainedFeatures(nn.Module):
 
     def raw(self, images: Tensor) -> Tensor:
         """The features before they are standardised: the mean over positions."""
+        return torch.cat([self._raw(some) for some in images.split(CHUNK)])
+
+    def _raw(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
         scale = SIDE / min(height, width)
         size = [max(round(side * scale / 32), 1) * 32 for side in (height, width)]
@@ -100,45 +109,54 @@ class PretrainedFeatures(nn.Module):
 
 @torch.no_grad()
 def raw_features(
-    features: PretrainedFeatures, dataset: ImageDataset | ImageFolder, mirrored: bool = False
+    features: PretrainedFeatures, dataset: ImageDataset | ImageFolder, indices: Tensor, flip: bool
 ) -> Tensor:
-    """The features of all images of a data set, (N, FEATURES), on the CPU."""
+    """The features of these images, or of their mirror images, (N, FEATURES), on the CPU."""
+    device = features.mean.device
+    backbone(device)  # before the threads begin
 
-    def extract(indices: Tensor) -> Tensor:
-        images = dataset.take(indices).to(features.mean.device) / 127.5 - 1
-        return features.raw(images.flip(3) if mirrored else images).cpu()
+    def extract(images: Tensor) -> Tensor:
+        images = images.to(device) / 127.5 - 1
+        return features.raw(images.flip(3) if flip else images).cpu()
 
-    parts = torch.arange(len(dataset)).split(CHUNK)
-    return torch.cat(list(map_streams(extract, parts, features.mean.device)))
+    parts = (dataset.take(some) for some in indices.split(CHUNK))
+    return torch.cat(list(map_streams(extract, parts, device)))
 
 
-def fit_head(
+@torch.no_grad()
+def fit(
     features: PretrainedFeatures,
     head: nn.Linear,
+    components: Tensor,
     dataset: ImageDataset | ImageFolder,
     mirror: bool,
 ) -> None:
-    """Fit a logistic regression with an L2 penalty to real images.
+    """Fit a logistic regression with an L2 penalty to real images, and their principal components.
 
     Args:
         features: its mean and deviation are set.
         head: changed in place.
+        components: (FEATURES, COMPONENTS), changed in place.
         dataset: the images and their labels.
         mirror: whether a mirrored image shows the same class.
     """
     from sklearn.linear_model import LogisticRegression  # its import takes a second
 
+    members = class_indices(dataset.labels, torch.Generator().manual_seed(0)).values()
+    chosen = torch.cat([one[: max(MAX_FITTED // len(members), 1)] for one in members])
     views = (False, True) if mirror else (False,)
-    found = torch.cat([raw_features(features, dataset, view) for view in views])
-    labels = dataset.labels.repeat(len(views)).numpy()
-    features.mean.copy_(found.mean(0))
-    features.deviation.copy_(found.std(0).clamp_min(1e-6))
-    found = (found - features.mean.cpu()) / features.deviation.cpu()
+    found = torch.cat([raw_features(features, dataset, chosen, view) for view in views])
+    labels = dataset.labels[chosen].repeat(len(views)).numpy()
+    mean, deviation = found.mean(0), found.std(0).clamp_min(1e-6)
+    found = (found - mean) / deviation
+    features.mean.copy_(mean)
+    features.deviation.copy_(deviation)
+    _, vectors = torch.linalg.eigh(torch.cov(found.T.double()))
+    components.copy_(vectors[:, -COMPONENTS:])
     model = LogisticRegression(C=STRENGTH / len(found), max_iter=500, class_weight="balanced")
     model.fit(found.numpy(), labels)
     weight, bias = np.asarray(model.coef_), np.asarray(model.intercept_)
     if len(weight) == 1:  # two classes: the logit of the second against the first
         weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([0 * bias, bias])
-    with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(weight))
-        head.bias.copy_(torch.from_numpy(bias))
+    head.weight.copy_(torch.from_numpy(weight))
+    head.bias.copy_(torch.from_numpy(bias))

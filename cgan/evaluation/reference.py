@@ -51,6 +51,7 @@ from cgan.evaluation.features import (
     extract_features,
     find_features,
     first_of_each_class,
+    images_per_chunk,
     nearest_image,
     read_images,
     requested_labels,
@@ -168,7 +169,8 @@ class Reference:
         judge: a classifier of the data.
         train: the training images.
         held_out: the split ``"validation"`` or ``"test"``.
-        real: the other real images; None means the training images, for looks during training.
+        real: the other real images; the training images take their place if it is None, as in looks
+            during training, or lacks a class of the held-out images.
         per_class: images of each class that generators will draw.
         features: ``"judge"``, ``"pretrained"``, or ``"inception"`` if its weights are available.
         device: the device of the feature network.
@@ -194,6 +196,8 @@ class Reference:
         self.train, self.held_out_data = train, held_out
         self.network = find_features(features, judge, device)
         self.background = background_mask(train)
+        if real is not None and set(held_out.labels.tolist()) - set(real.labels.tolist()):
+            real = None  # too few to have every class
         self.trained = self._sample(train, per_class if real is None else SPREAD_IMAGES)
         self.real = self.trained if real is None else self._sample(real, per_class)
         classes = len(train.classes)
@@ -292,8 +296,10 @@ class Reference:
     @cached_property
     def spots(self) -> Tensor:
         """Shares of training images with an isolated spot at each place."""
-        every = torch.arange(len(self.train))
-        return spot_shares(self.train.take(evenly_spaced(every, SPOT_IMAGES)))
+        chosen = evenly_spaced(torch.arange(len(self.train)), SPOT_IMAGES)
+        parts = chosen.split(images_per_chunk(self.train))
+        found = [len(part) * spot_shares(self.train.take(part)) for part in parts]
+        return torch.stack(found).sum(0) / len(chosen)
 
     def worst_spot(self, images: Tensor) -> Spot | None:
         """Where isolated spots exceed those of training images most; None without images."""

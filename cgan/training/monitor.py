@@ -62,7 +62,7 @@ class EvalResult:
         control: class control, with the confusion matrix.
         split: the real images that it was compared with: ``"validation"`` or ``"test"``.
         fid: in the judge's features; None if too few images are held out.
-        fid_real: FID of the same number of training images.
+        fid_real: FID of as many other real images.
         diversity: the smallest spread of a class relative to its real spread; None if undefined.
         least_diverse: the class with that spread.
         features: the feature network's name.
@@ -125,7 +125,7 @@ class EvalResult:
 
 
 class Monitor:
-    """Evaluates the generators of one run with one judge.
+    """Evaluates the generators of one run: with a small judge in looks, at the end with the reader.
 
     Evaluations during training use the validation images and their own seeds, so the test images
     and the seeds of the report do not influence which generator is the best.
@@ -138,7 +138,7 @@ class Monitor:
     """
 
     def __init__(self, load: Load, device: torch.device, folder: Path) -> None:
-        self.load, self.device = load, device
+        self.load, self.device, self.folder = load, device, folder
         with self._explain_out_of_memory():
             self.judge = get_or_train_judge(load, device, beside=folder)
         self.judge.save(folder / JUDGE_FILE)
@@ -163,7 +163,9 @@ class Monitor:
         """
         with self._explain_out_of_memory():
             architecture = reader_architecture(self.load("train"))
-            self.judge = get_or_train_judge(self.load, self.device, architecture=architecture)
+            self.judge = get_or_train_judge(
+                self.load, self.device, beside=self.folder, architecture=architecture
+            )
         reference = self._reference("test", per_class, real="validation")
         return self._evaluate(sampler, "test", reference, seed=0)
 

@@ -202,6 +202,15 @@ def test_real_images_are_compared_with_real_images_that_the_judge_has_not_seen(
     assert fid.real == pytest.approx(wanted, rel=1e-4)
 
 
+def test_validation_images_that_lack_a_class_are_not_compared(judge: Judge) -> None:
+    """Training images take their place, as without validation images."""
+    for kept in (NEVER_SEEN.labels < 2, NEVER_SEEN.labels < 0):
+        few = ImageDataset("few", NEVER_SEEN.images[kept], NEVER_SEEN.labels[kept], CLASSES)
+        reference = Reference(judge, TRAIN, TEST, few, per_class=PER_CLASS)
+        assert reference.real is reference.trained
+        assert (reference.counts > 0).all()
+
+
 def test_one_that_copies_training_pictures(judge: Judge) -> None:
     report = report_on(puppet(lambda label, index: of(TRAIN, label, index)), judge)
     assert value(report, "control_accuracy") > 0.98

@@ -247,3 +247,9 @@ def test_grids_show_one_z_a_column_and_figures_do_not() -> None:
     assert torch.equal(grid[0], grid[2])
     measured = torch.cat([images for images, _ in draw_by_class(sampler, 10)])
     assert not torch.equal(measured[:10], measured[10:20])
+
+
+def test_a_judge_that_is_almost_never_right_has_no_ratio() -> None:
+    control = Control(("a", "b", "c"), torch.ones(3, 3, dtype=torch.int64), True, 1 / 24, 10)
+    assert control.relative_interval is None
+    assert control.to_dict()["relative_interval"] is None

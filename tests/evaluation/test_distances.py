@@ -457,9 +457,14 @@ def test_kernel_distance_with_labels_by_hand() -> None:
     assert kernel_distance(x, other, labels, None) == pytest.approx(wanted)
 
 
-def test_one_image_of_a_class_weighs_all_pairs_alike() -> None:
-    labels = torch.tensor([0, 0, 1])
-    assert kernel_distance(REAL[:3], FAKE, labels) == kernel_distance(REAL[:3], FAKE)
+def test_one_image_of_a_class_does_not_bring_the_bias_back() -> None:
+    labels = torch.tensor([0] * 12 + [1] * 12 + [2])
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 3.0]])[labels]
+    sets = [(centres + a, centres + b) for a, b in torch.randn(400, 2, 25, 2, generator=generator)]
+    found = torch.tensor([kernel_distance(a, b, labels, labels) for a, b in sets])
+    naive = torch.tensor([kernel_distance(a, b) for a, b in sets])
+    assert abs(found.mean()) < 0.25 * abs(naive.mean())
 
 
 def test_the_interval_of_a_ratio_covers_the_truth_as_often_as_it_says() -> None:

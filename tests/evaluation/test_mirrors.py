@@ -41,13 +41,13 @@ def test_arrows_are_not_mirrored_and_it_says_why(caplog: pytest.LogCaptureFixtur
     caplog.set_level(logging.INFO, "cgan")
     assert not may_mirror(draw(("left", "right")))
     assert "mirrored ones show other classes" in caplog.text
-    assert choose_augment(draw(("left", "right"))).augmentations[0].num_random == 2  # type: ignore[attr-defined]
+    assert len(choose_augment(draw(("left", "right")), mirror=False).augmentations) == 1  # type: ignore[attr-defined]
 
 
 def test_rings_and_bars_are() -> None:
     data = draw(("ring", "bar"))
     assert may_mirror(data)
-    assert len(choose_augment(data).augmentations) == 2  # type: ignore[attr-defined]
+    assert len(choose_augment(data, mirror=True).augmentations) == 2  # type: ignore[attr-defined]
 
 
 def test_what_was_found_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,6 +55,13 @@ def test_what_was_found_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not may_mirror(data)
     monkeypatch.setattr(judge_training, "train_classifier", None)
     assert not may_mirror(data)
+
+
+def test_large_images_are_reduced_and_one_class_may_always_be_mirrored() -> None:
+    data = draw(("left", "right"), seed=4)
+    large = data.images.repeat_interleave(6, 2).repeat_interleave(6, 3)
+    assert not may_mirror(ImageDataset("large", large, data.labels, data.classes))
+    assert may_mirror(ImageDataset("one", data.images, 0 * data.labels, ("arrow",)))
 
 
 def test_few_images_cannot_tell() -> None:

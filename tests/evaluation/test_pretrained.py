@@ -70,7 +70,7 @@ def test_its_file_holds_the_head_alone(reader: Judge, tmp_path: Path) -> None:
     reader.save(path)
     assert {name: tuple(tensor.shape) for name, tensor in load_file(path).items()} == {
         "features.0.mean": (1_280,), "features.0.deviation": (1_280,),
-        "head.weight": (2, 1_280), "head.bias": (2,),
+        "head.weight": (2, 1_280), "head.bias": (2,), "components": (1_280, 128),
     }  # fmt: skip
     loaded = Judge.load(path)
     wanted = reader.predict(TEST.images / 255)
@@ -82,9 +82,15 @@ def test_its_file_holds_the_head_alone(reader: Judge, tmp_path: Path) -> None:
 
 def test_features_are_standardised_over_the_images_and_their_mirrors(reader: Judge) -> None:
     both = torch.cat([TRAIN.images, TRAIN.images.flip(3)])
-    features = reader.predict(both / 255).features
+    with torch.no_grad():
+        features = reader.network.features(both / 127.5 - 1)
     assert features.mean(0).abs().max() < 1e-3
     assert (features.std(0)[features.std(0) > 0.5] - 1).abs().max() < 1e-2
+    components = reader.predict(both / 255).features
+    kept = components.var(0).sum() / features.var(0).sum()
+    assert 0.8 < kept <= 1.001  # the largest 128 of 1,280
+    correlations = torch.corrcoef(components[:, -8:].T)
+    torch.testing.assert_close(correlations, torch.eye(8), atol=1e-2, rtol=0)
 
 
 @pytest.mark.parametrize(("photograph", "label"), [("flower.jpg", 985), ("china.jpg", 698)])
@@ -114,9 +120,9 @@ def test_features_of_any_judge_can_be_pretrained(reader: Judge) -> None:
     network = find_features("pretrained", reader)
     assert network.extract is not None
     images = TEST.images[:4] / 255
-    mean, deviation = (load for load in reader.network.features[0].buffers())
-    wanted = reader.predict(images).features * deviation + mean
+    mean, deviation = reader.network.features[0].buffers()
     with torch.no_grad():
+        wanted = reader.network.features(2 * images - 1) * deviation + mean
         torch.testing.assert_close(network.extract(images), wanted, atol=1e-4, rtol=1e-4)
 
 
