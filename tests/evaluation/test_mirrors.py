@@ -59,7 +59,7 @@ def test_what_was_found_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_large_images_are_reduced_and_one_class_may_always_be_mirrored() -> None:
     data = draw(("left", "right"), seed=4)
-    large = data.images.repeat_interleave(6, 2).repeat_interleave(6, 3)
+    large = data.images.repeat_interleave(3, 2).repeat_interleave(3, 3)
     assert not may_mirror(ImageDataset("large", large, data.labels, data.classes))
     assert may_mirror(ImageDataset("one", data.images, 0 * data.labels, ("arrow",)))
 
