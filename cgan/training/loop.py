@@ -18,6 +18,7 @@ from cgan.config import DATA_NAMES, Config
 from cgan.data import Loader
 from cgan.errors import DivergedError
 from cgan.evaluation.control import Control
+from cgan.evaluation.judge_training import reader_architecture
 from cgan.runtime.process import catch_signals
 from cgan.storage.checkpoint import GENERATOR, read_header
 from cgan.storage.images import make_grid, save_png, to_pixels
@@ -334,7 +335,10 @@ class TrainLoop:
         self.loggers.close_terminal()
         images_seen = self.counters.images_seen
         if self.monitor is None:
-            self.monitor = Monitor(self.plan.load_split, self.state.device, self.folder)
+            self.monitor = Monitor(
+                self.plan.load_split, self.state.device, self.folder,
+                reader_architecture(self.plan.dataset),
+            )  # fmt: skip
         elif self.last_evaluation != images_seen:
             self.evaluate()
         per_class = self.config.control_per_class

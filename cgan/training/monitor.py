@@ -135,12 +135,15 @@ class Monitor:
         device: the device to evaluate on.
         folder: the run folder; the judge is saved there, so that images can be verified without
             the data.
+        architecture: of the judge for looks; without looks, that of the reader saves another one.
     """
 
-    def __init__(self, load: Load, device: torch.device, folder: Path) -> None:
+    def __init__(
+        self, load: Load, device: torch.device, folder: Path, architecture: str | None = None
+    ) -> None:
         self.load, self.device, self.folder = load, device, folder
         with self._explain_out_of_memory():
-            self.judge = get_or_train_judge(load, device, beside=folder)
+            self.judge = get_or_train_judge(load, device, folder, architecture)
         self.judge.save(folder / JUDGE_FILE)
         self.per_class = max(EVAL_IMAGES // len(self.judge.classes), 2)
         self.best = _read_best(folder)
