@@ -1,8 +1,12 @@
 """What the benchmarks count is what is computed."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 
+from benchmarks.eyes import print_scores
 from benchmarks.speed import Count, by_hand
 from cgan.config_io import load_config
 from cgan.data import ImageDataset
@@ -23,3 +27,23 @@ def test_operations_counted_by_hand_are_those_that_torch_counts(name: str) -> No
             step(images / 127.5 - 1, labels)
     expected = by_hand(config, pictures.image_shape, 10)
     assert counted.total / 8 / config.penalty.lazy_interval == expected
+
+
+def test_naming_is_scored_by_source_and_every_picture_counts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two of four drawn ones and one of two real ones, by hand; none may be left out."""
+    sources = ["runs/a"] * 4 + ["real"] * 2
+    pictures = {str(n): [source, "cat"] for n, source in enumerate(sources, 1)}
+    key = {"classes": ["cat", "dog"], "pictures": pictures}
+    (tmp_path / "key.json").write_text(json.dumps(key))
+    answers = tmp_path / "answers.txt"
+    answers.write_text("1 cat 3\n2 cat 1\n3 dog 1\n4 dog 2\n5 cat 3\n6 dog 3\n")
+    print_scores(tmp_path, [answers])
+    out = capsys.readouterr().out
+    assert "| runs/a, 4 | 50.00 % | 15.00–85.00 % | 1.00 (" in out
+    assert "| 25% | cat 50% |" in out
+    assert "| real, 2 | 50.00 % |" in out
+    answers.write_text("1 cat 3\n")
+    with pytest.raises(ValueError, match="6 pictures need one answer each"):
+        print_scores(tmp_path, [answers])

@@ -17,9 +17,10 @@ from cgan.config_io import load_config
 from cgan.data import SPLITS, TEST_SET, ImageDataset, ImageFolder, Split, describe_split, load_split
 from cgan.data.archive import HUB_PREFIX, is_archive
 from cgan.data.load import resolve_source
-from cgan.errors import ConfigError, FileError, MeasureError
+from cgan.errors import ConfigError, FileError, MeasureError, UnknownNameError
 from cgan.evaluation.builder import build_report
 from cgan.evaluation.control import check_fit, check_judge
+from cgan.evaluation.features import FEATURE_NAMES
 from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import get_or_train_judge, reader_architecture
 from cgan.evaluation.reference import Reference
@@ -139,7 +140,7 @@ def compare(
     Generators of the same data are measured by the same judge against the same images. A given
     judge measures all of them.
     """
-    _check_per_class(per_class)
+    _check_options(per_class, features)
     torch_device, optional = find_device(device), {"cas": cas, "truncation": truncation}
     samplers = [as_sampler(one) for one in models]
     given = _open_judge(judge, samplers, torch_device)
@@ -185,9 +186,12 @@ def compare(
     return reports
 
 
-def _check_per_class(per_class: int) -> None:
+def _check_options(per_class: int, features: str) -> None:
+    """Before any data is read or downloaded."""
     if per_class < 1:
         raise ConfigError(f"per_class is {per_class}, and it must be at least 1")
+    if features not in FEATURE_NAMES:
+        raise UnknownNameError("feature network", features, FEATURE_NAMES)
 
 
 def _read_curves(sampler: Sampler) -> dict[str, list[tuple[int, float]]]:

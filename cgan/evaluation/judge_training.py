@@ -27,6 +27,7 @@ from cgan.data import ImageDataset, ImageFolder, Loader, Split
 from cgan.errors import DataError, FileError
 from cgan.evaluation import pretrained
 from cgan.evaluation.control import Control
+from cgan.evaluation.features import images_per_chunk
 from cgan.evaluation.judge import Judge, JudgeHeader, PretrainedClassifier, build_classifier
 from cgan.runtime.device import seeded, to_device, torch_defaults
 from cgan.runtime.streams import map_streams, run_both
@@ -248,7 +249,7 @@ def _reduced(dataset: ImageDataset | ImageFolder, indices: Tensor) -> Iterator[T
     sides = dataset.image_shape[1:]
     scale = min(MIRROR_SIDE / max(sides), 1.0)
     size = [max(round(side * scale), 4) for side in sides]
-    for part in indices.split(500):
+    for part in indices.split(images_per_chunk(dataset)):
         images = dataset.take(part)
         yield images if scale == 1 else interpolate(images.float(), size, mode="area").byte()
 
