@@ -95,6 +95,7 @@ class PretrainedFeatures(nn.Module):
     def _raw(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
         scale = SIDE / min(height, width)
+        # The package pads as for 224 pixels, which is right for multiples of 32 only.
         size = [max(round(side * scale / 32), 1) * 32 for side in (height, width)]
         large = interpolate(images, size, mode="bicubic", align_corners=False, antialias=True)
         large = large.clamp(-1, 1).expand(-1, 3, -1, -1)
