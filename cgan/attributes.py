@@ -6,9 +6,10 @@ attributes. Nothing here imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from cgan.errors import ConfigError, UnknownNameError, quote
+from cgan.errors import ConfigError, FileError, UnknownNameError, quote
 
 JOINT = " + "
 """Between the values in the name of a class."""
@@ -19,11 +20,25 @@ def join_values(values: Iterable[str]) -> str:
     return JOINT.join(values)
 
 
-def split_classes(classes: Sequence[str]) -> list[tuple[str, ...]] | None:
+def split_classes(classes: Sequence[str], num_attributes: int) -> list[tuple[str, ...]] | None:
     """The values of each class, one per attribute; None if the classes have a single attribute."""
-    rows = [tuple(name.split(JOINT)) for name in classes]
-    lengths = {len(row) for row in rows}
-    return rows if len(lengths) == 1 and lengths != {1} else None
+    return None if num_attributes == 1 else [tuple(name.split(JOINT)) for name in classes]
+
+
+def num_attributes_of(header: Mapping[str, Any]) -> int:
+    """How many attributes a class combines, as the header of a generator file says.
+
+    Files of version 0.3 do not say it: theirs have as many as all names seem to join.
+
+    Raises:
+        FileError: the classes do not combine that many.
+    """
+    counts = {name.count(JOINT) + 1 for name in header["classes"]}
+    joined = counts.pop() if len(counts) == 1 else 1
+    stated: int = header.get("num_attributes", joined)
+    if stated not in (1, joined):
+        raise FileError(f"its header names {stated} attributes, and its classes are no such names")
+    return stated
 
 
 def attribute_values(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
@@ -31,8 +46,8 @@ def attribute_values(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
     return [tuple(sorted(set(column))) for column in zip(*rows, strict=True)]
 
 
-def match_values(classes: Sequence[str], names: Sequence[str]) -> list[int]:
-    """The classes that have all these values, as indices.
+def match_values(classes: Sequence[str], num_attributes: int, names: Sequence[str]) -> list[int]:
+    """The classes of several attributes that have all these values, as indices.
 
     Names of the same attribute are alternatives: ``cat``, ``dog`` and ``indoors`` are
     "cat + indoors" and "dog + indoors".
@@ -41,8 +56,8 @@ def match_values(classes: Sequence[str], names: Sequence[str]) -> list[int]:
         UnknownNameError: a name is not a value.
         ConfigError: a name is a value of two attributes, or there is no such combination.
     """
-    rows = split_classes(classes)
-    values = attribute_values(rows or [])
+    rows = split_classes(classes, num_attributes) or []
+    values = attribute_values(rows)
     wanted: dict[int, set[str]] = {}
     for name in names:
         of_attributes = [index for index, known in enumerate(values) if name in known]
@@ -57,7 +72,7 @@ def match_values(classes: Sequence[str], names: Sequence[str]) -> list[int]:
         wanted.setdefault(of_attributes[0], set()).add(name)
     found = [
         index
-        for index, row in enumerate(rows or [])
+        for index, row in enumerate(rows)
         if all(row[attribute] in chosen for attribute, chosen in wanted.items())
     ]
     if not found:

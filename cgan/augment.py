@@ -16,7 +16,7 @@ To add an augmentation: write its function and add one line to ``AUGMENTATIONS``
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -149,7 +149,10 @@ PHOTO_AUGMENTATIONS = ("mirror", "hue", "translation")
 
 
 def choose_augmentations(
-    names: Iterable[str], classes: Iterable[str], image_shape: tuple[int, ...]
+    names: Iterable[str],
+    classes: Sequence[str],
+    image_shape: tuple[int, ...],
+    num_attributes: int = 1,
 ) -> tuple[str, ...]:
     """The names in the order of ``AUGMENTATIONS``, and what fits the data in place of ``auto``.
 
@@ -160,22 +163,24 @@ def choose_augmentations(
         names: ``auto`` and keys of ``AUGMENTATIONS``.
         classes: the class names.
         image_shape: (C, H, W).
+        num_attributes: how many attributes a class combines.
     """
     chosen = set(names)
-    if "auto" in chosen and shows_photographs(classes, image_shape):
+    if "auto" in chosen and shows_photographs(classes, image_shape, num_attributes):
         chosen.update(PHOTO_AUGMENTATIONS)
     return tuple(name for name in AUGMENTATIONS if name in chosen)
 
 
-def shows_photographs(classes: Iterable[str], image_shape: tuple[int, ...]) -> bool:
+def shows_photographs(
+    classes: Sequence[str], image_shape: tuple[int, ...], num_attributes: int = 1
+) -> bool:
     """Whether images are in colour and some class is not named like a character.
 
     Where classes combine attributes, it looks at each attribute of more than two values.
     """
-    names = tuple(classes)
-    rows = split_classes(names)
+    rows = split_classes(classes, num_attributes)
     # Two values such as 0 and 1 usually mean no and yes.
-    attributes = [v for v in attribute_values(rows) if len(v) > 2] if rows else [names]
+    attributes = [v for v in attribute_values(rows) if len(v) > 2] if rows else [classes]
     return image_shape[0] > 1 and not any(all(map(is_character_name, one)) for one in attributes)
 
 

@@ -14,9 +14,9 @@ from PIL import Image
 from torch import nn
 
 import cgan
-from cgan.attributes import attribute_values, match_values, split_classes
+from cgan.attributes import attribute_values, match_values, num_attributes_of, split_classes
 from cgan.data.image_folder import scan_folder
-from cgan.errors import ConfigError, DataError, UnknownNameError
+from cgan.errors import ConfigError, DataError, FileError, UnknownNameError
 from cgan.evaluation.control import Control
 from cgan.models import build_pair
 from cgan.models.conditioning import share_values, to_class_rows, value_indices
@@ -33,9 +33,8 @@ ROWS = [("cat", "in"), ("cat", "out"), ("dog", "in"), ("owl", "out")]
 
 
 def test_names() -> None:
-    assert split_classes(CLASSES) == ROWS
-    assert split_classes(("cat", "dog")) is None
-    assert split_classes(("cat + in", "dog")) is None
+    assert split_classes(CLASSES, 2) == ROWS
+    assert split_classes(CLASSES, 1) is None
     assert attribute_values(ROWS) == [("cat", "dog", "owl"), ("in", "out")]
 
 
@@ -51,7 +50,7 @@ def test_names() -> None:
     ],
 )
 def test_values_choose_classes(names: list[str], found: list[int]) -> None:
-    assert match_values(CLASSES, names) == found
+    assert match_values(CLASSES, 2, names) == found
 
 
 def test_whole_classes_and_values_together() -> None:
@@ -66,13 +65,13 @@ def test_whole_classes_and_values_together() -> None:
 
 def test_values_that_choose_nothing() -> None:
     with pytest.raises(ConfigError, match=r"data has no 'dog \+ out': choose from cat"):
-        match_values(CLASSES, ["dog", "out"])
+        match_values(CLASSES, 2, ["dog", "out"])
     with pytest.raises(UnknownNameError, match="no class 'owls'; did you mean 'owl'"):
-        match_values(CLASSES, ["owls"])
+        match_values(CLASSES, 2, ["owls"])
     with pytest.raises(
         ConfigError, match=r"of 2 attributes: give the whole class, such as 'b \+ a'"
     ):
-        match_values(("c + c", "b + a", "a + c"), ["a"])
+        match_values(("c + c", "b + a", "a + c"), 2, ["a"])
 
 
 def pair(label: str = "concat") -> tuple[nn.Module, nn.Module]:
@@ -222,6 +221,31 @@ def test_nested_folders_that_cannot_be_used(tmp_path: Path) -> None:
         scan_folder(root)
 
 
+def test_names_never_make_attributes(tmp_path: Path) -> None:
+    """Flat folders whose names all hold the mark are classes of one attribute."""
+    root = make_pets(tmp_path / "pets", classes={"oil + lemon": 200, "salt + pepper": 50})
+    folder = scan_folder(root)
+    assert folder.classes == ("oil + lemon", "salt + pepper")
+    assert folder.num_attributes == 1
+    changes = {"data.source": str(root), "data.size": 8, "images": 64, "model.width": 8}
+    run = cgan.train(cgan.load_config("folder-dcgan", changes), tmp_path / "run")
+    sampler = cgan.load(run.generator)
+    assert sampler.num_attributes == 1
+    assert sampler.header["num_attributes"] == 1
+    with pytest.raises(UnknownNameError, match="no class 'salt'"):
+        sampler.class_indices(["salt"])
+
+
+def test_the_number_of_attributes_of_a_file() -> None:
+    """Files of version 0.3 do not state it: the names decide, as they did."""
+    assert num_attributes_of({"classes": CLASSES}) == 2
+    assert num_attributes_of({"classes": ["cat + in", "dog"]}) == 1
+    assert num_attributes_of({"classes": CLASSES, "num_attributes": 1}) == 1
+    assert num_attributes_of({"classes": CLASSES, "num_attributes": 2}) == 2
+    with pytest.raises(FileError, match="its header names 3 attributes"):
+        num_attributes_of({"classes": CLASSES, "num_attributes": 3})
+
+
 def test_splits_are_no_attribute(tmp_path: Path) -> None:
     for name in ("val", "test"):
         make_pets(tmp_path / "data" / name)
@@ -313,13 +337,13 @@ def test_control_of_each_attribute() -> None:
     """The names of values may be the same in several attributes."""
     confusion = torch.tensor([[6, 2, 2, 0], [0, 10, 0, 0], [0, 0, 0, 0], [0, 5, 0, 5]])
     classes = ("no + no", "no + yes", "yes + no", "yes + yes")
-    control = Control(classes, confusion, True, None, 0)
+    control = Control(classes, confusion, True, None, 0, num_attributes=2)
     first, second = control.per_attribute
     assert first.values == second.values == ("no", "yes")
     assert first.accuracy == pytest.approx((0.8 + 1.0 + 0.5) / 3)
     assert second.accuracy == pytest.approx((0.8 + 1.0 + 1.0) / 3)
     assert first.chance == second.chance == 0.5
     assert len(control.to_dict()["per_attribute"]) == 2
-    plain = Control(("a", "b", "c", "d"), confusion, True, None, 0)
+    plain = Control(classes, confusion, True, None, 0)
     assert plain.per_attribute == []
     assert "per_attribute" not in plain.to_dict()

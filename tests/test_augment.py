@@ -210,8 +210,10 @@ def test_what_auto_chooses() -> None:
     assert choose_augmentations(["auto"], ["cat", "dog"], (1, 32, 32)) == ()
     assert choose_augmentations(["auto"], ["0", "1", "seven"], photos) == ()
     assert choose_augmentations(["auto"], ["a", "b", "ä"], photos) == ()
-    assert choose_augmentations(["auto"], ["1 + red", "2 + red", "3 + blue"], photos) == ()
-    assert choose_augmentations(["auto"], ["cat + 1", "cat + big"], photos) == tuple(sorted_photo)
+    assert choose_augmentations(["auto"], ["1 + red", "2 + red", "3 + blue"], photos, 2) == ()
+    assert choose_augmentations(["auto"], ["cat + 1", "cat + big"], photos, 2) == tuple(
+        sorted_photo
+    )
     assert choose_augmentations(["auto"], ["8", "9", "10"], photos) == tuple(sorted_photo)
     assert choose_augmentations(["auto"], ["猫", "犬"], photos) == tuple(sorted_photo)
     assert choose_augmentations(["auto"], ["b", "bee"], photos) == (

@@ -28,6 +28,8 @@ class ImageDataset:
         labels: int64, (N,), indices into ``classes``.
         classes: the class names.
         source_digest: the digest of the folder that the images were read from, or None.
+        num_attributes: how many attributes a class combines (``cgan.attributes``). Names never
+            tell: "salt + pepper" may be one class of a single attribute.
     """
 
     name: str
@@ -35,6 +37,7 @@ class ImageDataset:
     labels: Tensor
     classes: tuple[str, ...]
     source_digest: str | None = None
+    num_attributes: int = 1
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -41,6 +41,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         image_shape: (C, H, W) that every image is resized to.
         digests: SHA-256 of each file.
         splits: the split of each image; None if a hash of its content decides.
+        num_attributes: how many attributes a class combines (``cgan.attributes``).
     """
 
     name: str
@@ -50,6 +51,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
     image_shape: tuple[int, int, int]
     digests: tuple[bytes, ...]
     splits: tuple[Split | None, ...]
+    num_attributes: int = 1
 
     @property
     def nbytes(self) -> int:
@@ -143,7 +145,7 @@ def scan_folder(
     return ImageFolder(
         name, tuple(layout.paths[index] for index in kept), torch.tensor(labels), layout.classes,
         (channels, height, width), tuple(probe.digest for probe in good),
-        tuple(layout.splits[index] for index in kept),
+        tuple(layout.splits[index] for index in kept), layout.num_attributes,
     )  # fmt: skip
 
 

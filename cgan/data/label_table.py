@@ -22,24 +22,23 @@ MAX_BYTES = 2**26
 """A larger table is not read."""
 
 
-def read_labels(table: AnyPath) -> dict[str, str]:
-    """The label of each file, by its path relative to the table.
+def read_labels(table: AnyPath) -> dict[str, tuple[str, ...]]:
+    """The values of each file, one per attribute, by its path relative to the table.
 
     Raises:
         DataError: the table cannot be read, lacks a column, names a file twice or outside its
             folder, or its labels are not classes.
     """
-    labels: dict[str, str] = {}
+    labels: dict[str, tuple[str, ...]] = {}
     columns: list[str] = []
     for number, row in _read_rows(table):
         where = f"{table}, line {number}"
         columns = columns or _label_columns(row)
         name = _file_name(row, where)
-        label = join_values(_label(row, column, where) for column in columns)
-        if len(label) > MAX_CLASS_NAME:
+        label = tuple(_label(row, column, where) for column in columns)
+        if (length := len(join_values(label))) > MAX_CLASS_NAME:
             raise DataError(
-                f"{where} has a label of {len(label):,} characters, and the limit is "
-                f"{MAX_CLASS_NAME}"
+                f"{where} has a label of {length:,} characters, and the limit is {MAX_CLASS_NAME}"
             )
         if name in labels:
             raise DataError(f"{where} names {quote(name)} a second time: remove one of the lines")

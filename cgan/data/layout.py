@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from cgan.attributes import JOINT, attribute_values, join_values, split_classes
+from cgan.attributes import JOINT, attribute_values, join_values
 from cgan.data.archive import HUB_PREFIX, IGNORED, AnyPath, Archive, ArchivePath, is_archive
 from cgan.data.hub import HubDataset
 from cgan.data.image_file import SUFFIXES
@@ -55,13 +55,12 @@ def holds_images(folder: AnyPath) -> bool:
     return bool(_leaves(folder, (folder.name,)))
 
 
-def class_images(root: AnyPath, nested: bool) -> list[tuple[str, AnyPath]]:
-    """The class and the path of each image.
+def class_images(root: AnyPath, nested: bool) -> list[tuple[tuple[str, ...], AnyPath]]:
+    """The values of each image, one per attribute, and its path.
 
     Args:
         root: holds one folder per class.
-        nested: whether there is one level of folders for each attribute; classes then join the
-            names of the folders.
+        nested: whether there is one level of folders for each attribute.
 
     Raises:
         DataError: there are no images, or the folders are neither classes nor attributes.
@@ -71,7 +70,7 @@ def class_images(root: AnyPath, nested: bool) -> list[tuple[str, AnyPath]]:
         found = {folder.name: images_in(folder) for folder in folders}
         _check_class_folders(root, found)
         _warn_of_other_images(root, [folder for folder in folders if found[folder.name]])
-        return [(name, path) for name, paths in found.items() for path in paths]
+        return [((name,), path) for name, paths in found.items() for path in paths]
     leaves = {folder.name: _leaves(folder, (folder.name,)) for folder in folders}
     if empty := [str(root / name) for name, found_ in leaves.items() if not found_]:
         logger.warning("ignored, because they hold no images: %s", first_few(empty))
@@ -85,7 +84,7 @@ def class_images(root: AnyPath, nested: bool) -> list[tuple[str, AnyPath]]:
                 "folders for each attribute"
             )
     _warn_of_other_images(root, [leaf for _, leaf in every])
-    return [(join_values(values), path) for values, leaf in every for path in images_in(leaf)]
+    return [(values, path) for values, leaf in every for path in images_in(leaf)]
 
 
 def _leaves(folder: AnyPath, values: tuple[str, ...]) -> list[tuple[tuple[str, ...], AnyPath]]:
@@ -221,12 +220,14 @@ class Layout:
         paths: one file per image.
         labels: the index of each image's class; -1 for an unlabelled image.
         splits: the split of each image; None if a hash of its content decides.
+        num_attributes: how many attributes a class combines.
     """
 
     classes: tuple[str, ...]
     paths: tuple[AnyPath, ...]
     labels: tuple[int, ...]
     splits: tuple[Split | None, ...]
+    num_attributes: int
 
 
 def open_root(path: Path) -> AnyPath:
@@ -262,40 +263,42 @@ def find_images(root: AnyPath) -> Layout:
         several = _has_several_labels(training)
         found = {
             split: [
-                (unicodedata.normalize("NFC", name), path)  # macOS writes the other form
-                for name, path in _labelled(folder, several)
+                # macOS writes the other form of Unicode.
+                (tuple(unicodedata.normalize("NFC", value) for value in values), path)
+                for values, path in _labelled(folder, several)
             ]
             for split, folder in parts.items()
         }
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
-    trained = {name for split in ("train", None) for name, _ in found.get(split, ())}
+    trained = {values for split in ("train", None) for values, _ in found.get(split, ())}
     for split, pairs in found.items():
-        if unknown := sorted({name for name, _ in pairs} - trained):
+        if unknown := sorted({values for values, _ in pairs} - trained):
             raise DataError(
-                f"{first_few(unknown)} in {parts[split]} has no training "
+                f"{first_few(list(map(join_values, unknown)))} in {parts[split]} has no training "
                 "images: add some, or remove it"
             )
-    for name in trained:
-        require_utf8(Path(name))
+    for values in trained:
+        require_utf8(Path(join_values(values)))
     if several:
         check_attributes(sorted(trained), training)
-    index = {name: label for label, name in enumerate(sorted(trained))}
-    images = [(path, index[name], split) for split in found for name, path in found[split]]
+    in_order = sorted(trained, key=join_values)
+    index = {values: label for label, values in enumerate(in_order)}
+    images = [(path, index[values], split) for split in found for values, path in found[split]]
     images += _unlabelled({None: root, **parts})
     paths, labels, splits = zip(*images, strict=True)
-    return Layout(tuple(index), paths, labels, splits)
+    classes = tuple(map(join_values, in_order))
+    return Layout(classes, paths, labels, splits, len(in_order[0]))
 
 
-def check_attributes(classes: Sequence[str], root: AnyPath) -> None:
-    """Check nested folders, and log the attributes.
+def check_attributes(rows: Sequence[tuple[str, ...]], root: AnyPath) -> None:
+    """Check the values of several attributes, one row per class, and log the attributes.
 
     Raises:
         DataError: a folder is named like a split, a name is not one value, or an attribute has a
             single value or says the same as another one.
     """
-    rows = split_classes(classes)
-    if rows is None:
+    if any(JOINT in value for row in rows for value in row):
         raise DataError(
             f"{JOINT!r} joins attributes, so no folder or value in {root} may have it in its name"
         )
@@ -328,8 +331,8 @@ def _has_several_labels(root: AnyPath) -> bool:
     return has_nested_classes(root) if table is None else len(label_columns(table)) > 1
 
 
-def _labelled(root: AnyPath, several: bool) -> list[tuple[str, AnyPath]]:
-    """The class and the path of each image in one split."""
+def _labelled(root: AnyPath, several: bool) -> list[tuple[tuple[str, ...], AnyPath]]:
+    """The values and the path of each image in one split."""
     if (table := table_of(root)) is not None:
         labels = read_labels(table)
         paths = {name: root / name for name in labels}

@@ -206,7 +206,9 @@ def _read_all(folder: ImageFolder, root: Path, name: str, cached: bool) -> Image
             list(pool.map(read, range(len(folder))))
         if cached:
             cache.write_pixels(name, digest, images.numpy())
-    return ImageDataset(folder.name, images, folder.labels, folder.classes, digest)
+    return ImageDataset(
+        folder.name, images, folder.labels, folder.classes, digest, folder.num_attributes
+    )
 
 
 def resolve_source(data: str) -> str:

@@ -13,6 +13,7 @@ from cgan.data.dataset import ImageDataset, class_indices
 from cgan.data.image_folder import ImageFolder
 from cgan.errors import DataError
 from cgan.runtime.cpu import count_cores
+from cgan.runtime.device import Purpose, derive_seed
 from cgan.runtime.distributed import SINGLE_PROCESS, World
 from cgan.storage.images import to_signed
 
@@ -20,13 +21,19 @@ Batches = Generator[tuple[Tensor, Tensor], None, None]
 """Endless (images, labels). Closing it stops its worker processes."""
 
 
-def epoch_order(labels: Tensor, seed: int, epoch: int, balanced: bool = False) -> Tensor:
+def epoch_order(
+    labels: Tensor,
+    seed: int,
+    epoch: int,
+    balanced: bool = False,
+    purpose: Purpose = Purpose.ORDER,
+) -> Tensor:
     """The order of an epoch's images: (N,) indices, determined by seed and epoch.
 
     With ``balanced``, every class occurs equally often (N / classes, rounded up): images of
     small classes are repeated, large classes are subsampled.
     """
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + epoch) % 2**63)
+    generator = torch.Generator().manual_seed(derive_seed(seed, purpose, epoch))
     if not balanced:
         return torch.randperm(len(labels), generator=generator)
     members = list(class_indices(labels).values())
@@ -130,7 +137,7 @@ class Loader:
         labelled = labels[: self.num_labelled]
         streams = (
             self._stream(labelled, batch - others, before * (batch - others), home, self.balanced),
-            self._stream(rest, others, before * others, home, seed=self.seed + 1),
+            self._stream(rest, others, before * others, home, purpose=Purpose.UNLABELLED_ORDER),
         )
         for own, other in zip(*streams, strict=True):
             yield self.world.shard(torch.cat([own, other + self.num_labelled])[place])
@@ -142,16 +149,15 @@ class Loader:
         seen: int,
         home: torch.device | str,
         balanced: bool = False,
-        seed: int | None = None,
+        purpose: Purpose = Purpose.ORDER,
     ) -> Iterator[Tensor]:
         """``count`` indices at a time, after ``seen`` of them; they may span two epochs.
 
         An epoch's order is copied to ``home`` once, not per batch.
         """
-        seed = self.seed if seed is None else seed
 
         def order(epoch: int) -> Tensor:
-            return epoch_order(labels, seed, epoch, balanced).to(home)
+            return epoch_order(labels, self.seed, epoch, balanced, purpose).to(home)
 
         epoch, offset = divmod(seen, len(order(0)))
         rest = order(epoch)[offset:]

@@ -57,6 +57,7 @@ class Control:
         judge_pictures: the number of those images.
         judge: the name of the judge, with the start of its digest.
         judge_digest: SHA-256 of the judge's weights, in hexadecimal.
+        num_attributes: how many attributes a class combines.
     """
 
     classes: tuple[str, ...]
@@ -66,6 +67,7 @@ class Control:
     judge_pictures: int
     judge: str = ""
     judge_digest: str = ""
+    num_attributes: int = 1
 
     @property
     def accuracy(self) -> float:
@@ -111,7 +113,7 @@ class Control:
         An image counts as right if the predicted class has the same value. The accuracy is the mean
         over the classes that have images.
         """
-        rows = split_classes(self.classes) or []
+        rows = split_classes(self.classes, self.num_attributes) or []
         has_images = self.confusion.sum(1) > 0
         shares = self.confusion[has_images].double()
         shares /= shares.sum(1, keepdim=True)
@@ -160,7 +162,12 @@ class Control:
 
     @classmethod
     def of(
-        cls, judge: Judge, target: Tensor, predicted: Tensor, conditional: bool = True
+        cls,
+        judge: Judge,
+        target: Tensor,
+        predicted: Tensor,
+        conditional: bool = True,
+        num_attributes: int = 1,
     ) -> Control:
         """Build it from requested and predicted classes, int64 (N,) each."""
         return cls(
@@ -171,6 +178,7 @@ class Control:
             judge.header.held_out_pictures,
             judge.name,
             judge.weights_digest,
+            num_attributes,
         )
 
     def to_dict(self, with_confusion: bool = True) -> dict[str, Any]:
@@ -250,7 +258,13 @@ def measure_control(sampler: Sampler, judge: Judge, per_class: int = 1_000) -> C
     for images, labels in draw_by_class(sampler, per_class):
         target.append(labels)
         predicted.append(judge.classify(images).cpu())
-    return Control.of(judge, torch.cat(target), torch.cat(predicted), sampler.conditional)
+    return Control.of(
+        judge,
+        torch.cat(target),
+        torch.cat(predicted),
+        sampler.conditional,
+        sampler.num_attributes,
+    )
 
 
 def confusion_matrix(target: Tensor, predicted: Tensor, num_classes: int) -> Tensor:

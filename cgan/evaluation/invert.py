@@ -193,7 +193,7 @@ def train_encoder(sampler: Sampler, images: int | None = None, progress: bool = 
 
 
 def _build(sampler: Sampler) -> JudgeNetwork:
-    photographs = shows_photographs(sampler.classes, sampler.image_shape)
+    photographs = shows_photographs(sampler.classes, sampler.image_shape, sampler.num_attributes)
     outputs = sampler.latent_dim + (len(sampler.classes) if sampler.conditional else 0)
     return build_classifier("resnet9" if photographs else "cnn", sampler.image_shape, outputs)
 

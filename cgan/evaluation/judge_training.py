@@ -103,7 +103,11 @@ def get_or_train_judge(
 
 def default_architecture(dataset: ImageDataset | ImageFolder) -> str:
     """The judge's network for a data set: photographs need a larger one than digits."""
-    return "resnet9" if shows_photographs(dataset.classes, dataset.image_shape) else "cnn"
+    return (
+        "resnet9"
+        if shows_photographs(dataset.classes, dataset.image_shape, dataset.num_attributes)
+        else "cnn"
+    )
 
 
 def reader_architecture(dataset: ImageDataset | ImageFolder) -> str:
@@ -112,7 +116,7 @@ def reader_architecture(dataset: ImageDataset | ImageFolder) -> str:
     Looks during training use ``default_architecture``, which is ten times as fast: there the trend
     is enough.
     """
-    if not shows_photographs(dataset.classes, dataset.image_shape):
+    if not shows_photographs(dataset.classes, dataset.image_shape, dataset.num_attributes):
         return default_architecture(dataset)
     if pretrained.is_available():
         return "pretrained"
@@ -178,7 +182,7 @@ def train_judge(
 def default_images(dataset: ImageDataset | ImageFolder) -> int:
     """Training images that a classifier is shown: 20,000 to 240,000, of photographs to 500,000."""
     enough = min(max(100 * len(dataset), 20_000), 80_000)
-    photographs = shows_photographs(dataset.classes, dataset.image_shape)
+    photographs = shows_photographs(dataset.classes, dataset.image_shape, dataset.num_attributes)
     epochs, most = (10, 500_000) if photographs else (4, 240_000)
     return min(max(epochs * len(dataset), enough), most)
 
@@ -190,7 +194,7 @@ def choose_augment(dataset: ImageDataset | ImageFolder, mirror: bool) -> Callabl
         dataset: the images.
         mirror: whether a mirrored photograph shows the same class.
     """
-    if shows_photographs(dataset.classes, dataset.image_shape):
+    if shows_photographs(dataset.classes, dataset.image_shape, dataset.num_attributes):
         return Augment(["mirror", "translation"] if mirror else ["translation"])
     return partial(random_shift, reach=max(1, min(dataset.image_shape[1:]) // 14))
 
@@ -204,7 +208,7 @@ def may_mirror(dataset: ImageDataset | ImageFolder) -> bool:
     """
     if len(dataset.classes) < 2:
         return True
-    if not shows_photographs(dataset.classes, dataset.image_shape):
+    if not shows_photographs(dataset.classes, dataset.image_shape, dataset.num_attributes):
         return False
     path = cache_folder() / "mirrors" / dataset.digest()[:32]
     if path.exists():
@@ -256,7 +260,11 @@ def _reduced(dataset: ImageDataset | ImageFolder, indices: Tensor) -> Iterator[T
 
 def weight_decay(dataset: ImageDataset | ImageFolder) -> float:
     """The weight decay for classifiers; photographs need more."""
-    return 0.05 if shows_photographs(dataset.classes, dataset.image_shape) else 0.01
+    return (
+        0.05
+        if shows_photographs(dataset.classes, dataset.image_shape, dataset.num_attributes)
+        else 0.01
+    )
 
 
 def train_classifier(

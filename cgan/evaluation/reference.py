@@ -238,16 +238,19 @@ class Reference:
     def control(self) -> Control | None:
         """The judge's predictions for held-out images; None if there are none."""
         held_out = self.held_out
-        return Control.of(self.judge, held_out.target, held_out.predicted) if held_out else None
+        return self._control(held_out, True) if held_out else None
 
     def control_of(self, found: FeatureSet, conditional: bool = True) -> Control:
         """Control of a set of images, with the judge's accuracy on the held-out images."""
-        control = Control.of(self.judge, found.target, found.predicted, conditional)
         return replace(
-            control,
+            self._control(found, conditional),
             judge_accuracy=self.control.balanced_accuracy if self.control else None,
             judge_pictures=len(self.held_out),
         )
+
+    def _control(self, found: FeatureSet, conditional: bool) -> Control:
+        attributes = self.train.num_attributes
+        return Control.of(self.judge, found.target, found.predicted, conditional, attributes)
 
     @cached_property
     def moments(self) -> Moments | None:
@@ -312,7 +315,9 @@ class Reference:
 
     def nearest(self, images: Tensor) -> Nearest:
         """The nearest training image of each image; of photographs, mirrored ones count too."""
-        mirrored = shows_photographs(self.train.classes, self.train.image_shape)
+        mirrored = shows_photographs(
+            self.train.classes, self.train.image_shape, self.train.num_attributes
+        )
         return nearest_image(images, self.train, mirrored)
 
     def copied_share(self, images: Tensor) -> float | None:

@@ -11,8 +11,10 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from enum import IntEnum
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -210,6 +212,24 @@ def torch_defaults() -> Iterator[None]:
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))
         yield
+
+
+class Purpose(IntEnum):
+    """What random numbers of a training are for. Each purpose has numbers of its own."""
+
+    NETWORKS = 0
+    """Initial weights, then z, dropout and augmentation."""
+    ORDER = 1
+    """The order of the labelled images."""
+    UNLABELLED_ORDER = 2
+
+
+def derive_seed(seed: int, purpose: Purpose, epoch: int = 0) -> int:
+    """A seed below 2³² of a user's seed, of any size.
+
+    (On a CPU, torch uses the lowest 32 bits of a seed only.)
+    """
+    return int(np.random.SeedSequence([seed, purpose, epoch]).generate_state(1)[0])
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from operator import index
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from cgan.attributes import match_values, split_classes
+from cgan.attributes import match_values, num_attributes_of
 from cgan.errors import ConfigError, UnconditionalError, UnknownNameError
 from cgan.storage.paths import CONFIG_FILE, GENERATOR_FILE, PACKAGED, hub_name
 
@@ -67,6 +67,7 @@ class GeneratorInfo:
         header: the file's header.
         path: the generator file.
         classes: class names of its data. An unconditional GAN has them too, but takes no class.
+        num_attributes: how many attributes a class combines (``cgan.attributes``).
         image_shape: (C, H, W) of its images.
         latent_dim: length of z.
         conditional: whether it takes a class.
@@ -75,6 +76,7 @@ class GeneratorInfo:
     def __init__(self, header: Mapping[str, Any], path: Path) -> None:
         self.header, self.path = dict(header), path
         self.classes: tuple[str, ...] = tuple(header["classes"])
+        self.num_attributes = num_attributes_of(header)
         channels, height, width = header["image_shape"]
         self.image_shape: tuple[int, int, int] = (channels, height, width)
         model = header["config"]["model"]
@@ -182,11 +184,11 @@ class GeneratorInfo:
             labels = [labels]
         elif not isinstance(labels, Sequence):
             raise ConfigError(f"a class is a name or a whole number, not {labels!r}")
-        if not split_classes(self.classes):
+        if self.num_attributes == 1:
             return [self._class_index(label) for label in labels]
         values = [one for one in labels if isinstance(one, str) and one not in self.classes]
         whole = [self._class_index(one) for one in labels if one not in values]
-        matching = match_values(self.classes, values) if values else []
+        matching = match_values(self.classes, self.num_attributes, values) if values else []
         return [*whole, *(index for index in matching if index not in whole)]
 
     def _class_index(self, label: str | int) -> int:

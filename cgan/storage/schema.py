@@ -156,6 +156,7 @@ GENERATOR_RULES = {
         f"a config with a name, model.latent_dim (1 to {MAX_LATENT_DIM:,}) and model.conditional",
     ),
     "classes": CLASSES,
+    "num_attributes": COUNT._replace(required=False),
     "image_shape": IMAGE_SHAPE,
     "data": TEXT,
     "images_seen": COUNT,

@@ -75,7 +75,9 @@ class Plan:
     def augmentations(self) -> tuple[str, ...]:
         """The augmentations that the config means for these images."""
         dataset, wanted = self.dataset, self.config.augment
-        names = choose_augmentations(wanted, dataset.classes, dataset.image_shape)
+        names = choose_augmentations(
+            wanted, dataset.classes, dataset.image_shape, dataset.num_attributes
+        )
         return tuple(
             name for name in names if self.mirror or name != "mirror" or "mirror" in wanted
         )

@@ -117,6 +117,7 @@ class TrainState:
         self.config, self.device, self.counters = config, device, Counters()
         self.augmentations = plan.augmentations
         self.classes, self.image_shape = dataset.classes, dataset.image_shape
+        self.num_attributes = dataset.num_attributes
         self.data_name, self.dataset_size = dataset.name, len(dataset)
         self.data_digest, self.data_changed = dataset.digest(), False
         self.unlabelled_digest = None if unlabelled is None else unlabelled.digest()
@@ -133,7 +134,7 @@ class TrainState:
                 plain.network, self.model, len(dataset.classes), config.kl_weight, surrogate
             )
             pair = pair._replace(generator=steered)
-        self.attributes = split_classes(dataset.classes)
+        self.attributes = split_classes(self.classes, self.num_attributes)
         labelled = getattr(pair.generator, "flow", pair.generator), pair.discriminator
         for network in labelled if self.attributes else ():
             share_values(network, self.attributes or [])
@@ -264,6 +265,7 @@ class TrainState:
             "data_digest": self.data_digest,
             "data_changed": self.data_changed,
             "classes": self.classes,
+            "num_attributes": self.num_attributes,
             "image_shape": self.image_shape,
             "value_range": [-1, 1],
             **asdict(self.counters),

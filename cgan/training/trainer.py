@@ -19,7 +19,9 @@ from cgan.errors import CganError, RunError
 from cgan.evaluation.control import Control
 from cgan.evaluation.report import curves_html, format_share
 from cgan.runtime.device import (
+    Purpose,
     configure_backends,
+    derive_seed,
     explain_out_of_memory,
     seeded,
     torch_defaults,
@@ -113,7 +115,8 @@ def train(
     config = config if isinstance(config, Config) else load_config(config)
     with process_group() as world:
         plan = make_plan(config, world, out, resume, plain)
-        with configure_backends(plan.device), seeded(config.seed, plan.device):
+        seed = derive_seed(config.seed, Purpose.NETWORKS)
+        with configure_backends(plan.device), seeded(seed, plan.device):
             step = make_step(plan)
             state = step.state
             with open_run(plan, state, progress, data_changed, loggers) as (folder, all_loggers):

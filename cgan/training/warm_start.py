@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cgan.attributes import split_classes
+from cgan.attributes import num_attributes_of, split_classes
 from cgan.config import DATA_NAMES, Config, ModelConfig, height_and_width, parse_size, size_of
 from cgan.config_io import make_config
 from cgan.errors import ConfigError, quote
@@ -67,7 +67,7 @@ def read_source(path_or_run: str | Path) -> Source:
     networks = {"G": tensors, "ema": tensors}
     if Path(path_or_run).is_dir() and has_state(Path(path_or_run)):
         path, state, _, _ = load_state(Path(path_or_run))
-        rows = split_classes(header["classes"])
+        rows = split_classes(header["classes"], num_attributes_of(header))
         networks = {
             name: to_class_rows(select_tensors(state, name), rows) for name in ("G", "D", "ema")
         }

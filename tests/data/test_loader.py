@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cgan.data import ImageDataset, ImageFolder, Loader, epoch_order, load_pictures
+from cgan.runtime.device import Purpose
 
 LABELS = torch.tensor([0] * 90 + [1] * 9 + [2] * 1)
 
@@ -42,6 +43,15 @@ def test_seed_decides_the_order() -> None:
 
     assert order(1) == order(1)
     assert order(1) != order(2)
+
+
+def test_seeds_of_any_size_are_different_orders() -> None:
+    """torch uses 32 bits of a seed on a CPU, so 1 and 1 + 2^32 were the same."""
+    seeds = [0, 1, 2**32, 2**32 + 1, 2**63 - 1]
+    orders = {tuple(epoch_order(LABELS, seed, 0).tolist()) for seed in seeds}
+    assert len(orders) == len(seeds)
+    unlabelled = epoch_order(LABELS, 0, 0, purpose=Purpose.UNLABELLED_ORDER)
+    assert tuple(unlabelled.tolist()) not in orders
 
 
 @pytest.mark.parametrize("balanced", [False, True])

@@ -199,7 +199,9 @@ def test_a_walk_needs_one_class(small_run: cgan.Run) -> None:
     header = cgan.load(small_run.folder).header
     classes = [f"{animal} + {place}" for animal in "abcde" for place in ("in", "out")]
     sampler = cgan.Sampler(
-        cgan.load(small_run.folder).generator, {**header, "classes": classes}, small_run.generator
+        cgan.load(small_run.folder).generator,
+        {**header, "classes": classes, "num_attributes": 2},
+        small_run.generator,
     )
     assert len(cgan.walk(sampler, "b + in", "a + out", frames=3)) == 3
     with pytest.raises(ConfigError, match="a walk needs an end: another class or another seed"):

@@ -116,7 +116,7 @@ def test_attributes_are_shared_in_the_flow_and_in_d_only(trained_plain_run: cgan
     plain.network.table = nn.Embedding(4, 2)  # as many rows as classes, by chance
     names = tuple(f"{kind} + {place}" for kind in "ab" for place in ("in", "out"))
     images = torch.randint(0, 256, (8, 1, 8, 8), dtype=torch.uint8)
-    data = ImageDataset("noise", images, torch.arange(8) % 4, names)
+    data = ImageDataset("noise", images, torch.arange(8) % 4, names, num_attributes=2)
     config = load_config("steer", {**QUICK, "steer": "x", "device": "cpu"})
     state = TrainState(Plan(config, data, torch.device("cpu"), None, plain))
     parametrized = [name for name, _ in state.generator.named_parameters() if "original" in name]

@@ -22,6 +22,7 @@ from cgan.errors import ConfigError, DataError, DeviceError, DivergedError, File
 from cgan.evaluation.control import measure_control
 from cgan.evaluation.judge import Judge
 from cgan.losses import LOSSES, Loss
+from cgan.runtime.device import Purpose, derive_seed
 from cgan.storage.paths import JUDGE_FILE, PACKAGED, STATE_FILES
 from cgan.storage.run_files import load_state, read_metrics, save_state
 from cgan.training.plan import Plan
@@ -367,7 +368,7 @@ def test_every_packaged_config_trains(name: str, conditional: bool, small_data: 
         overrides["data.source"] = str(small_data / "pets")
     config = load_config(name, overrides)
     with torch.random.fork_rng([]):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(derive_seed(config.seed, Purpose.NETWORKS))
         initial = TrainState(Plan(config, load_split(config.data, "train"), torch.device("cpu")))
     run = cgan.train(config, small_data / "run")
     assert run.images_seen >= 128
