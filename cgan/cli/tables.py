@@ -134,15 +134,18 @@ def print_report(report: Report) -> None:
 
 
 def print_classes(report: Report) -> None:
-    """Control, intra-class FID and diversity of each class."""
+    """Control, intra-class FID (KID, if the images are too few) and diversity of each class."""
     table = Table(title="metrics per class")
     table.add_column("class")
-    for heading in ("control", "95 % interval", "real", "intra-class FID", "real", "diversity"):
+    few = all(one.fid is None for one in report.classes)
+    distance = "intra-class KID" if few else "intra-class FID"
+    for heading in ("control", "95 % interval", "real", distance, "real", "diversity"):
         table.add_column(heading, justify="right")
     for one in report.classes:
         interval = format_interval((one.control_low, one.control_high))
         real = format_value(one.control_real, share=True)
-        numbers = [format_value(value) for value in (one.fid, one.fid_real, one.diversity)]
+        distances = (one.kid, one.kid_real) if few else (one.fid, one.fid_real)
+        numbers = [format_value(value) for value in (*distances, one.diversity)]
         table.add_row(one.name, format_share(one.control), interval, real, *numbers)
     results.print(table)
 

@@ -10,25 +10,22 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import PIL
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from cgan.data.archive import AnyPath
 from cgan.data.image_file import image_digest, open_image, reading_threads
 from cgan.errors import DataError, FileError
 from cgan.runtime.cpu import free_memory
-from cgan.runtime.process import rank_and_world_size
-from cgan.runtime.progress import CountProgress
-from cgan.storage.atomic import write_atomically
+from cgan.runtime.progress import CountProgress, is_asked_for
 from cgan.storage.paths import cache_folder, safe_file_name
+from cgan.storage.tensor_cache import read_tensors, write_tensors
 
 MIN_IMAGES = 1_000
 """Smaller folders are decoded in a second."""
@@ -86,31 +83,16 @@ class ImageCache:
     def _path(self, what: str) -> Path:
         return cache_folder() / f"{self.prefix}-{what}.safetensors"
 
-    def _read(self, what: str, key: str) -> dict[str, Any] | None:
-        try:
-            with safe_open(self._path(what), framework="np") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("key") != key:
-                    return None
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-                return tensors if metadata.get("crc32") == checksum(tensors) else None
-        except (FileError, SafetensorError, OSError):
-            return None
+    def _read(self, what: str, key: str) -> dict[str, np.ndarray] | None:
+        with suppress(FileError):
+            return read_tensors(self._path(what), key)
+        return None
 
     def _write(self, what: str, key: str, tensors: dict[str, np.ndarray]) -> None:
         try:
-            content = save(tensors, {"key": key, "crc32": checksum(tensors)})
-            write_atomically(self._path(what), content)
+            write_tensors(self._path(what), key, tensors)
         except FileError as error:
             logger.info("the decoded images are not cached: %s", error)
-
-
-def checksum(tensors: Mapping[str, np.ndarray]) -> str:
-    """CRC-32 of all tensors, in the order of their names."""
-    crc = 0
-    for _, tensor in sorted(tensors.items()):
-        crc = zlib.crc32(np.ascontiguousarray(tensor).data, crc)
-    return f"{crc:08x}"
 
 
 class Probe(NamedTuple):
@@ -131,13 +113,11 @@ def probe_files(root: Path, paths: Sequence[AnyPath]) -> list[Probe | str]:
     """
     large, cache = len(paths) >= MIN_IMAGES, ImageCache(root)
     known = cache.read_facts() if large else {}
-    # The command line logs at INFO, and a library call by default does not.
-    asked = logger.isEnabledFor(logging.INFO) and rank_and_world_size()[0] == 0
     with reading_threads() as pool:
         found: list[Probe | str | None] = list(pool.map(partial(_look_up, known), paths))
         missing = [index for index, probe in enumerate(found) if probe is None]
         probes_of_missing = pool.map(_probe, [paths[index] for index in missing])
-        with CountProgress(len(missing), asked and len(missing) >= MIN_IMAGES) as shown:
+        with CountProgress(len(missing), is_asked_for() and len(missing) >= MIN_IMAGES) as shown:
             for index, probe in zip(missing, probes_of_missing, strict=True):
                 found[index] = probe
                 shown.add(1)

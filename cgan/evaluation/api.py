@@ -20,11 +20,18 @@ from cgan.data.load import resolve_source
 from cgan.errors import ConfigError, FileError, MeasureError, UnknownNameError
 from cgan.evaluation.builder import build_report
 from cgan.evaluation.control import check_fit, check_judge
+from cgan.evaluation.distances import frechet_difference
 from cgan.evaluation.features import FEATURE_NAMES
 from cgan.evaluation.judge import Judge
-from cgan.evaluation.judge_training import get_or_train_judge, reader_architecture
+from cgan.evaluation.judge_training import (
+    default_architecture,
+    find_judge,
+    get_or_train_judge,
+    reader_architecture,
+    second_architecture,
+)
 from cgan.evaluation.reference import Reference
-from cgan.evaluation.report import Report
+from cgan.evaluation.report import Figure, Report
 from cgan.runtime.device import explain_out_of_memory, find_device, torch_defaults
 from cgan.sampling.sampler import Sampler, as_sampler
 from cgan.storage.paths import CONFIG_FILE, JUDGE_FILE, PACKAGED
@@ -159,11 +166,7 @@ def compare(
             check_fit(sampler, f"{train.name} has", train.classes, train.image_shape)
             key = train.digest(), splits["test"].digest()
             if key not in references:
-                find = partial(
-                    get_or_train_judge, splits.__getitem__, torch_device, beside=sampler.path.parent
-                )
-                own = given or find(architecture=reader_architecture(train))
-                second = find(architecture="residual") if second_judge else None
+                own, second = _find_readers(splits, sampler, given, second_judge, torch_device)
                 references[key] = Reference(
                     own, train, splits["test"], splits["validation"], per_class=per_class,
                     features=features, device=torch_device, second_judge=second,
@@ -181,9 +184,49 @@ def compare(
             *_judge_of_other_data(given, train),
         ]
         described = _describe_splits(source.source)
+        if reports and key == next(iter(references)):
+            report = _with_fid_difference(report, reports[0], references[key])
         named = replace(report, model=sampler.name, splits=described)
         reports.append(replace(named, curves=curves, warnings=warnings))
     return reports
+
+
+def _find_readers(
+    splits: dict[Split, ImageDataset | ImageFolder],
+    sampler: Sampler,
+    given: Judge | None,
+    second_judge: bool,
+    device: torch.device,
+) -> tuple[Judge, Judge | None]:
+    """The judge whose figures count, and another one to set beside it.
+
+    Beside a pretrained reader that is the judge of looks, if there was one: it costs a second.
+    """
+    find, train = partial(get_or_train_judge, splits.__getitem__, device), splits["train"]
+    beside = sampler.path.parent
+    own = given or find(beside=beside, architecture=reader_architecture(train))
+    if second_judge:
+        return own, find(beside=beside, architecture=second_architecture(train))
+    small = find_judge(train, default_architecture(train), beside) if own.is_pretrained else None
+    return own, None if small is None else small.to(device)
+
+
+def _with_fid_difference(report: Report, against: Report, reference: Reference) -> Report:
+    """The report with its FID minus that of another one, which has the same real images."""
+    real, first, own = (
+        reference.held_out.features, against.compared_features, report.compared_features
+    )  # fmt: skip
+    size = real.shape[1]
+    if first is None or own is None:
+        return report
+    if first.shape != own.shape or min(len(real), len(own)) <= size:
+        return report
+    difference, interval = frechet_difference(real, first, own)
+    figure = Figure(
+        "fid_difference", "FID, difference from the first", difference, interval=interval,
+        meaning="with its 95 % interval: 0 outside of it is no chance; lower is better",
+    )  # fmt: skip
+    return replace(report, figures=[*report.figures, figure])
 
 
 def _check_options(per_class: int, features: str) -> None:

@@ -1,379 +1,39 @@
-"""Build the report of one generator from its sections.
-
-Sections about the generator itself come first: control, diversity, background. Those that compare
-sets of images follow: distances, manifold, memorization, CAS. They do not depend on each other.
-"""
+"""Build the report of one generator from its sections."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from itertools import compress
-from math import isnan, prod
+from math import isnan
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from cgan.data import ImageDataset
-from cgan.errors import first_few
+from cgan.evaluation.artifacts import position_images
 from cgan.evaluation.control import Control, check_judge
-from cgan.evaluation.distances import NEIGHBOURS, Nearest, copied_share
-from cgan.evaluation.features import FeatureSet, draw_by_class, first_of_each_class
-from cgan.evaluation.judge_training import may_mirror, train_judge
+from cgan.evaluation.distances import Nearest
+from cgan.evaluation.features import FeatureSet
+from cgan.evaluation.judge import Judge
 from cgan.evaluation.reference import Reference
-from cgan.evaluation.report import ClassFigures, Figure, Report
+from cgan.evaluation.report import ClassFigures, Report
+from cgan.evaluation.sections import (
+    Values,
+    background_section,
+    cas_section,
+    control_section,
+    distance_section,
+    diversity_section,
+    manifold_section,
+    memorization_section,
+    second_judge_section,
+    spectrum_section,
+    spots_section,
+    truncation_section,
+)
 from cgan.sampling.sampler import Sampler
 from cgan.storage.images import to_pixels
 
-LOW_CONTROL = 0.8
-"""An upper confidence bound below this fraction of the real images' accuracy raises a warning."""
-MAX_CLASS_WARNINGS = 10
-LOW_DIVERSITY = 0.5
-"""A class with a spread below this fraction of its real spread raises a warning."""
-HIGH_BACKGROUND = 0.01
-"""A higher mean background value, in [0, 1], raises a warning."""
-
-Values = list[float | None]
-
-FEW_VALUES = 3
-"""Values in the title of an attribute."""
-CAS_IMAGES, CAS_BYTES = 60_000, 2**30
-"""Generated images that the CAS classifier is trained on, and their bytes, at most."""
-HIGH_COPIED_SHARE = 0.2
-"""A higher ``copied_share`` raises a warning."""
-TRUNCATIONS = (0.9, 0.8, 0.7, 0.6)
-"""Factors of z in a report."""
 GRID_COLUMNS = 10
 PAIRS = 20
-
-
-@dataclass
-class ReportSection:
-    """Metrics, warnings, and the reasons for metrics that were left out."""
-
-    figures: list[Figure] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
-
-
-def control_section(control: Control, reference: Reference) -> ReportSection:
-    """Whether the generator draws the requested class."""
-    real, chance = reference.control, control.chance
-    section = ReportSection()
-    section.figures = [
-        Figure(
-            "control_accuracy", "control accuracy", control.accuracy,
-            real.balanced_accuracy if real else None, chance, share=True,
-            meaning="fraction of images that show the requested class; higher is better",
-        ),
-        Figure(
-            "control_relative", "control relative to real images", control.relative,
-            1.0 if real else None,
-            chance / real.balanced_accuracy if real and real.balanced_accuracy else None,
-            meaning="control accuracy divided by the judge's accuracy on real images; near 1 is "
-            "best",
-        ),
-        Figure(
-            "control_accuracy_worst_class", f"worst class ({control.worst})",
-            control.per_class[control.worst], real.per_class[real.worst] if real else None,
-            control.worst_class_chance, share=True,
-            meaning="control accuracy of the worst class; higher is better",
-        ),
-    ]  # fmt: skip
-    for index, one in enumerate(control.per_attribute):
-        few = ", ".join(one.values[:FEW_VALUES]) + ("…" if len(one.values) > FEW_VALUES else "")
-        section.figures.append(
-            Figure(
-                f"control_accuracy_attribute_{index + 1}", f"attribute {index + 1} ({few})",
-                one.accuracy, real.per_attribute[index].accuracy if real else None, one.chance,
-                share=True, meaning="fraction of images with the requested value; higher is better",
-            )
-        )  # fmt: skip
-    if not control.conditional:
-        section.warnings = ["a plain GAN takes no class, so its control accuracy is chance"]
-    elif control.ignores_label:
-        section.warnings = [
-            f"it ignores its label: control accuracy {control.accuracy:.1%} is about chance "
-            f"({chance:.1%}), regardless of image quality"
-        ]
-    else:
-        if real and control.interval.high < LOW_CONTROL * real.balanced_accuracy:
-            section.warnings = [
-                "control accuracy is far below the judge's accuracy on real images: "
-                f"{control.accuracy:.1%} against {real.balanced_accuracy:.1%}"
-            ]
-        section.warnings += _class_warnings(control)
-    absent = [name for name in control.classes if real and isnan(real.per_class[name])]
-    if absent:
-        section.left_out = [f"metrics of real {', '.join(absent[:10])}: no image is held out"]
-    return section
-
-
-def _class_warnings(control: Control) -> list[str]:
-    """Warnings for classes with less than 50 % control, the worst first."""
-    low = sorted((share, name) for name, share in control.per_class.items() if share < 0.5)
-    warnings = []
-    for share, name in low[:MAX_CLASS_WARNINGS]:
-        index = control.classes.index(name)
-        others = control.confusion[index].clone()
-        others[index] = 0
-        other = control.classes[int(others.argmax())]
-        rate = int(others.max()) / int(control.confusion[index].sum())
-        warnings.append(
-            f"control accuracy of {name} is only {share:.0%}: {rate:.0%} of its images show {other}"
-        )
-    if len(low) > MAX_CLASS_WARNINGS:
-        warnings.append(f"and the same for {len(low) - MAX_CLASS_WARNINGS} more classes")
-    return warnings
-
-
-def second_judge_section(drawn: FeatureSet, reference: Reference) -> ReportSection:
-    """Control by the second judge, and how often both judges predict the same class."""
-    judge = reference.second_judge
-    assert judge is not None
-    control = Control.of(judge, drawn.target, drawn.second_predicted)
-    held_out = reference.held_out
-    real = Control.of(judge, held_out.target, held_out.second_predicted) if held_out else None
-    agreement = float((held_out.predicted == held_out.second_predicted).double().mean())
-    return ReportSection(
-        [
-            Figure(
-                "control_accuracy_second_judge", f"control accuracy by {judge.name}",
-                control.accuracy, real.balanced_accuracy if real else None, control.chance,
-                share=True,
-                meaning="the same images, classified by a judge with another architecture",
-            ),
-            Figure(
-                "judge_agreement", "agreement of the judges",
-                float((drawn.predicted == drawn.second_predicted).double().mean()),
-                agreement if len(held_out) else None, share=True,
-                meaning="images for which both judges predict the same class",
-            ),
-        ]
-    )  # fmt: skip
-
-
-def diversity_section(spreads: Values, reference: Reference) -> ReportSection:
-    """Spread of each class relative to the real spread."""
-    classes, own, real = reference.train.classes, known(spreads), known(reference.diversity)
-    if not own:
-        reason = "it needs two generated and two real images of a class"
-        return ReportSection(left_out=[f"diversity: {reason}"])
-    least = classes[spreads.index(min(own))]
-    section = ReportSection(
-        [
-            Figure(
-                "diversity_least", f"lowest diversity ({least})", min(own), min(real, default=None),
-                meaning="spread of a class relative to its real spread; near 1 is best",
-            )
-        ]
-    )  # fmt: skip
-    named = zip(classes, spreads, strict=True)
-    uniform = [name for name, ratio in named if ratio is not None and ratio < LOW_DIVERSITY]
-    if uniform:
-        section.warnings = [
-            f"mode collapse in {first_few(uniform)}: images of different seeds are nearly the same "
-            f"(lowest spread: {min(own):.2f} of the real one)"
-        ]
-    return section
-
-
-def background_section(drawn: FeatureSet, reference: Reference) -> ReportSection:
-    """Values in pixels that are 0 in every training image."""
-    if not reference.background.any():
-        return ReportSection(left_out=["background noise: no pixel is 0 in every training image"])
-    matched = first_of_each_class(drawn.target, reference.counts)
-    level = float(drawn.background_level[matched if len(matched) else slice(None)].mean())
-    held_out = reference.held_out.background_level
-    section = ReportSection(
-        [
-            Figure(
-                "background_ink", "background noise", level,
-                float(held_out.mean()) if len(held_out) else None,
-                meaning="mean value of pixels that are 0 in all training images; near 0 is best",
-            )
-        ]
-    )  # fmt: skip
-    if level > HIGH_BACKGROUND:
-        section.warnings = [f"background noise: the mean value is {level:.3f} (range 0 to 1)"]
-    return section
-
-
-def spots_section(drawn: FeatureSet, reference: Reference) -> ReportSection:
-    """Isolated dots that stand at one place of many images: a defect that features do not see."""
-    spot = reference.worst_spot(drawn.images)
-    if spot is None:
-        return ReportSection(left_out=["spots: no images are compared"])
-    section = ReportSection(
-        [
-            Figure(
-                "spots_at_one_place", f"spots at one place ({spot.kind})", spot.share, spot.real,
-                share=True,
-                meaning="images with an isolated spot at the place where real ones have it least "
-                "often in comparison; near real is best",
-            )
-        ]
-    )  # fmt: skip
-    if spot.is_fixed:
-        section.warnings = [spot.sentence]
-    return section
-
-
-def known(values: Values) -> list[float]:
-    """The values that are not None."""
-    return [value for value in values if value is not None]
-
-
-def distance_section(drawn: FeatureSet, reference: Reference, class_fids: Values) -> ReportSection:
-    """Distances between the distributions: FID, KID, and FID within each class."""
-    section, classes, size = ReportSection(), reference.train.classes, reference.network.size
-    fid, kid = reference.fid_of(drawn), reference.kid_of(drawn)
-    if fid is None:
-        few = min(len(reference.matched(drawn)), len(reference.held_out))
-        section.left_out.append(f"FID: {too_few(few, size)}")
-    if kid is None:
-        section.left_out.append("KID: it needs two generated and two held-out images")
-    without = [label for label in reference.labels if class_fids[label] is None]
-    if without:
-        names = ", ".join(classes[label] for label in without[:10])
-        few = min(
-            min(len(reference.matched(drawn, k)), len(reference.held_out.of_class(k)))
-            for k in without
-        )
-        more = "…" if len(without) > 10 else ""
-        section.left_out.append(f"intra-class FID of {names}{more}: {too_few(few, size)}")
-    columns = (class_fids, reference.class_fids, reference.chance_fids)
-    kept = [value is not None for value in class_fids]  # the same classes in all three columns
-    own, real, chance = (known(list(compress(column, kept))) for column in columns)
-    worst = f" ({classes[class_fids.index(max(own))]})" if own else ""
-    section.figures = [
-        Figure("fid", "FID", fid, reference.fid, meaning="feature distance; lower is better"),
-        Figure("kid", "KID", kid, reference.kid, meaning="kernel distance; lower is better"),
-        Figure(
-            "intra_fid_mean", "intra-class FID, mean", mean(own), mean(real), mean(chance),
-            meaning="FID within each class; lower is better",
-        ),
-        Figure(
-            "intra_fid_worst", f"intra-class FID, worst{worst}", max(own, default=None),
-            max(real, default=None), max(chance, default=None),
-            meaning="highest FID of a class; lower is better",
-        ),
-    ]  # fmt: skip
-    return section
-
-
-def manifold_section(drawn: FeatureSet, reference: Reference) -> ReportSection:
-    """Fidelity and diversity, separately."""
-    own, real = reference.manifold_of(drawn), reference.manifold
-    if own is None:
-        few = min(len(reference.matched(drawn)), len(reference.held_out))
-        reason = f"{few} images are too few for {NEIGHBOURS} neighbours"
-        return ReportSection(left_out=[f"precision, recall, density, coverage: {reason}"])
-    return ReportSection(
-        [
-            Figure(
-                key, key, getattr(own, key), getattr(real, key) if real else None,
-                share=share, meaning=meaning,
-            )
-            for key, share, meaning in (
-                ("precision", True, "generated images within the real manifold; higher is better"),
-                ("recall", True, "real images within the generated manifold; higher is better"),
-                ("density", False, "real neighbourhoods per generated image; near real is best"),
-                ("coverage", True, "real images with a generated neighbour; higher is better"),
-            )
-        ]
-    )  # fmt: skip
-
-
-def truncation_section(sampler: Sampler, reference: Reference) -> ReportSection:
-    """Control and recall of truncated z: the dial between control and variety."""
-    section = ReportSection()
-    for factor in TRUNCATIONS:
-        drawn = reference.draw(sampler, truncation=factor)
-        manifold, control = reference.manifold_of(drawn), reference.control_of(drawn)
-        key, title = f"truncation_{factor:g}", f"at truncation {factor:g}"
-        if sampler.conditional:
-            section.figures.append(
-                Figure(f"control_accuracy_{key}", f"control accuracy {title}", control.accuracy,
-                       share=True, meaning="with z multiplied by this factor; higher is better")
-            )  # fmt: skip
-        if manifold is not None:
-            section.figures.append(
-                Figure(f"recall_{key}", f"recall {title}", manifold.recall, share=True,
-                       meaning="with z multiplied by this factor; higher is better")
-            )  # fmt: skip
-    return section
-
-
-def memorization_section(closest: Nearest, reference: Reference) -> ReportSection:
-    """How close generated images are to training images."""
-    if not len(reference.held_out):
-        return ReportSection(left_out=["memorization: no real images are held out to compare with"])
-    held_out = reference.nearest_distance
-    share = copied_share(closest.distance, held_out)
-    section = ReportSection(
-        [
-            Figure(
-                "nearest_training_picture", "nearest training image",
-                float(closest.distance.median()), float(held_out.median()),
-                meaning="median Euclidean distance, pixels in [0, 1]; near real is best",
-            ),
-            Figure(
-                "copied_share", "closer than 99 % of held-out ones", share, 0.01, share=True,
-                meaning="generated images that are this close to a training image; 1 % if new",
-            ),
-        ]
-    )  # fmt: skip
-    if share > HIGH_COPIED_SHARE:
-        section.warnings = [
-            f"possible memorization: {share:.0%} of the images are closer to a training image than "
-            "99 % of held-out images are"
-        ]
-    return section
-
-
-def cas_section(sampler: Sampler, reference: Reference) -> ReportSection:
-    """CAS: real-image accuracy of a classifier trained on generated images only.
-
-    Ravuri and Vinyals 2019, "Classification accuracy score"; the GAN-train of Shmelkov et al. 2018.
-    """
-    train, test = reference.train, reference.held_out_data
-    if not sampler.conditional:
-        return ReportSection(left_out=["CAS: images of a plain GAN have no class"])
-    if not len(test):
-        return ReportSection(left_out=["CAS: no real images are held out to classify"])
-    limit = min(len(train), CAS_IMAGES, CAS_BYTES // prod(train.image_shape))
-    per_class = max(limit // len(train.classes), 1)
-    images = torch.empty(per_class * len(train.classes), *train.image_shape, dtype=torch.uint8)
-    labels = torch.empty(len(images), dtype=torch.int64)
-    begin = 0
-    for batch, target in draw_by_class(sampler, per_class):
-        end = begin + len(batch)
-        images[begin:end], labels[begin:end] = to_pixels(batch).cpu(), target
-        begin = end
-    name = f"generated images ({train.name})"
-    generated = ImageDataset(name, images, labels, train.classes)
-    student = train_judge(
-        generated, test, "generated", sampler.device,
-        architecture=reference.judge.header.architecture, mirror=may_mirror(train),
-    )  # fmt: skip
-    figure = Figure(
-        "cas", "CAS", student.header.held_out_accuracy,
-        reference.control.balanced_accuracy if reference.control else None,
-        1 / len(train.classes), share=True,
-        meaning="real-image accuracy of a classifier trained on generated images; higher is better",
-    )  # fmt: skip
-    return ReportSection([figure])
-
-
-def too_few(count: int, size: int) -> str:
-    """Why a covariance cannot be computed."""
-    return f"{count:,} images are too few for a covariance of {size:,} features"
-
-
-def mean(values: list[float]) -> float | None:
-    """The mean; None for an empty list."""
-    return sum(values) / len(values) if values else None
 
 
 def build_report(
@@ -396,16 +56,17 @@ def build_report(
     control = reference.control_of(drawn, sampler.conditional)
     class_fids = [reference.fid_of(drawn, label) for label in reference.labels]
     spreads = [reference.diversity_of(drawn, label) for label in reference.labels]
-    closest = reference.nearest(drawn.images)
+    closest, pixels = reference.nearest(drawn.images), reference.pixels_of(drawn.images)
+    second = [second_judge_section(control, drawn, reference)] if reference.second_judge else []
     sections = [
         control_section(control, reference),
-        *([second_judge_section(drawn, reference)] if reference.second_judge else []),
         distance_section(drawn, reference, class_fids),
         manifold_section(drawn, reference),
         diversity_section(spreads, reference),
         memorization_section(closest, reference),
         background_section(drawn, reference),
-        spots_section(drawn, reference),
+        spots_section(pixels, reference),
+        spectrum_section(pixels, reference),
         *([truncation_section(sampler, reference)] if truncation else []),
         *([cas_section(sampler, reference)] if cas else []),
     ]
@@ -422,30 +83,62 @@ def build_report(
         images_seen=sampler.header["images_seen"],
         seconds=sampler.header["seconds"],
         control=control,
-        figures=[figure for section in sections for figure in section.figures],
-        classes=figures_by_class(control, reference, class_fids, spreads),
-        warnings=[warning for section in sections for warning in section.warnings],
+        figures=[
+            figure
+            for section in (sections[0], *second, *sections[1:])
+            for figure in section.figures
+        ],
+        classes=figures_by_class(control, reference, drawn, class_fids, spreads),
+        # That two readers disagree comes first.
+        warnings=[warning for section in (*second, *sections) for warning in section.warnings],
         left_out=[reason for section in sections for reason in section.left_out],
         grid=draw_grid(sampler),
         pairs=pairs,
         pair_distances=distances,
+        taught_by=networks_in_training(sampler),
+        reader=describe_reader(reference.judge),
+        spectra=None if pixels is None else (pixels.power, reference.pixels.power),
+        positions=None if pixels is None else position_images(pixels, reference.pixels),
+        compared_features=reference.matched(drawn),
     )
 
 
+def networks_in_training(sampler: Sampler) -> str:
+    """The networks that taught a generator: none of them may judge it."""
+    config, steered = sampler.config, sampler.header.get("steered")
+    kind = f"a discriminator ({config.model.backbone})"
+    if config.model.conditional and "auxiliary" in config.model.discriminator_label:
+        kind += " with a classifier of the same training images"
+    others = [f"begun with the weights of {config.warm_start}"] if config.warm_start else []
+    if steered is not None:
+        others.append(f"drawn by the generator {steered['name']}, whose weights did not change")
+    return "; ".join([kind, *others])
+
+
+def describe_reader(judge: Judge) -> str:
+    """What a judge has in common with the networks that teach a generator."""
+    if judge.is_pretrained:
+        return "features of a network for other photographs, which no generator is trained with"
+    return "a small network trained on the same images, as a discriminator is"
+
+
 def figures_by_class(
-    control: Control, reference: Reference, class_fids: Values, spreads: Values
+    control: Control, reference: Reference, drawn: FeatureSet, class_fids: Values, spreads: Values
 ) -> list[ClassFigures]:
-    """Control, intra-class FID and diversity of each class."""
+    """Control, intra-class FID and KID, coverage and diversity of each class."""
     real = reference.control
     shares = real.per_class.values() if real else [None] * len(control.classes)
     real_control = [None if share is None or isnan(share) else share for share in shares]
     rows = zip(
         control.classes, control.per_class.values(), control.intervals, real_control,
-        class_fids, reference.class_fids, spreads, strict=True,
+        class_fids, reference.class_fids,
+        [reference.kid_of(drawn, label) for label in reference.labels], reference.class_kids,
+        [reference.coverage_of(drawn, label) for label in reference.labels],
+        reference.class_coverages, spreads, strict=True,
     )  # fmt: skip
     return [
-        ClassFigures(name, share, interval.low, interval.high, real_share, fid, real_fid, spread)
-        for name, share, interval, real_share, fid, real_fid, spread in rows
+        ClassFigures(name, share, interval.low, interval.high, *others)
+        for name, share, interval, *others in rows
     ]
 
 

@@ -18,6 +18,7 @@ from cgan.errors import MeasureError, quote
 from cgan.evaluation.distances import (
     Interval,
     expected_minimum,
+    minimum_interval,
     ratio_interval,
     wilson_interval,
 )
@@ -135,6 +136,12 @@ class Control:
     def interval(self) -> Interval:
         """95 % confidence interval of the accuracy (sampling error only)."""
         return wilson_interval(int(self.confusion.diagonal().sum()), int(self.confusion.sum()))
+
+    @property
+    def worst_interval(self) -> Interval:
+        """An interval that holds the accuracy of the worst class with at least 95 % confidence."""
+        correct, drawn = self.confusion.diagonal(), self.confusion.sum(1)
+        return minimum_interval(correct[drawn > 0].tolist(), drawn[drawn > 0].tolist())
 
     @property
     def relative(self) -> float | None:

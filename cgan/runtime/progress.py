@@ -3,12 +3,15 @@ line every few seconds in a pipe."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
+from typing import ClassVar
 
 from rich.progress import BarColumn, Progress, TextColumn
 
 from cgan.console import SafeConsole, printable
+from cgan.runtime.process import rank_and_world_size
 
 LINE_SECONDS = 5.0
 """Time between two plain lines,"""
@@ -16,10 +19,23 @@ NOTEBOOK_SECONDS = 0.5
 """and between two changes of the line in a notebook."""
 
 
-class ProgressLine:
-    """Shows a fraction in [0, 1] and a text."""
+def is_asked_for() -> bool:
+    """Whether long work that nobody asked for by name shows its progress.
 
-    def __init__(self, enabled: bool = True) -> None:
+    The command line logs at INFO, and a library call by default does not.
+    """
+    return logging.getLogger("cgan").isEnabledFor(logging.INFO) and rank_and_world_size()[0] == 0
+
+
+class ProgressLine:
+    """Shows a fraction in [0, 1] and a text. A line inside of another one takes its place.
+
+    A transient bar leaves the terminal at its end.
+    """
+
+    outer: ClassVar[ProgressLine | None] = None
+
+    def __init__(self, enabled: bool = True, transient: bool = False) -> None:
         self.enabled = enabled
         self.console = SafeConsole(stderr=True)
         self.bar = Progress(
@@ -27,6 +43,7 @@ class ProgressLine:
             TextColumn("{task.percentage:>3.0f} %"),
             TextColumn("{task.description}", markup=False),
             console=self.console,
+            transient=transient,
             disable=not (enabled and self.console.is_terminal),
         )
         self.task = self.bar.add_task("starting", total=1.0)
@@ -34,11 +51,17 @@ class ProgressLine:
         self.width = 0  # of the line in a notebook
 
     def __enter__(self) -> ProgressLine:
+        if not self.enabled or ProgressLine.outer is not None:
+            return self
+        ProgressLine.outer = self
         if not self.bar.disable:
             self.bar.start()
         return self
 
     def __exit__(self, *error: object) -> None:
+        if ProgressLine.outer is not self:
+            return
+        ProgressLine.outer = None
         if not self.bar.disable:
             self.bar.stop()
         elif self.width:
@@ -47,6 +70,9 @@ class ProgressLine:
 
     def show(self, fraction: float, text: str) -> None:
         """Update the bar, or write a line if the last one is old enough."""
+        if self.enabled and ProgressLine.outer not in (self, None):
+            ProgressLine.outer.show(fraction, text)
+            return
         if not self.bar.disable:
             self.bar.update(self.task, completed=fraction, description=text)
             return
@@ -87,6 +113,8 @@ class CountProgress:
         """Count images drawn now."""
         self.done += count
         self.drawn += count
+        if not self.total:
+            return
         speed = self.drawn / max(time.monotonic() - self.begun, 1e-3)
         self.line.show(
             self.done / self.total,

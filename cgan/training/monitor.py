@@ -16,8 +16,9 @@ from torch import Tensor
 
 from cgan.data import ImageDataset, ImageFolder, Split
 from cgan.errors import FileError
+from cgan.evaluation.artifacts import Spot
 from cgan.evaluation.control import Control, check_judge
-from cgan.evaluation.features import Spot, evenly_spaced
+from cgan.evaluation.features import evenly_spaced
 from cgan.evaluation.judge_training import get_or_train_judge, reader_architecture
 from cgan.evaluation.reference import Reference
 from cgan.runtime.device import explain_out_of_memory
@@ -213,7 +214,7 @@ class Monitor:
             features=reference.network.name,
             background=float(drawn.background_level.mean()) if reference.background.any() else None,
             copied=self._copied_share(reference, drawn.images) if split == "validation" else None,
-            spot=reference.worst_spot(drawn.images),
+            spot=reference.worst_spot(reference.pixels_of(drawn.images)),
         )
 
     def _copied_share(self, reference: Reference, images: Tensor) -> float | None:

@@ -6,6 +6,7 @@ import json
 import sys
 import types
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,13 +18,14 @@ from torch import Tensor, nn
 from cgan.config_io import load_config
 from cgan.data import ImageDataset
 from cgan.errors import MeasureError, UnknownNameError
-from cgan.evaluation import builder
+from cgan.evaluation import sections
 from cgan.evaluation.builder import PAIRS, build_report, closest_pairs
 from cgan.evaluation.control import Control
 from cgan.evaluation.distances import (
     Nearest,
     expected_minimum,
     frechet_distance,
+    kernel_distance,
     manifold_scores,
     moments,
 )
@@ -32,6 +34,7 @@ from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import measure_accuracy, train_judge
 from cgan.evaluation.reference import Reference
 from cgan.evaluation.report import Figure, Report
+from cgan.evaluation.sections import disagreement
 from cgan.sampling.sampler import Sampler
 
 CLASSES = ("top", "bottom", "left")
@@ -263,7 +266,7 @@ def test_cas_of_good_and_of_mislabelled_images(
     judge: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The classifier of generated images is trained for fewer images than by default."""
-    monkeypatch.setattr(builder, "train_judge", partial(train_judge, images=10_000))
+    monkeypatch.setattr(sections, "train_judge", partial(train_judge, images=10_000))
     good = report_on(puppet(honest), judge, cas=True)
     assert value(good, "cas") > 0.95
     wrong = report_on(puppet(lambda label, index: honest((label + 1) % 3, index)), judge, cas=True)
@@ -313,7 +316,7 @@ def test_one_that_obeys_half_heartedly(judge: Judge) -> None:
 def test_a_weak_class_is_compared_with_another_class() -> None:
     """Its own class is the most frequent prediction, but not the one to name."""
     control = Control(CLASSES, torch.tensor([[45, 30, 25], [0, 100, 0], [0, 0, 100]]), True, 1, 9)
-    assert builder._class_warnings(control) == [
+    assert sections._class_warnings(control) == [
         "control accuracy of top is only 45%: 30% of its images show bottom"
     ]
 
@@ -407,6 +410,47 @@ def test_second_judge(judge: Judge) -> None:
     assert figures(report)["judge_agreement"].real == pytest.approx(1 / 3, abs=0.02)
     titles = [figure.title for figure in report.figures]
     assert f"control accuracy by judge {second.weights_digest[:8]} of bars" in titles
+    # As it is wrong about real images too, control relative to them is right.
+    assert value(report, "control_relative_second_judge") == pytest.approx(1, abs=0.05)
+    assert not any("disagree" in warning for warning in report.warnings)
+
+
+def test_readers_that_disagree_by_more_than_chance_are_named_first(judge: Judge) -> None:
+    """The second reader takes the drawn class 2 for class 0, and reads real images rightly."""
+
+    def tinted(label: int, index: int) -> Tensor:
+        return honest(label, index) if label != 2 else honest(0, index)
+
+    second = Judge(judge.network, replace(judge.header, data="other bars"))
+    reference = Reference(judge, TRAIN, TEST, per_class=PER_CLASS, second_judge=second)
+    drawn = reference.draw(puppet(tinted))
+    fooled = replace(drawn, predicted=drawn.target)
+    (warning,) = disagreement(reference.control_of(fooled), reference.second_control_of(fooled))
+    assert warning.startswith("two readers disagree by more than chance: control relative to real")
+    assert "0.67 (0." in warning
+    assert warning.endswith("of other bars; the first one counts")
+    assert disagreement(reference.control_of(drawn), reference.second_control_of(drawn)) == []
+
+
+def test_the_report_says_which_networks_took_part(sound: Report) -> None:
+    assert sound.taught_by == (
+        "a discriminator (mlp) with a classifier of the same training images"
+    )
+    assert sound.reader == "a small network trained on the same images, as a discriminator is"
+    assert sound.to_dict()["taught_by"] == sound.taught_by
+
+
+def test_distances_of_each_class(sound: Report, judge: Judge) -> None:
+    reference = Reference(judge, TRAIN, TEST, NEVER_SEEN, per_class=PER_CLASS)
+    drawn = reference.draw(puppet(honest))
+    one = build_report(puppet(honest), reference).classes[1]
+    real, own = reference.held_out.of_class(1), drawn.of_class(1)[: len(reference.real.of_class(1))]
+    assert one.kid == kernel_distance(real, own)
+    size = min(len(real), len(own))
+    scores = manifold_scores(evenly_spaced(real, size), evenly_spaced(own, size))
+    assert one.coverage == scores.coverage
+    assert one.kid_real is not None
+    assert one.coverage_real is not None
 
 
 def test_chance_of_the_worst_class_is_below_chance(sound: Report) -> None:

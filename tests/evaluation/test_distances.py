@@ -16,10 +16,12 @@ from cgan.evaluation.distances import (
     copied_share,
     diversity_ratio,
     expected_minimum,
+    frechet_difference,
     frechet_distance,
     kernel_distance,
     manifold_scores,
     matched_counts,
+    minimum_interval,
     moments,
     ratio_interval,
     wilson_interval,
@@ -484,3 +486,54 @@ def test_the_interval_of_a_ratio_near_its_limits() -> None:
     assert low < 1 < high
     assert high - low < 0.02
     assert ratio_interval(0.0, 500, 0.7, 500).low == 0
+
+
+@pytest.mark.parametrize(
+    "truth",
+    [[0.8] * 10, [0.3] + [0.9] * 9, [0.5, 0.52, 0.6, 0.7, 0.95], [0.99] * 9 + [0.97], [0.5, 0.9]],
+)
+@pytest.mark.parametrize("trials", [50, 1_000])
+def test_the_interval_of_the_worst_class_covers_the_truth(truth: list[float], trials: int) -> None:
+    """At least 95 %, with classes that are equally bad and with one that is worse than all."""
+    random = np.random.default_rng(0)
+    covered = []
+    for successes in random.binomial(trials, truth, (1_500, len(truth))):
+        low, high = minimum_interval(successes.tolist(), [trials] * len(truth))
+        assert low <= successes.min() / trials <= high
+        covered.append(low <= min(truth) <= high)
+    assert np.mean(covered) > 0.94
+
+
+def test_one_class_has_the_exact_interval_of_clopper_and_pearson() -> None:
+    theirs = scipy.stats.binomtest(7, 50).proportion_ci(method="exact")
+    assert minimum_interval([7], [50]) == pytest.approx((theirs.low, theirs.high))
+    assert minimum_interval([7, 50], [50, 50]) == pytest.approx((theirs.low, theirs.high))
+    assert minimum_interval([0, 50], [50, 50]).low == 0
+    assert minimum_interval([50, 50], [50, 50]).high == 1
+
+
+def normal(count: int, mean: float, spread: float, random: torch.Generator) -> torch.Tensor:
+    scale = spread * torch.tensor([1.0, 0.7, 0.5, 0.3])
+    return mean + torch.randn(count, 4, generator=random, dtype=torch.float64) * scale
+
+
+def test_the_interval_of_a_fid_difference_covers_the_truth_as_often_as_it_says() -> None:
+    """Simulated: two generators, with different means and spreads, and the same real images."""
+    random, covered = torch.Generator().manual_seed(0), []
+    variances = torch.tensor([1.0, 0.49, 0.25, 0.09], dtype=torch.float64)
+    near, far = (4 * m**2 + ((s - 1) ** 2 * variances).sum() for m, s in ((0.1, 0.9), (0.3, 1.2)))
+    for _ in range(1_500):
+        sets = normal(300, 0, 1, random), normal(300, 0.1, 0.9, random)
+        _, (low, high) = frechet_difference(*sets, normal(300, 0.3, 1.2, random))
+        covered.append(low <= far - near <= high)
+    assert np.mean(covered) == pytest.approx(0.95, abs=0.012)
+
+
+def test_a_fid_difference_is_the_difference_of_both() -> None:
+    random = torch.Generator().manual_seed(0)
+    real, first, second = (normal(50, mean, 1, random) for mean in (0, 0.5, 0.7))
+    difference, (low, high) = frechet_difference(real, first, second)
+    one, other = (frechet_distance(moments(real), moments(x)) for x in (first, second))
+    assert difference == pytest.approx(other - one)
+    assert low < difference < high
+    assert frechet_difference(real, first, first)[0] == 0

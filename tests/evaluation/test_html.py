@@ -58,7 +58,20 @@ def make_report(**changes: object) -> Report:
             Figure("recall", "Recall", None, 0.7531, None, True),
         ],
         classes=[
-            ClassFigures(name, share, share - 0.05, share, 0.9911, fid, 4.5674, 0.91357)
+            ClassFigures(
+                name,
+                share,
+                share - 0.05,
+                share,
+                0.9911,
+                fid,
+                4.5674,
+                0.003,
+                0.001,
+                0.9,
+                0.95,
+                0.91357,
+            )
             for name, share, fid in zip(CLASSES, (0.9, 1.0, 0.7), (12.345, None, 7.0), strict=True)
         ],
         warnings=["class two is obeyed least & last"],
@@ -211,7 +224,21 @@ def test_names_are_text_not_html() -> None:
         assert tag not in html
     assert '</title><i> A class-conditional GAN trained on "><u>' in page.text
     assert "features of <s>&amp; ;" in page.text
-    assert page.rows.count(["<b>&", "100.00 %", "95.00–100.00 %", "99.11 %", "–", "4.57", "0.914"])
+    assert page.rows.count(
+        [
+            "<b>&",
+            "100.00 %",
+            "95.00–100.00 %",
+            "99.11 %",
+            "–",
+            "4.57",
+            "0.00300",
+            "0.00100",
+            "90.00 %",
+            "95.00 %",
+            "0.914",
+        ]
+    )
 
 
 def test_figures_beside_real_and_chance() -> None:
@@ -220,7 +247,19 @@ def test_figures_beside_real_and_chance() -> None:
     assert page.row("FIDdistance; lower is better") == ["3.46", "0.912", "–"]
     assert page.row("Recall") == ["–", "75.31 %", "–"]
     assert "features of judge-of-shapes ; do not compare metrics of different features" in page.text
-    assert ["zero", "90.00 %", "85.00–90.00 %", "99.11 %", "12.3", "4.57", "0.914"] in page.rows
+    assert [
+        "zero",
+        "90.00 %",
+        "85.00–90.00 %",
+        "99.11 %",
+        "12.3",
+        "4.57",
+        "0.00300",
+        "0.00100",
+        "90.00 %",
+        "95.00 %",
+        "0.914",
+    ] in page.rows
 
 
 def test_confusion_in_percent_of_the_row() -> None:

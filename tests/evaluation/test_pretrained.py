@@ -14,9 +14,9 @@ import cgan
 from cgan.data import ImageDataset
 from cgan.errors import MeasureError
 from cgan.evaluation import pretrained
-from cgan.evaluation.features import find_features
+from cgan.evaluation.features import Readers, extract_real_features, find_features
 from cgan.evaluation.judge import Judge
-from cgan.evaluation.judge_training import reader_architecture, train_judge
+from cgan.evaluation.judge_training import reader_architecture, second_architecture, train_judge
 
 CPU = torch.device("cpu")
 SIDE = 32
@@ -129,6 +129,54 @@ def test_features_of_any_judge_can_be_pretrained(reader: Judge) -> None:
 def test_photographs_have_it_and_characters_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     assert reader_architecture(TRAIN) == "pretrained"
     assert reader_architecture(cgan.load_pictures("digits")) == "cnn"
+
+
+def test_the_second_reader_is_another_network(reader: Judge) -> None:
+    second = train_judge(TRAIN, TEST, "shapes", architecture=second_architecture(TRAIN))
+    assert second.header.architecture == "pretrained-lite1"
+    assert second.is_pretrained
+    assert accuracy(second, TEST) > 0.9
+    images = TEST.images[:8] / 127.5 - 1
+    with torch.no_grad():
+        raw = [judge.network.features[0].raw(images) for judge in (reader, second)]
+    assert torch.corrcoef(torch.stack([one.flatten() for one in raw]))[0, 1] < 0.5
+    assert second_architecture(cgan.load_pictures("digits")) == "residual"
+
+
+def test_real_images_are_read_once(
+    reader: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What the reader finds is cached by the content of the images and by the reader."""
+    monkeypatch.setenv("CGAN_CACHE", str(tmp_path))
+    read: list[int] = []
+    raw = pretrained.PretrainedFeatures.raw
+
+    def count(self: pretrained.PretrainedFeatures, images: torch.Tensor) -> torch.Tensor:
+        read.append(len(images))
+        return raw(self, images)
+
+    monkeypatch.setattr(pretrained.PretrainedFeatures, "raw", count)
+    readers, everything, keep = (
+        Readers(reader, find_features("judge", reader)),
+        torch.arange(40),
+        torch.tensor([3, 7]),
+    )
+    first = extract_real_features(TEST, everything, readers, keep)
+    assert sum(read) == 40
+    again = extract_real_features(TEST, everything, readers, keep)
+    assert sum(read) == 40
+    for name in ("target", "predicted", "features", "second_predicted", "images", "kept"):
+        assert torch.equal(getattr(first, name), getattr(again, name)), name
+    extract_real_features(PLAIN, everything, readers)  # other images
+    extract_real_features(TEST, everything[:10], readers)  # fewer of them
+    other = Readers(reader, find_features("pretrained", reader))  # other features
+    extract_real_features(TEST, everything[:10], other)
+    assert sum(read) == 40 + 40 + 10 + 2 * 10
+    for path in (tmp_path / "features").iterdir():
+        path.write_bytes(path.read_bytes()[:-1])
+    damaged = extract_real_features(TEST, everything, readers, keep)
+    assert torch.equal(damaged.features, first.features)
+    assert sum(read) == 150
 
 
 def test_without_its_packages_a_small_judge_says_so(

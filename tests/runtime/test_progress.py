@@ -3,7 +3,7 @@
 import pytest
 
 from cgan.runtime import progress
-from cgan.runtime.progress import CountProgress
+from cgan.runtime.progress import CountProgress, ProgressLine
 
 
 def test_images_that_exist_do_not_count_as_speed(
@@ -25,3 +25,19 @@ def test_nothing_is_printed_if_it_is_off(capsys: pytest.CaptureFixture[str]) -> 
     with CountProgress(1, enabled=False) as shown:
         shown.add(1)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_line_inside_of_another_takes_its_place(capsys: pytest.CaptureFixture[str]) -> None:
+    """rich shows one bar at a time."""
+    with ProgressLine() as outer:
+        assert ProgressLine.outer is outer
+        with CountProgress(10, enabled=True) as inner:
+            assert ProgressLine.outer is outer
+            inner.add(5)
+        outer.show(0.5, "too early for another line")
+    assert ProgressLine.outer is None
+    assert capsys.readouterr().err.startswith(" 50 % · 5 of 10 images")
+    with CountProgress(0, enabled=True) as empty:
+        empty.add(0)
+    with CountProgress(1, enabled=False):
+        assert ProgressLine.outer is None
