@@ -228,6 +228,18 @@ def eyes(
 
 
 @app.command()
+def readers(
+    runs: Annotated[list[Path], typer.Argument(help="Runs on the same photographs of CIFAR-10.")],
+    cifar: Annotated[Path, typer.Option(help="A folder with train/ and test/ of CIFAR-10.")],
+) -> None:
+    """The judges of photographs: on drawn pictures, and with few photographs."""
+    from benchmarks.readers import print_tables
+
+    print_tables(runs, cifar)
+    print(f"\n{machine()}")
+
+
+@app.command()
 def steer(
     plain: Annotated[Path, typer.Argument(help="A run of a plain GAN.")],
     steered: Annotated[Path, typer.Argument(help="The run of cgan steer.")],

@@ -50,6 +50,14 @@ def test_rows_of_the_same_data_share_judge_and_images(
     assert {report.control.judge_digest for report in reports} == {found[0].weights_digest}
     assert {report.features for report in reports} == {found[0].name}
     assert not any("do not compare" in line for report in reports for line in report.warnings)
+    fid, difference = (
+        [{one.key: one for one in report.figures}.get(key) for report in reports]
+        for key in ("fid", "fid_difference")
+    )
+    assert difference[0] is None
+    assert difference[1].value == pytest.approx(fid[1].value - fid[0].value)
+    assert difference[1].interval[0] > 0  # a plain GAN of so few images is worse
+    assert difference[2].value == pytest.approx(0, abs=1e-6)
     assert reports[0].splits == {
         "validation": "about 10 % of all images, chosen by a hash of the content",
         "test": "about 20 % of all images, chosen by a hash of the content",

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -253,3 +254,24 @@ def test_a_judge_that_is_almost_never_right_has_no_ratio() -> None:
     control = Control(("a", "b", "c"), torch.ones(3, 3, dtype=torch.int64), True, 1 / 24, 10)
     assert control.relative_interval is None
     assert control.to_dict()["relative_interval"] is None
+
+
+@pytest.mark.parametrize(
+    ("truth", "least", "most"),
+    # Classes that differ vary less together than the same share of one class would.
+    [([0.9] * 10, 0.94, 0.96), ([0.2, 0.5, 0.85, 0.6, 0.4], 0.94, 0.99)],
+)
+def test_the_interval_of_control_covers_the_truth(
+    truth: list[float], least: float, most: float
+) -> None:
+    """Simulated: 200 images of each class, each with a z of its own."""
+    random = np.random.default_rng(0)
+    covered = []
+    for right in random.binomial(200, truth, (2_000, len(truth))):
+        confusion = torch.zeros(len(truth), len(truth), dtype=torch.int64)
+        confusion.diagonal().copy_(torch.from_numpy(right))
+        confusion[:, 0] += 200 - confusion.sum(1)
+        confusion[0] = torch.tensor([right[0], 200 - right[0], *[0] * (len(truth) - 2)])
+        control = Control(tuple(map(str, range(len(truth)))), confusion, True, None, 0)
+        covered.append(control.interval.low <= np.mean(truth) <= control.interval.high)
+    assert least < np.mean(covered) < most

@@ -22,6 +22,7 @@ from cgan.evaluation.report import (
     format_interval,
     format_value,
     render_report,
+    spectrum_lines,
 )
 
 CLASSES = ("zero", "<b>&", "two")
@@ -260,6 +261,28 @@ def test_figures_beside_real_and_chance() -> None:
         "95.00 %",
         "0.914",
     ] in page.rows
+
+
+def test_intervals_stand_beside_their_values() -> None:
+    shares = Figure("a", "Shares", 0.5, 0.7512, None, True, interval=(0.4321, 0.6))
+    ratio = Figure("b", "Ratio", 0.661, 1.0, interval=(0.617, 0.71))
+    page = Page(render_report([make_report(figures=[shares, ratio])]))
+    assert page.row("Shares") == ["50.00 % (43.21–60.00 %)", "75.12 %", "–"]
+    assert page.row("Ratio") == ["0.661 (0.617 to 0.710)", "1.00", "–"]
+
+
+def test_spectra_and_positions_are_drawn() -> None:
+    spectra = torch.tensor([10.0, 1.0, 0.1]), torch.tensor([1.0, 1.0, 1.0])
+    assert spectrum_lines(spectra) == [
+        "0.0,0.0 120.0,36.0 240.0,72.0",
+        "0.0,36.0 120.0,36.0 240.0,36.0",
+    ]
+    positions = torch.zeros(2, 2, 1, 4, 6, dtype=torch.uint8)
+    html = render_report([make_report(spectra=spectra, positions=positions)])
+    assert "120.0,36.0 240.0,72.0" in html
+    for name in ("mean of generated", "mean of real", "deviation of generated"):
+        assert f'alt="{name} images"' in html
+    assert "<h2>Pixels" not in render_report([make_report()])
 
 
 def test_confusion_in_percent_of_the_row() -> None:
