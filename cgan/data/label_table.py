@@ -1,13 +1,15 @@
-"""Tables of labels beside images: ``labels.csv``, ``metadata.csv`` and ``metadata.jsonl``."""
+"""Tables of labels beside images: ``labels.csv``, ``metadata.csv`` or ``.jsonl``, and Kaggle's."""
 
 from __future__ import annotations
 
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from cgan.attributes import join_values
 from cgan.data.archive import AnyPath
@@ -18,42 +20,140 @@ TABLES = ("labels.csv", "metadata.csv", "metadata.jsonl")
 FILE_COLUMN, LABEL_COLUMN = "file_name", "label"
 """The names of Hugging Face's ImageFolder. In place of ``label`` there may be several columns like
 ``label_species``, one per attribute."""
+MAX_ATTRIBUTES = 4
+"""Labels that an image may have."""
 MAX_BYTES = 2**26
 """A larger table is not read."""
 
 
-def read_labels(table: AnyPath) -> dict[str, tuple[str, ...]]:
-    """The values of each file, one per attribute, by its path relative to the table.
+class LabelTable(NamedTuple):
+    """The labels of a table.
+
+    Attributes:
+        labels: the values of each file, one per attribute, by the name that the table gives it.
+        columns: the columns that they come from.
+        unused: the other columns, without that of the files.
+    """
+
+    labels: dict[str, tuple[str, ...]]
+    columns: tuple[str, ...]
+    unused: tuple[str, ...]
+
+
+def read_labels(table: AnyPath, foreign: bool = False) -> LabelTable:
+    """Read a table.
+
+    The labels are the column ``label``; without it all columns like ``label_species``; without them
+    several columns of 0 and 1 (one-hot). If each row has a single 1, its column is the class,
+    otherwise each of these columns is an attribute.
+
+    Args:
+        table: CSV with commas, semicolons or tabs, or one JSON object per line.
+        foreign: the first column names the files, whatever its name is, and if there is one more
+            column only, that holds the labels: Kaggle's form.
 
     Raises:
         DataError: the table cannot be read, lacks a column, names a file twice or outside its
             folder, or its labels are not classes.
     """
+    rows = list(_read_rows(table))
+    if not rows:
+        raise DataError(f"{table} has no rows")
+    names = [name for name in rows[0][1] if isinstance(name, str)]
+    files = names[0] if foreign else FILE_COLUMN
+    columns, hot = _label_columns(names), False
+    others = [name for name in names if name != files]
+    if not columns and foreign and len(others) == 1:
+        columns = others
+    if not columns:
+        columns, hot = _columns_of_zero_and_one(others, rows), True
+    _check_columns(table, names, files, columns)
     labels: dict[str, tuple[str, ...]] = {}
-    columns: list[str] = []
-    for number, row in _read_rows(table):
+    for number, row in rows:
         where = f"{table}, line {number}"
-        columns = columns or _label_columns(row)
-        name = _file_name(row, where)
-        label = tuple(_label(row, column, where) for column in columns)
-        if (length := len(join_values(label))) > MAX_CLASS_NAME:
+        if None in row:
+            raise DataError(
+                f"{where} has {len(names) + len(row[None])} values, and there are {len(names)} "
+                'columns: write a value with a comma in it between "'
+            )
+        name = _file_name(row, files, where)
+        if name in labels:
+            raise DataError(f"{where} names {quote(name)} a second time: remove one of the lines")
+        labels[name] = tuple(_label(row, column, where) for column in columns)
+        if (length := len(join_values(labels[name]))) > MAX_CLASS_NAME:
             raise DataError(
                 f"{where} has a label of {length:,} characters, and the limit is {MAX_CLASS_NAME}"
             )
-        if name in labels:
-            raise DataError(f"{where} names {quote(name)} a second time: remove one of the lines")
-        labels[name] = label
-    if not labels:
-        raise DataError(f"{table} has no rows")
+    labels = _whole_numbers(labels)
+    if hot:
+        labels = _read_one_hot(table, labels, columns)
     if len(labels) > 2 and len(set(labels.values())) == len(labels):
         raise DataError(
             f"{table} gives each of its {len(labels):,} files another label, so "
             f"the column {' and '.join(map(quote, columns))} is not a class: put the class into it"
         )
-    return labels
+    unused = (name for name in others if name not in columns)
+    return LabelTable(labels, tuple(columns), tuple(unused))
 
 
-def _read_rows(table: AnyPath) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def is_foreign(table: AnyPath) -> bool:
+    """Whether the first column names the files, as in Kaggle's tables."""
+    return table.name not in TABLES
+
+
+def first_cell(table: AnyPath) -> str:
+    """The first value of the first row of a CSV file; empty if it has none or cannot be read."""
+    with suppress(DataError, OSError):
+        for _, row in _read_rows(table):
+            return str(next(iter(row.values()), ""))
+    return ""
+
+
+def _columns_of_zero_and_one(
+    names: Sequence[str], rows: Sequence[tuple[int, Mapping[str, Any]]]
+) -> list[str]:
+    """At least two columns with nothing but 0 and 1, or none."""
+    found = [name for name in names if all(_as_bit(row.get(name)) is not None for _, row in rows)]
+    return found if len(found) > 1 else []
+
+
+def _as_bit(value: Any) -> bool | None:
+    """False for 0, True for 1, None for everything else."""
+    return {"0": False, "1": True, "0.0": False, "1.0": True}.get(str(value).strip())
+
+
+def _read_one_hot(
+    table: AnyPath, labels: dict[str, tuple[str, ...]], columns: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+    """The classes, or the values of each attribute, of rows of 0 and 1."""
+    bits = {name: [_as_bit(value) for value in row] for name, row in labels.items()}
+    if all(sum(map(bool, row)) == 1 for row in bits.values()):
+        return {name: (columns[row.index(True)],) for name, row in bits.items()}
+    if len(columns) > MAX_ATTRIBUTES:
+        raise DataError(
+            f"{table} has {len(columns)} columns of 0 and 1 and rows with several 1s, so each is "
+            f"an attribute, and the limit is {MAX_ATTRIBUTES}: call those you want {LABEL_COLUMN}_…"
+        )
+    return {
+        name: tuple(
+            column if bit else f"no {column}" for column, bit in zip(columns, row, strict=True)
+        )
+        for name, row in bits.items()
+    }
+
+
+def _whole_numbers(labels: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Whole numbers that a program wrote as floats, 3.0, are whole numbers, if all of them are."""
+    columns = [
+        [value.partition(".")[0] for value in column]
+        if all(re.fullmatch(r"\d+(\.0+)?", value) for value in column)
+        else column
+        for column in zip(*labels.values(), strict=True)
+    ]
+    return dict(zip(labels, zip(*columns, strict=True), strict=True))
+
+
+def _read_rows(table: AnyPath) -> Iterator[tuple[int, Mapping[Any, Any]]]:
     """The rows of a table, with the numbers of their lines."""
     if (size := table.stat().st_size) > MAX_BYTES:
         raise DataError(f"{table} has {size:,} bytes, and the limit is {MAX_BYTES:,}")
@@ -65,9 +165,12 @@ def _read_rows(table: AnyPath) -> Iterator[tuple[int, Mapping[str, Any]]]:
     if table.suffix == ".jsonl":
         yield from _read_json_lines(table, text)
         return
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    first = text.lstrip().partition("\n")[0]
+    separator = next((one for one in ",;\t" if one in first), ",")
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
     try:
-        _check_columns(table, reader.fieldnames or [])
+        if not reader.fieldnames:
+            _check_columns(table, [], FILE_COLUMN, [])
         for row in reader:
             yield reader.line_num, row
     except csv.Error as error:
@@ -77,7 +180,6 @@ def _read_rows(table: AnyPath) -> Iterator[tuple[int, Mapping[str, Any]]]:
 
 
 def _read_json_lines(table: AnyPath, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    checked = False
     for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
@@ -87,27 +189,20 @@ def _read_json_lines(table: AnyPath, text: str) -> Iterator[tuple[int, Mapping[s
             raise DataError(f"{table}, line {number} is not JSON: {one_line(error)}") from error
         if not isinstance(row, dict):
             raise DataError(f"{table}, line {number} is not a JSON object")
-        if not checked:
-            _check_columns(table, list(row))
-            checked = True
         yield number, row
 
 
-def _check_columns(table: AnyPath, columns: Sequence[str]) -> None:
-    for wanted in (FILE_COLUMN, LABEL_COLUMN):
-        if wanted not in columns and not (wanted == LABEL_COLUMN and _label_columns(columns)):
+def _check_columns(
+    table: AnyPath, names: Sequence[str], files: str, columns: Sequence[str]
+) -> None:
+    """Raise ``DataError`` if the column of the files or that of the labels is missing."""
+    for wanted, found in ((files, files in names), (LABEL_COLUMN, bool(columns))):
+        if not found:
             raise DataError(
                 f"{table} has no column {wanted!r}; its columns are "
-                f"{', '.join(quote(name) for name in columns[:10]) or 'none'}: rename one, or "
+                f"{', '.join(quote(name) for name in names[:10]) or 'none'}: rename one, or "
                 "remove the table if folders are the classes"
             )
-
-
-def label_columns(table: AnyPath) -> list[str]:
-    """The columns that hold the labels of a table; raises ``DataError`` like ``read_labels``."""
-    for _, row in _read_rows(table):
-        return _label_columns(row)
-    return []
 
 
 def _label_columns(columns: Iterable[str]) -> list[str]:
@@ -118,20 +213,22 @@ def _label_columns(columns: Iterable[str]) -> list[str]:
     return [name for name in columns if name.startswith(f"{LABEL_COLUMN}_")]
 
 
-def _file_name(row: Mapping[str, Any], where: str) -> str:
-    name = row.get(FILE_COLUMN)
+def _file_name(row: Mapping[Any, Any], column: str, where: str) -> str:
+    name = row.get(column)
+    if type(name) is int:
+        name = str(name)
     if not isinstance(name, str) or not name:
-        raise DataError(f"{where} has no {FILE_COLUMN}")
+        raise DataError(f"{where} has no {column}")
     path = PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\0" in name:
         raise DataError(f"{where}: {quote(name)} is not a path inside the folder of the table")
     return str(path)
 
 
-def _label(row: Mapping[str, Any], column: str, where: str) -> str:
+def _label(row: Mapping[Any, Any], column: str, where: str) -> str:
     label = row.get(column)
-    if type(label) is int:
-        label = str(label)
+    if type(label) is int or (type(label) is float and label.is_integer()):
+        label = str(int(label))
     if not isinstance(label, str) or not label.strip():
         raise DataError(f"{where} has no {column}: write a class name or a whole number")
     return label.strip()

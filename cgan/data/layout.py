@@ -5,6 +5,7 @@ Several layouts, each also inside ``train/``, ``val/`` and ``test/``:
     cat/a.jpg  dog/b.jpg                  one folder per class
     cat/indoors/a.jpg  dog/outdoors/b.jpg nested: one level of folders per attribute
     labels.csv       a.jpg  b.jpg         columns ``file_name`` and ``label``
+    train.csv        train/a.jpg          Kaggle's: its first column names the files
     metadata.csv     …                    the same: Hugging Face's ImageFolder
     metadata.jsonl   …                    the same, one JSON object per line
 
@@ -14,22 +15,21 @@ A folder ``_unlabelled`` beside the training images holds images without a class
 from __future__ import annotations
 
 import logging
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 from cgan.attributes import JOINT, attribute_values, join_values
 from cgan.data.archive import HUB_PREFIX, IGNORED, AnyPath, Archive, ArchivePath, is_archive
 from cgan.data.hub import HubDataset
 from cgan.data.image_file import SUFFIXES
-from cgan.data.label_table import TABLES, label_columns, read_labels
+from cgan.data.label_table import MAX_ATTRIBUTES, TABLES, first_cell, is_foreign, read_labels
 from cgan.data.splits import UNLABELLED_FOLDERS, Split
 from cgan.errors import DataError, first_few, quote
 from cgan.storage.paths import require_utf8
-
-MAX_ATTRIBUTES = 4
-"""Levels of folders that are searched for images."""
 
 logger = logging.getLogger("cgan")
 SPLIT_FOLDERS: dict[str, Split] = {
@@ -38,6 +38,7 @@ SPLIT_FOLDERS: dict[str, Split] = {
     "test": "test", "testing": "test",
 }  # fmt: skip
 """Names of folders that hold one split."""
+DOMAIN_FOLDER = re.compile(f"({'|'.join(SPLIT_FOLDERS)})_?[ab]")
 NO_LABEL = -1
 """The label of an image without a class."""
 
@@ -91,7 +92,7 @@ def _leaves(folder: AnyPath, values: tuple[str, ...]) -> list[tuple[tuple[str, .
     """The folders below this one that hold images, each with the names of the folders above."""
     if images_in(folder):
         return [(values, folder)]
-    if len(values) == MAX_ATTRIBUTES:
+    if len(values) == MAX_ATTRIBUTES:  # deeper folders are not searched
         return []
     inner = folders_in(folder)
     return [leaf for one in inner for leaf in _leaves(one, (*values, one.name))]
@@ -137,8 +138,14 @@ def _check_class_folders(root: AnyPath, found: dict[str, list[AnyPath]]) -> None
             f"no images in {root}: it must contain one folder of images per class "
             f"({', '.join(sorted(SUFFIXES))})"
         )
-    if nested:
-        logger.warning("ignored, because they hold folders of images: %s", first_few(nested))
+    if links := [path for path in nested if Path(path).is_symlink()]:  # they may lead to a loop
+        logger.warning("ignored, because they are links: %s", first_few(links))
+    if nested := [path for path in nested if path not in links]:
+        direct = next(name for name, paths in found.items() if paths)
+        raise DataError(
+            f"{first_few(nested)} holds folders of images, and {root / direct} holds images: put "
+            "all images of a class directly into its folder, or all of them one folder deeper"
+        )
     if empty:
         logger.warning("ignored, because they hold no images: %s", first_few(empty))
 
@@ -177,6 +184,8 @@ def split_folders(root: AnyPath) -> dict[Split | None, AnyPath]:
         return {}
     loose = [folder for folder in folders if images_in(folder) and table_of(folder) is None]
     if len(loose) == len(folders):
+        if None not in names:
+            _refuse_splits_as_classes(root, folders)
         return {}  # classes
     if None in names:
         training, other = folders[names.index("train")], folders[names.index(None)]
@@ -199,16 +208,75 @@ def split_folders(root: AnyPath) -> dict[Split | None, AnyPath]:
     return splits
 
 
+def _refuse_splits_as_classes(root: AnyPath, folders: Sequence[AnyPath]) -> NoReturn:
+    names = first_few([folder.name for folder in folders])
+    raise DataError(
+        f"the folders in {root} are splits ({names}), and nothing says which class their images "
+        "have: put one folder per class into each, or beside them a table whose first column "
+        "names the files and whose second one is the class"
+    )
+
+
+def _refuse_pairs_of_domains(root: AnyPath, classes: Iterable[tuple[str, ...]]) -> None:
+    """Raise ``DataError`` for folders like those of CycleGAN: trainA, trainB, testA, testB."""
+    names = sorted(values[0] for values in classes)
+    parts = [DOMAIN_FOLDER.fullmatch(name.lower()) for name in names]
+    if len({part[1] for part in parts if part}) > 1 and all(parts):
+        raise DataError(
+            f"the folders in {root} are splits of two domains ({first_few(names)}): call them "
+            "train/A, train/B, test/A and test/B to make each domain a class"
+        )
+
+
 def _holds_data(folder: AnyPath) -> bool:
     return holds_images(folder) or table_of(folder) is not None
 
 
 def table_of(root: AnyPath) -> AnyPath | None:
     """The table of labels in a folder, or None."""
-    tables = [root / name for name in TABLES if (root / name).is_file()]
+    tables = [root / name for name in TABLES if (root / name).is_file()] or foreign_tables(root)
     if len(tables) > 1:
         raise DataError(f"{tables[0]} and {tables[1]} both hold labels: remove one")
     return tables[0] if tables else None
+
+
+def foreign_tables(root: AnyPath) -> list[AnyPath]:
+    """CSV files whose first column names an image beside them or one folder below.
+
+    They count only where folders are no classes: if the images are beside the table, in a single
+    folder, or in folders named like splits. Others are named aloud.
+    """
+    tables = [one for one in root.iterdir() if one.suffix.lower() == ".csv" and one.name[0] != "."]
+    tables = sorted(one for one in tables if one.is_file())
+    if not tables:
+        return []
+    folders = folders_in(root)
+    with_images = [folder for folder in folders if images_in(folder)]
+    splits = all(folder.name.lower() in SPLIT_FOLDERS for folder in with_images)
+    if (splits or len(with_images) == 1) and not has_nested_classes(root):
+        files = FileIndex(root)
+        return [one for one in tables if files.find(first_cell(one))]
+    logger.info("tables that are not used, because folders are the classes: %s", first_few(tables))
+    return []
+
+
+class FileIndex:
+    """The images beside a table, and those one folder below it, by the names that tables use."""
+
+    def __init__(self, root: AnyPath) -> None:
+        self.root = root
+        self.by_name: dict[str, list[AnyPath]] = {}
+        for folder in (root, *folders_in(root)):
+            above = () if folder is root else (folder.name,)
+            for path in images_in(folder):
+                for name in {path.name, PurePosixPath(path.name).stem}:
+                    self.by_name.setdefault(name, []).append(path)
+                    if above:
+                        self.by_name.setdefault(f"{above[0]}/{name}", []).append(path)
+
+    def find(self, name: str) -> list[AnyPath]:
+        """The images with this name, with or without its suffix."""
+        return self.by_name.get(name, [])
 
 
 @dataclass(frozen=True)
@@ -278,6 +346,7 @@ def find_images(root: AnyPath) -> Layout:
                 f"{first_few(list(map(join_values, unknown)))} in {parts[split]} has no training "
                 "images: add some, or remove it"
             )
+    _refuse_pairs_of_domains(training, trained)
     for values in trained:
         require_utf8(Path(join_values(values)))
     if several:
@@ -328,15 +397,27 @@ def check_attributes(rows: Sequence[tuple[str, ...]], root: AnyPath) -> None:
 def _has_several_labels(root: AnyPath) -> bool:
     """Whether the images have several labels: by nested folders, or by columns of a table."""
     table = table_of(root)
-    return has_nested_classes(root) if table is None else len(label_columns(table)) > 1
+    if table is None:
+        return has_nested_classes(root)
+    labels = read_labels(table, is_foreign(table)).labels
+    return len(next(iter(labels.values()))) > 1
 
 
 def _labelled(root: AnyPath, several: bool) -> list[tuple[tuple[str, ...], AnyPath]]:
     """The values and the path of each image in one split."""
     if (table := table_of(root)) is not None:
-        labels = read_labels(table)
-        paths = {name: root / name for name in labels}
-        _check_files(table, paths)
+        found = read_labels(table, is_foreign(table))
+        labels = found.labels
+        if found.unused:
+            logger.info("columns of %s that are not used: %s", table, first_few(found.unused))
+        paths = _locate(root, table, list(labels))
+        used = {str(path.parent) for path in paths.values()}
+        others = [one for one in folders_in(root) if str(one) not in used and images_in(one)]
+        if others:
+            logger.warning(
+                "ignored, because %s names none of their images: %s",
+                table.name, first_few([one.name for one in others]),
+            )  # fmt: skip
         above = {PurePosixPath(name).parts[0].lower() for name in labels if "/" in name}
         if len({SPLIT_FOLDERS[one] for one in above & SPLIT_FOLDERS.keys()}) > 1:
             raise DataError(
@@ -347,10 +428,24 @@ def _labelled(root: AnyPath, several: bool) -> list[tuple[tuple[str, ...], AnyPa
     return class_images(root, several)
 
 
-def _check_files(table: AnyPath, paths: dict[str, AnyPath]) -> None:
-    """Every label has a file, and every image beside a labelled one has a label."""
+def _locate(root: AnyPath, table: AnyPath, names: Sequence[str]) -> dict[str, AnyPath]:
+    """The file of each name in a table; every image beside a labelled one has a label.
+
+    A name may lack the suffix, and the file may be one folder below the table.
+    """
+    paths = {name: root / name for name in names}
     if missing := [name for name, path in paths.items() if not path.is_file()]:
-        raise DataError(f"{table} has labels of files that do not exist: {first_few(missing)}")
+        files = FileIndex(root)
+        found = {name: files.find(name) for name in missing}
+        if without := [name for name, several in found.items() if not several]:
+            raise DataError(f"{table} has labels of files that do not exist: {first_few(without)}")
+        if twice := next((several for several in found.values() if len(several) > 1), None):
+            raise DataError(
+                f"{table} may mean {twice[0]} or {twice[1]}: write the folder before the name"
+            )
+        paths |= {name: several[0] for name, several in found.items()}
+        if len(set(paths.values())) < len(paths):
+            raise DataError(f"{table} names a file twice, with and without its folder or suffix")
     folders = {str(path.parent): path.parent for path in paths.values()}
     known = set(paths.values())
     if without := [
@@ -360,6 +455,7 @@ def _check_files(table: AnyPath, paths: dict[str, AnyPath]) -> None:
             f"{table} has no label for {first_few(without)}: add labels, or move these images "
             "elsewhere"
         )
+    return paths
 
 
 def _unlabelled(parts: dict[Split | None, AnyPath]) -> list[tuple[AnyPath, int, Split | None]]:

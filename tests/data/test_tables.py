@@ -1,0 +1,150 @@
+"""Tables of labels as people have them: separators, floats, one-hot columns, Kaggle's form."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cgan.data.image_folder import ImageFolder, scan_folder
+from cgan.errors import DataError
+from tests.conftest import make_pets
+
+NAMES = tuple(f"{index:02}.png" for index in range(8))
+
+
+def draw(root: Path, names: tuple[str, ...] = NAMES) -> Path:
+    """Images of noise, all different."""
+    random = np.random.default_rng(len(root.parts))
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(root / name)
+    return root
+
+
+def table(root: Path, rows: list[str], name: str = "labels.csv") -> Path:
+    (root / name).write_text("\n".join(rows) + "\n")
+    return root
+
+
+def by_file(folder: ImageFolder) -> dict[str, str]:
+    labels = [folder.classes[label] for label in folder.labels.tolist()]
+    return {path.name: label for path, label in zip(folder.paths, labels, strict=True)}
+
+
+def labelled(label: Callable[[int], str], separator: str = ",") -> list[str]:
+    return [
+        f"file_name{separator}label",
+        *(f"{name}{separator}{label(index)}" for index, name in enumerate(NAMES)),
+    ]
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_any_usual_separator(tmp_path: Path, separator: str) -> None:
+    rows = labelled(lambda index: "cat" if index < 4 else "dog", separator)
+    found = by_file(scan_folder(table(draw(tmp_path), rows)))
+    assert found == {name: "cat" if index < 4 else "dog" for index, name in enumerate(NAMES)}
+
+
+def test_a_comma_in_a_label_is_an_error_with_its_line(tmp_path: Path) -> None:
+    rows = labelled(lambda index: "crane, bird" if index < 4 else "crane, machine")
+    with pytest.raises(DataError, match=r"labels.csv, line 2 has 3 values, and there are 2 col"):
+        scan_folder(table(draw(tmp_path), rows))
+    quoted = labelled(lambda index: '"crane, bird"' if index < 4 else '"crane, machine"')
+    assert scan_folder(table(tmp_path, quoted)).classes == ("crane, bird", "crane, machine")
+
+
+def test_whole_numbers_written_as_floats_are_whole_numbers(tmp_path: Path) -> None:
+    rows = labelled(lambda index: ("3.0", "3", "10.0")[index % 3])
+    assert scan_folder(table(draw(tmp_path), rows)).classes == ("10", "3")
+    versions = labelled(lambda index: ("1.0", "1.5")[index % 2])
+    assert scan_folder(table(tmp_path, versions)).classes == ("1.0", "1.5")
+    (tmp_path / "labels.csv").unlink()
+    lines = [json.dumps({"file_name": name, "label": 3.0}) for name in NAMES[:4]]
+    lines += [json.dumps({"file_name": name, "label": 7}) for name in NAMES[4:]]
+    assert scan_folder(table(tmp_path, lines, "metadata.jsonl")).classes == ("3", "7")
+
+
+def test_one_hot_columns_are_classes(tmp_path: Path) -> None:
+    rows = ["file_name,width,cat,dog,owl"]
+    rows += [
+        f"{name},8,{int(i % 3 == 0)},{int(i % 3 == 1)},{float(i % 3 == 2)}"
+        for i, name in enumerate(NAMES)
+    ]
+    found = by_file(scan_folder(table(draw(tmp_path), rows)))
+    assert list(found.values())[:4] == ["cat", "dog", "owl", "cat"]
+
+
+def test_several_ones_in_a_row_are_attributes(tmp_path: Path) -> None:
+    rows = ["file_name,smiling,hat"]
+    rows += [f"{name},{i % 2},{int(i % 4 > 1)}" for i, name in enumerate(NAMES)]
+    folder = scan_folder(table(draw(tmp_path), rows))
+    assert folder.num_attributes == 2
+    assert folder.classes == (
+        "no smiling + hat", "no smiling + no hat", "smiling + hat", "smiling + no hat"
+    )  # fmt: skip
+    assert by_file(folder)["03.png"] == "smiling + hat"
+    many = ["file_name,a,b,c,d,e", *(f"{name},1,1,0,{i % 2},1" for i, name in enumerate(NAMES))]
+    with pytest.raises(DataError, match="has 5 columns of 0 and 1 and rows with several 1s"):
+        scan_folder(table(tmp_path, many))
+
+
+@pytest.mark.parametrize("suffix", ["", ".png"])
+@pytest.mark.parametrize("name", ["train.csv", "labels-of-dogs.csv"])
+def test_a_table_of_kaggle(
+    tmp_path: Path, suffix: str, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The test images have no labels. The folders became the classes "test" and "train"."""
+    draw(tmp_path / "train")
+    draw(tmp_path / "test", ("a.png", "b.png"))
+    rows = [
+        f"{Path(one).stem}{suffix},{'pug' if i < 3 else 'beagle'}" for i, one in enumerate(NAMES)
+    ]
+    folder = scan_folder(table(tmp_path, ["id,breed", *rows], name))
+    assert folder.classes == ("beagle", "pug")
+    assert list(by_file(folder).values()) == ["pug"] * 3 + ["beagle"] * 5
+    assert f"ignored, because {name} names none of their images: test" in caplog.text
+
+
+def test_splits_with_images_and_no_labels_are_refused(tmp_path: Path) -> None:
+    draw(tmp_path / "train")
+    draw(tmp_path / "test")
+    with pytest.raises(DataError, match=r"are splits \(test, train\), and nothing says which cla"):
+        scan_folder(tmp_path)
+    for name in ("trainA", "trainB", "testA", "testB"):
+        draw(tmp_path / "domains" / name)
+    with pytest.raises(DataError, match="splits of two domains .*: call them train/A"):
+        scan_folder(tmp_path / "domains")
+
+
+def test_images_one_folder_below_the_table(tmp_path: Path) -> None:
+    draw(tmp_path / "images")
+    rows = labelled(lambda index: "cat" if index < 4 else "dog")
+    found = by_file(scan_folder(table(tmp_path, rows)))
+    assert found["03.png"], found["04.png"] == ("cat", "dog")
+    draw(tmp_path / "more")
+    with pytest.raises(DataError, match="may mean .*: write the folder before the name"):
+        scan_folder(tmp_path)
+
+
+def test_other_tables_beside_class_folders_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As before, folders are the classes, whatever a table says of their files."""
+    root = table(make_pets(tmp_path / "pets"), ["file,width", "00.png,18"], "sizes.csv")
+    with caplog.at_level("INFO", "cgan"):
+        assert scan_folder(root).classes == ("cat", "dog")
+    assert "tables that are not used, because folders are the classes: " in caplog.text
+    assert "sizes.csv" in caplog.text
+
+
+def test_a_class_of_folders_beside_classes_of_images_is_refused(tmp_path: Path) -> None:
+    """The class was dropped."""
+    make_pets(tmp_path / "data")
+    draw(tmp_path / "data" / "owl", ("a/1.png", "b/1.png"))
+    with pytest.raises(DataError, match="owl holds folders of images, and .*cat holds images: put"):
+        scan_folder(tmp_path / "data")
