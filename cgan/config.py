@@ -194,6 +194,13 @@ class DataConfig(StrictModel):
     """Draw every class equally often, even if some classes have few images."""
     skip_broken: bool = False
     """Skip images that cannot be read instead of raising an error."""
+    skip_conflicts: bool = False
+    """Leave out images that are in several classes."""
+    background: Annotated[str, Field(pattern="^(auto|white|black|#[0-9a-fA-F]{6})$")] = "auto"
+    """What shows through transparent parts of a folder's images: white, black or ``#rrggbb``; auto
+    is white, or black if most drawings vanish on white."""
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    """How a folder's images get one shape: their centre, bars around them, or another aspect."""
 
 
 class ModelConfig(StrictModel):

@@ -125,7 +125,7 @@ def invert(
         Latents.load(latents)  # raises if it is something else, which must not be overwritten
     found = find(sampler, picture, data=data, data_dir=data_dir, progress=True)
 
-    original = read_picture(picture, sampler.image_shape)[None]
+    original = read_picture(picture, sampler)[None]
     z, labels = found.z[None], None
     rows = {"distance": f"{found.distance:.3f}"}
     if others := found.held_out_distances:

@@ -14,6 +14,7 @@ from cgan.cli.options import results
 from cgan.config import Config
 from cgan.config_io import to_yaml
 from cgan.data import dataset_info
+from cgan.data.scan_facts import describe_counts
 from cgan.evaluation.augment_test import AugmentTest
 from cgan.evaluation.control import Control
 from cgan.evaluation.report import Report, figure_rows, format_interval, format_share, format_value
@@ -78,8 +79,7 @@ def print_file(sampler: Sampler) -> None:
     print_rows(
         {
             "file": f"{sampler.path} (format {header['format_version']})",
-            "classes": ", ".join(sampler.classes)
-            + ("" if sampler.conditional else " (cannot be chosen)"),
+            "classes": _counted(sampler) + ("" if sampler.conditional else " (cannot be chosen)"),
             "images": format_shape(sampler.image_shape),
             "trained on": f"{header['data']}: {header['images_seen']:,} images, "
             f"{header['seconds'] / 60:.1f} minutes",
@@ -93,6 +93,14 @@ def print_file(sampler: Sampler) -> None:
         print_card(card)
     results.print()
     print_yaml(yaml.safe_dump(header["config"], sort_keys=False))
+
+
+def _counted(sampler: Sampler) -> str:
+    """The classes with their training images, if the header has the numbers."""
+    counts = sampler.header.get("class_counts", [])
+    if len(counts) != len(sampler.classes):
+        return ", ".join(sampler.classes)
+    return describe_counts(sampler.classes, counts)
 
 
 def _steered_row(header: Mapping[str, Any]) -> dict[str, str]:

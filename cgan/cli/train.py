@@ -53,6 +53,10 @@ SkipBrokenOption = Annotated[
     bool | None,
     typer.Option("--skip-broken", help="Skip images that cannot be read."),
 ]
+SkipConflictsOption = Annotated[
+    bool | None,
+    typer.Option("--skip-conflicts", help="Leave out images that are in several classes."),
+]
 ModelOption = Annotated[str | None, typer.Option(help="mlp, dcgan or resnet.")]
 LossOption = Annotated[
     str | None, typer.Option(help="nonsaturating, least_squares, hinge or relativistic.")
@@ -107,6 +111,7 @@ def train(
     warm_start: FromOption = None,
     size: SizeOption = None,
     skip_broken: SkipBrokenOption = None,
+    skip_conflicts: SkipConflictsOption = None,
     model: ModelOption = None,
     loss: LossOption = None,
     update: UpdateOption = None,
@@ -136,19 +141,17 @@ def train(
             "warm_start": warm_start,
             "data.size": size,
             "data.skip_broken": skip_broken,
+            "data.skip_conflicts": skip_conflicts,
             "model.backbone": model,
             "loss": loss,
             "update": update,
             "images": images,
             "minutes": minutes,
             "batch_size": batch_size,
-            "lr": lr,
-            "seed": seed,
-            "device": device,
-            "wandb": wandb,
+            "lr": lr, "seed": seed, "device": device, "wandb": wandb,
         },
         assignments or [],
-    )
+    )  # fmt: skip
     resolved, folder = _resolve(config, data, overrides, resume, out)
     if dry_run:
         from cgan.cli.tables import print_plan

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from cgan.data.image_file import USUAL, Conversion
 from cgan.errors import first_few
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ class ImageDataset:
         source_digest: the digest of the folder that the images were read from, or None.
         num_attributes: how many attributes a class combines (``cgan.attributes``). Names never
             tell: "salt + pepper" may be one class of a single attribute.
+        conversion: how the files of a folder became images.
     """
 
     name: str
@@ -38,6 +40,7 @@ class ImageDataset:
     classes: tuple[str, ...]
     source_digest: str | None = None
     num_attributes: int = 1
+    conversion: Conversion = USUAL
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -18,9 +18,17 @@ from typing import NamedTuple
 
 import numpy as np
 import PIL
+from PIL import Image
 
 from cgan.data.archive import AnyPath
-from cgan.data.image_file import image_digest, open_image, reading_threads
+from cgan.data.image_file import (
+    Conversion,
+    decode,
+    deepest_value,
+    image_digest,
+    reading_threads,
+    to_8_bits,
+)
 from cgan.errors import DataError, FileError
 from cgan.runtime.cpu import free_memory
 from cgan.runtime.progress import CountProgress, is_asked_for
@@ -29,9 +37,12 @@ from cgan.storage.tensor_cache import read_tensors, write_tensors
 
 MIN_IMAGES = 1_000
 """Smaller folders are decoded in a second."""
+SAMPLE_SIDE = 64
+GREY_ROUNDING = 4
+"""Difference of the channels of a grey image, of 255, that the rounding of JPEG explains."""
 MAX_BYTES = 4 * 2**30
 """Larger sets of decoded images are not kept."""
-VERSION = f"2, Pillow {PIL.__version__}"
+VERSION = f"3, Pillow {PIL.__version__}"
 
 logger = logging.getLogger("cgan")
 
@@ -48,23 +59,23 @@ class ImageCache:
         name = f"{safe_file_name(root.name)}-{hashlib.sha256(bytes(root)).hexdigest()[:16]}"
         self.prefix = str(Path("images", name))
 
-    def read_facts(self) -> dict[bytes, tuple[bool, int]]:
-        """By SHA-256 of a file: whether the image is grey, and its shorter side."""
+    def read_facts(self) -> dict[bytes, Probe]:
+        """The probes by SHA-256 of the files."""
         found = self._read("facts", VERSION)
         if found is None:
             return {}
-        rows = zip(found["digest"], found["grey"], found["side"], strict=True)
-        return {digest.tobytes(): (bool(grey), int(side)) for digest, grey, side in rows}
+        rows = zip(found["digest"], found["facts"].tolist(), strict=True)
+        digests = ((digest.tobytes(), facts) for digest, facts in rows)
+        return {digest: Probe(digest, bool(grey), *facts) for digest, (grey, *facts) in digests}
 
-    def write_facts(self, facts: Mapping[bytes, tuple[bool, int]]) -> None:
+    def write_facts(self, facts: Mapping[bytes, Probe]) -> None:
         """Replace the facts."""
         self._write(
             "facts",
             VERSION,
             {
                 "digest": np.frombuffer(b"".join(facts), np.uint8).reshape(-1, 32),
-                "grey": np.array([grey for grey, _ in facts.values()], np.uint8),
-                "side": np.array([side for _, side in facts.values()], np.int64),
+                "facts": np.array([probe[1:] for probe in facts.values()], np.int64),
             },
         )
 
@@ -98,11 +109,23 @@ class ImageCache:
 class Probe(NamedTuple):
     """What a scan reads of an image."""
 
-    is_grey: bool
-    side: int
-    """The shorter side in pixels."""
     digest: bytes
     """SHA-256 of the file."""
+    is_grey: bool
+    """Whether it has one channel, or three that are equal up to the rounding of JPEG."""
+    width: int
+    height: int
+    maximum: int
+    """The largest value of a file of 16 bits; 0 for others."""
+    span: int
+    """Largest minus smallest value of 8 bits, on a white background, of a sample of pixels."""
+    black_span: int
+    """The same on a black background; -1 if nothing is transparent."""
+
+    @property
+    def side(self) -> int:
+        """The shorter side in pixels."""
+        return min(self.width, self.height)
 
 
 def probe_files(root: Path, paths: Sequence[AnyPath]) -> list[Probe | str]:
@@ -122,27 +145,52 @@ def probe_files(root: Path, paths: Sequence[AnyPath]) -> list[Probe | str]:
                 found[index] = probe
                 shown.add(1)
     probes = [probe for probe in found if probe is not None]
-    facts = {
-        probe.digest: (probe.is_grey, probe.side) for probe in probes if isinstance(probe, Probe)
-    }
+    facts = {probe.digest: probe for probe in probes if isinstance(probe, Probe)}
     if large and facts.keys() != known.keys():
         cache.write_facts(facts)
     return probes
 
 
-def _look_up(known: Mapping[bytes, tuple[bool, int]], path: AnyPath) -> Probe | None:
+def _look_up(known: Mapping[bytes, Probe], path: AnyPath) -> Probe | None:
     """The probe of a file that was decoded before."""
-    if known and (digest := image_digest(path)) in known:
-        return Probe(*known[digest], digest)
-    return None
+    return known.get(image_digest(path)) if known else None
 
 
 def _probe(path: AnyPath) -> Probe | str:
     """An exception would keep the decoded pixels in memory."""
     try:
-        with open_image(path) as (image, file):
+        with decode(path) as (image, file):
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").digest()
-            return Probe(image.mode == "L", min(image.size), digest)
+            maximum = deepest_value(image)
+            scale = Conversion(maximum=max(maximum, 1))  # as bright as it can be
+            usual = to_8_bits(image, scale)
+            span, black_span = _span(usual), -1
+            if image.has_transparency_data:
+                black_span = _span(to_8_bits(image, scale._replace(background="black")))
+            return Probe(digest, _is_grey(usual), *usual.size, maximum, span, black_span)
     except DataError as error:
         return str(error)
+
+
+def _sample(image: Image.Image) -> np.ndarray:
+    """At most ``SAMPLE_SIDE`` pixels a side, so that a large image takes no longer."""
+    width, height = (min(side, SAMPLE_SIDE) for side in image.size)
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.NEAREST)
+    return np.asarray(image)
+
+
+def _span(image: Image.Image) -> int:
+    pixels = _sample(image)
+    return int(pixels.max()) - int(pixels.min())
+
+
+def _is_grey(image: Image.Image) -> bool:
+    """Whether the channels are equal: those of the sample first, because most images are not."""
+    if image.mode == "L":
+        return True
+    for pixels in (_sample(image), np.asarray(image)):
+        if int((pixels.max(2) - pixels.min(2)).max()) > GREY_ROUNDING:
+            return False
+    return True

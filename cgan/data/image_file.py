@@ -1,4 +1,4 @@
-"""One image file: its limits, decoding it, and its conversion to 8 bits of grey or RGB.
+"""One image file: its limits, decoding it, and its conversion to 8 bits and one shape.
 
 Files may come from anyone. Every file is opened here, so that all obey the same limits.
 """
@@ -12,10 +12,11 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from io import BufferedReader, BytesIO
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageColor, ImageOps, UnidentifiedImageError, features
 from torch import Tensor
 
 from cgan.data.archive import AnyPath
@@ -24,10 +25,17 @@ from cgan.runtime.cpu import count_cores, free_memory
 from cgan.runtime.process import local_world_size
 
 SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-)
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-"""The formats of these suffixes. Pillow tries no other: a file in EPS would start Ghostscript."""
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm",
+     ".pgm", ".tga"}
+    | ({".jp2"} if features.check("jpg_2000") else set())
+    | ({".avif"} if features.check("avif") else set())
+)  # fmt: skip
+FORMATS = (
+    "PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM",
+    *(["JPEG2000"] if ".jp2" in SUFFIXES else []), *(["AVIF"] if ".avif" in SUFFIXES else []),
+)  # fmt: skip
+"""The formats of these suffixes. Pillow tries no other: a file in EPS would start Ghostscript. TGA
+has no mark of its own, so it is tried for files of that suffix alone."""
 MAX_PIXELS = 89_478_485
 """An image with more pixels is not decoded, because a small file can decode to any size. It is the
 number above which Pillow warns: 1 GiB / 12."""
@@ -37,13 +45,46 @@ MAX_FILE_BYTES = 4 * MAX_PIXELS
 """A larger file is not read: no image needs more, uncompressed, with four bytes per pixel."""
 TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of TIFF
 GREY_MODES = frozenset({"1", "L", "LA", "I;16", "I;16B", "I"})
+DEEP = 65_535
+"""The largest value of 16 bits."""
+
+
+class Conversion(NamedTuple):
+    """How files become images of 8 bits and one shape; the same for all files of a data set.
+
+    Attributes:
+        maximum: the value of files of 16 bits that becomes white. Those of cameras and scanners
+            often use 10, 12 or 14 bits.
+        background: what shows through transparent parts: ``white``, ``black`` or ``#rrggbb``.
+        fit: ``crop`` keeps the centre, ``pad`` adds the background, ``stretch`` changes the aspect.
+    """
+
+    maximum: int = DEEP
+    background: str = "white"
+    fit: str = "crop"
+
+
+USUAL = Conversion()
 
 
 @contextmanager
-def open_image(path: AnyPath) -> Iterator[tuple[Image.Image, BufferedReader | BytesIO]]:
+def open_image(
+    path: AnyPath, conversion: Conversion = USUAL
+) -> Iterator[tuple[Image.Image, BufferedReader | BytesIO]]:
     """Decode a file's first image: upright, mode ``L`` if the file is grey, otherwise ``RGB``.
 
-    Transparent pixels become white. Yields the image and the open file.
+    Yields the image and the open file.
+
+    Raises:
+        DataError: as for ``decode``.
+    """
+    with decode(path) as (image, file):
+        yield to_8_bits(image, conversion), file
+
+
+@contextmanager
+def decode(path: AnyPath) -> Iterator[tuple[Image.Image, BufferedReader | BytesIO]]:
+    """Decode a file's first image, upright, in the file's own mode; yields it and the open file.
 
     Raises:
         DataError: the file is broken or exceeds a limit, or the ``with`` block raises an exception.
@@ -58,12 +99,13 @@ def open_image(path: AnyPath) -> Iterator[tuple[Image.Image, BufferedReader | By
             )
         # Pillow maps a path into memory: a file that shrinks meanwhile would end the process, and
         # Pillow 13 garbles an uncompressed TIFF that is rotated.
-        with path.open("rb") as file, Image.open(file, formats=FORMATS) as image:
+        formats = ("TGA", *FORMATS) if path.suffix.lower() == ".tga" else FORMATS
+        with path.open("rb") as file, Image.open(file, formats=formats) as image:
             _check_size(image)
             image.load()
             with suppress(Exception):  # a damaged EXIF block says nothing about the orientation
                 ImageOps.exif_transpose(image, in_place=True)
-            yield _to_8_bits(image), file
+            yield image, file
     except Exception as error:  # Pillow's readers raise exceptions of any type
         raise DataError(f"{path} cannot be read as an image ({_reason(error)})") from error
 
@@ -80,18 +122,20 @@ def image_digest(path: AnyPath) -> bytes:
     return hashlib.sha256().digest()
 
 
-def read_image(path: AnyPath, image_shape: tuple[int, int, int]) -> Tensor:
-    """Read one file as uint8 of the given (C, H, W), cropped at the centre and resized.
+def read_image(
+    path: AnyPath, image_shape: tuple[int, int, int], conversion: Conversion = USUAL
+) -> Tensor:
+    """Read one file as uint8 of the given (C, H, W).
 
     Raises:
         DataError: the file is broken or exceeds a limit.
     """
     channels, height, width = image_shape
-    with open_image(path) as (image, _):
+    with open_image(path, conversion) as (image, _):
         mode = "L" if channels == 1 else "RGB"
         image = image if image.mode == mode else image.convert(mode)
         if image.size != (width, height):
-            image = ImageOps.fit(image, (width, height), Image.Resampling.BICUBIC)
+            image = _resize(image, (width, height), conversion)
         pixels = np.array(image)
     return torch.from_numpy(pixels).view(height, width, channels).permute(2, 0, 1)
 
@@ -128,26 +172,49 @@ def _check_size(image: Image.Image) -> None:
         raise Image.DecompressionBombError
 
 
-def _to_8_bits(image: Image.Image) -> Image.Image:
+def _resize(image: Image.Image, size: tuple[int, int], conversion: Conversion) -> Image.Image:
+    if conversion.fit == "stretch":
+        return image.resize(size, Image.Resampling.BICUBIC)
+    if conversion.fit == "pad":
+        colour = ImageColor.getcolor(conversion.background, image.mode)
+        return ImageOps.pad(image, size, Image.Resampling.BICUBIC, color=colour)
+    return ImageOps.fit(image, size, Image.Resampling.BICUBIC)
+
+
+def to_8_bits(image: Image.Image, conversion: Conversion = USUAL) -> Image.Image:
+    """Mode ``L`` if the image is grey, otherwise ``RGB``; on the background where transparent."""
     mode = "L" if image.mode in GREY_MODES else "RGB"
     if image.mode.startswith("I"):
-        image = _scale_16_bits(image)
+        image = _scale_16_bits(image, conversion)
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers: convert it to 8 or 16 bits")
     if image.has_transparency_data:
         image = image if image.mode == "RGBA" else image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, conversion.background), image)
     return image if image.mode == mode else image.convert(mode)
 
 
-def _scale_16_bits(image: Image.Image) -> Image.Image:
-    """Pillow's own conversion clips instead of scaling."""
+def deepest_value(image: Image.Image) -> int:
+    """The largest value of an image of 16 bits; 0 for others.
+
+    Raises:
+        ValueError: it has values that 16 bits cannot have.
+    """
+    if not image.mode.startswith("I"):
+        return 0
     pixels = np.asarray(image)
-    if pixels.min() < 0 or pixels.max() > 65535:
+    if pixels.min() < 0 or pixels.max() > DEEP:
         raise ValueError("its pixels are not in 0..65535: convert it to 8 or 16 bits")
-    scaled = (pixels // 257).astype(np.uint8)
+    return int(pixels.max())
+
+
+def _scale_16_bits(image: Image.Image, conversion: Conversion) -> Image.Image:
+    """Pillow's own conversion clips instead of scaling."""
+    deepest_value(image)
+    pixels = np.asarray(image)
+    scaled = (pixels.astype(np.int64) * 255 // conversion.maximum).clip(0, 255).astype(np.uint8)
     if (transparent := image.info.get("transparency")) is not None:
-        scaled[pixels == transparent] = 255
+        scaled[pixels == transparent] = ImageColor.getcolor(conversion.background, "L")
     return Image.fromarray(scaled)
 
 

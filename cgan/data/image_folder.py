@@ -16,8 +16,16 @@ from torch.utils.data import Dataset
 from cgan.config import height_and_width
 from cgan.data.archive import AnyPath, is_archive
 from cgan.data.image_cache import probe_files
-from cgan.data.image_file import ignore_pillow_warnings, read_image
+from cgan.data.image_file import USUAL, Conversion, ignore_pillow_warnings, read_image
 from cgan.data.layout import NO_LABEL, find_images, open_root
+from cgan.data.scan_facts import (
+    choose_conversion,
+    count_by_class,
+    say_how_images_look,
+    shows_colour,
+    warn_of_similar_names,
+    without_conflicts,
+)
 from cgan.data.splits import Split
 from cgan.errors import DataError, first_few
 from cgan.storage.paths import require_utf8
@@ -42,6 +50,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         digests: SHA-256 of each file.
         splits: the split of each image; None if a hash of its content decides.
         num_attributes: how many attributes a class combines (``cgan.attributes``).
+        conversion: how the files become images.
     """
 
     name: str
@@ -52,6 +61,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
     digests: tuple[bytes, ...]
     splits: tuple[Split | None, ...]
     num_attributes: int = 1
+    conversion: Conversion = USUAL
 
     @property
     def nbytes(self) -> int:
@@ -76,13 +86,13 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         )
 
     def read(self, index: int) -> Tensor:
-        """Read one image as uint8 (C, H, W), cropped at the centre to this shape and resized.
+        """Read one image as uint8 (C, H, W).
 
         Raises:
             DataError: the file is missing or broken since the scan.
         """
         try:
-            return read_image(self.paths[index], self.image_shape)
+            return read_image(self.paths[index], self.image_shape, self.conversion)
         except DataError as error:
             raise DataError(
                 f"{error}, although it could be read at the start: restore it, or start again "
@@ -100,19 +110,28 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
             return torch.stack([self.read(index) for index in indices.tolist()])
 
     def digest(self) -> str:
-        """SHA-256 of class names, labels, file contents and image shape, in hexadecimal."""
-        hasher = hashlib.sha256("\0".join([*self.classes, str(self.image_shape)]).encode())
+        """SHA-256 of class names, labels, file contents, image shape and an unusual conversion."""
+        unusual = [str(tuple(self.conversion))] if self.conversion != USUAL else []
+        texts = [*self.classes, str(self.image_shape), *unusual]
+        hasher = hashlib.sha256("\0".join(texts).encode())
         hasher.update(self.labels.numpy().tobytes())
         hasher.update(b"".join(self.digests))
         return hasher.hexdigest()
 
 
 def scan_folder(
-    root: Path, *, size: int | str | None = None, skip_broken: bool = False
+    root: Path,
+    *,
+    size: int | str | None = None,
+    skip_broken: bool = False,
+    skip_conflicts: bool = False,
+    background: str = "auto",
+    fit: str = "crop",
 ) -> ImageFolder:
-    """Find the classes and images of a folder or archive, and log the chosen size and colour mode.
+    """Find the classes and images of a folder or archive, and log what was understood.
 
-    Every image is decoded once, so that a broken one is found before training starts.
+    Every image is decoded once, so that a broken one is found before training starts. The options
+    are those of ``cgan.config.DataConfig``.
 
     Raises:
         DataError: no images, an unknown layout, or a broken image (unless skipped).
@@ -125,6 +144,7 @@ def scan_folder(
     kept = [index for index, probe in enumerate(probes) if not isinstance(probe, str)]
     good = [probe for probe in probes if not isinstance(probe, str)]
     labels = [layout.labels[index] for index in kept]
+    kept, good, labels = without_conflicts(layout, kept, good, labels, skip_conflicts)
     if missing := sorted(set(range(len(layout.classes))) - set(labels)):
         names = first_few([layout.classes[label] for label in missing])
         raise DataError(f"no image of {names} in {root} can be read")
@@ -133,7 +153,9 @@ def scan_folder(
         middle = median_low(probe.side for probe in good)
         size = next((side for side in SIZES if side >= middle), SIZES[-1])
     height, width = height_and_width(size)
-    channels = 1 if all(probe.is_grey for probe in good) else 3
+    conversion = choose_conversion(good, background, fit)
+    is_grey = all(probe.is_grey for probe in good) and not shows_colour(good, conversion)
+    channels = 1 if is_grey else 3
     name = root.resolve().stem if is_archive(root) else root.resolve().name
     unlabelled = labels.count(NO_LABEL)
     logger.info(
@@ -142,10 +164,13 @@ def scan_folder(
         f" and {unlabelled} unlabelled ones" if unlabelled else "",
         width, height, "grey" if channels == 1 else "colour",
     )  # fmt: skip
+    logger.info("classes: %s", count_by_class(layout.classes, labels))
+    warn_of_similar_names(layout.classes)
+    say_how_images_look(good, conversion, width / height)
     return ImageFolder(
         name, tuple(layout.paths[index] for index in kept), torch.tensor(labels), layout.classes,
         (channels, height, width), tuple(probe.digest for probe in good),
-        tuple(layout.splits[index] for index in kept), layout.num_attributes,
+        tuple(layout.splits[index] for index in kept), layout.num_attributes, conversion,
     )  # fmt: skip
 
 

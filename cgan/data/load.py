@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from pydantic import ValidationError
 
-from cgan.config import DATA_NAMES, DataConfig, check_path, parse_size
+from cgan.config import DATA_NAMES, DataConfig, check_path
 from cgan.data.archive import HUB_PREFIX, is_archive
 from cgan.data.dataset import ImageDataset
 from cgan.data.datasets import DATASETS, DIGITS_TEST_FRACTION
@@ -41,6 +42,9 @@ def load_pictures(
     data_dir: str | Path | None = None,
     size: int | str | None = None,
     skip_broken: bool = False,
+    skip_conflicts: bool = False,
+    background: str = "auto",
+    fit: str = "crop",
     memory_bytes: int | None = None,
 ) -> ImageDataset | ImageFolder:
     """Load one split of a data set.
@@ -54,6 +58,10 @@ def load_pictures(
         size: side in pixels that a folder's images are resized to, or ``"WIDTHxHEIGHT"``; None
             chooses a side.
         skip_broken: skip images of a folder that cannot be read.
+        skip_conflicts: leave out images of a folder that are in several classes.
+        background: what shows through transparent parts: ``white``, ``black``, ``#rrggbb``, or
+            ``auto``, which is white unless most drawings vanish on it.
+        fit: ``crop``, ``pad`` or ``stretch``, where the images have other shapes.
         memory_bytes: a folder that needs more memory than this is read from disk in batches; None
             means half of the memory available to each process of this machine, if it is known.
 
@@ -65,12 +73,17 @@ def load_pictures(
     if split not in SPLITS:
         raise UnknownNameError("split", split, SPLITS)
     try:
-        size = parse_size(size)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+        data = DataConfig(
+            size=size, skip_broken=skip_broken, skip_conflicts=skip_conflicts,
+            background=background, fit=fit,  # type: ignore[arg-type]
+        ).model_copy(update={"source": source})  # fmt: skip
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        text = problem["msg"].removeprefix("Value error, ")
+        raise ConfigError(f"{'.'.join(map(str, problem['loc']))}: {text}") from error
     if source in DATASETS:
         return DATASETS[source].load(split, Path(data_dir or default_data_dir()))
-    folder = _scan(source, size, skip_broken)
+    folder = _scan(data)
     indices = _split_indices(folder, split)
     indices = indices[folder.labels[indices] != NO_LABEL]
     if split == "train":
@@ -90,6 +103,9 @@ def load_split(data: DataConfig, split: Split) -> ImageDataset | ImageFolder:
         data_dir=data.data_dir,
         size=data.size,
         skip_broken=data.skip_broken,
+        skip_conflicts=data.skip_conflicts,
+        background=data.background,
+        fit=data.fit,
     )
 
 
@@ -107,7 +123,7 @@ def load_training_split(
     """
     if data.source in DATASETS:
         return load_split(data, "train"), None
-    folder = _scan(data.source, data.size, data.skip_broken)
+    folder = _scan(data)
     indices = _split_indices(folder, "train")
     has_label = folder.labels[indices] != NO_LABEL
     _check_every_class(folder, indices[has_label])
@@ -144,7 +160,7 @@ def dataset_info(data: DataConfig) -> tuple[tuple[int, int, int], tuple[str, ...
     """(C, H, W) and the class names; a named data set is not loaded or downloaded for this."""
     if data.source in DATASETS:
         return DATASETS[data.source].image_shape, DATASETS[data.source].classes
-    folder = _scan(data.source, data.size, data.skip_broken)
+    folder = _scan(data)
     return folder.image_shape, folder.classes
 
 
@@ -162,13 +178,17 @@ def describe_split(source: str, split: Literal["validation", "test"]) -> str:
     return f"about {percent:.0f} % of {of}, chosen by a hash of the content"
 
 
-def _scan(source: str, size: int | str | None, skip_broken: bool) -> ImageFolder:
+def _scan(data: DataConfig) -> ImageFolder:
+    source = data.source
     try:
         is_folder = Path(source).is_dir() or is_archive(source)
     except OSError as error:  # a folder above it is not readable, or the name is too long
         raise DataError(f"{quote(source)} cannot be read: {error.strerror}") from error
     if is_folder:
-        return scan_folder(Path(source), size=size, skip_broken=skip_broken)
+        return scan_folder(
+            Path(source), size=data.size, skip_broken=data.skip_broken,
+            skip_conflicts=data.skip_conflicts, background=data.background, fit=data.fit,
+        )  # fmt: skip
     if os.path.isfile(source):
         raise DataError(
             f"{source} is neither a folder nor a ZIP file (.zip) or a TAR file without compression "
@@ -207,8 +227,9 @@ def _read_all(folder: ImageFolder, root: Path, name: str, cached: bool) -> Image
         if cached:
             cache.write_pixels(name, digest, images.numpy())
     return ImageDataset(
-        folder.name, images, folder.labels, folder.classes, digest, folder.num_attributes
-    )
+        folder.name, images, folder.labels, folder.classes, digest, folder.num_attributes,
+        folder.conversion,
+    )  # fmt: skip
 
 
 def resolve_source(data: str) -> str:

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 from cgan.augment import shows_photographs
 from cgan.data import ImageDataset, ImageFolder, load_split
 from cgan.data.datasets import needs_download
-from cgan.data.image_file import open_image, read_image
+from cgan.data.image_file import Conversion, open_image, read_image
 from cgan.errors import CganError, ConfigError, DataError, FileError
 from cgan.evaluation.api import data_config_of
 from cgan.evaluation.control import check_fit
@@ -249,7 +249,7 @@ def invert(
     sampler = as_sampler(model)
     if (steered := sampler.header.get("steered")) and steered["model"] is None:
         raise ConfigError(f"{sampler.name} cannot be inverted: an ONNX network has no gradient")
-    image = read_picture(picture, sampler.image_shape)
+    image = read_picture(picture, sampler)
     held_out = _load_held_out(sampler, data, data_dir)
     with explain_out_of_memory(f"inverting an image of {sampler.name}", "free memory"):
         encoder = get_or_train_encoder(sampler, progress)
@@ -259,32 +259,34 @@ def invert(
     return Inversion(z[0], label, float(distances[0]), tuple(encoder.header["distances"]))
 
 
-def read_picture(picture: str | Path | Tensor, image_shape: tuple[int, int, int]) -> Tensor:
+def read_picture(picture: str | Path | Tensor, sampler: Sampler) -> Tensor:
     """An image as float (C, H, W) in [0, 1].
 
+    A file becomes an image of the generator's size as the files of its training data did.
+
     Raises:
-        DataError: it is no image, has another size or other colours than ``image_shape``, or its
-            values are neither uint8 nor numbers in [0, 1].
+        DataError: it is no image, has other colours than the generator's images, or as a tensor
+            another shape, or values that are neither uint8 nor numbers in [0, 1].
     """
-    found: tuple[int, ...]
-    if isinstance(picture, Tensor):
-        found = tuple(picture.shape)
-        name = "the image"
-    else:
-        name = str(picture)
-        with open_image(Path(picture)) as (image, _):
-            found = (1 if image.mode == "L" else 3, image.height, image.width)
-    if found != image_shape:
+    shape = sampler.image_shape
+    if not isinstance(picture, Tensor):
+        conversion = Conversion(**sampler.header.get("conversion", {}))
+        with open_image(Path(picture), conversion) as (image, _):
+            channels, size = (1 if image.mode == "L" else 3), image.size
+        if channels > shape[0]:
+            raise DataError(f"{picture} is in colour and the generator draws grey images")
+        if size != (shape[2], shape[1]):
+            logger.info("%s has %d×%d pixels: it is resized as in training", picture, *size)
+        return read_image(Path(picture), shape, conversion).float() / 255
+    if tuple(picture.shape) != shape:
         raise DataError(
-            f"{name} has the shape {list(found)} (channels, height, width) and the generator draws "
-            f"{list(image_shape)}: convert it first"
+            f"the image has the shape {list(picture.shape)} (channels, height, width) and the "
+            f"generator draws {list(shape)}: convert it first"
         )
-    if isinstance(picture, Tensor):
-        values = picture.float() / (255 if picture.dtype == torch.uint8 else 1)
-        if not ((values >= 0) & (values <= 1)).all():  # NaN too
-            raise DataError("the values of the image are neither uint8 nor numbers in [0, 1]")
-        return values
-    return read_image(Path(picture), image_shape).float() / 255
+    values = picture.float() / (255 if picture.dtype == torch.uint8 else 1)
+    if not ((values >= 0) & (values <= 1)).all():  # NaN too
+        raise DataError("the values of the image are neither uint8 nor numbers in [0, 1]")
+    return values
 
 
 @torch_defaults()

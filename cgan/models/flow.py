@@ -18,7 +18,7 @@ from torch.nn.functional import silu
 from cgan.errors import ConfigError, FileError, one_line
 from cgan.models.conditioning import embed_labels
 from cgan.models.layers import frozen
-from cgan.runtime.onnx_session import open_session
+from cgan.runtime.cpu import open_session
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession

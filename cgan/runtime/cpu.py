@@ -1,5 +1,7 @@
 """Cores and memory that this process may use, within the limits of its control groups.
 
+``open_session`` opens an ONNX network on these cores.
+
 Also how the threads of OpenMP wait for each other, which must be set before torch is imported. By
 default they keep their cores for milliseconds while they wait (GNU's libgomp, in the wheels for
 Linux), or for 200 ms (LLVM's libomp and Intel's libiomp5, in those for macOS and Windows). Where
@@ -14,7 +16,10 @@ from collections.abc import MutableMapping
 from contextlib import suppress
 from math import ceil, inf, isfinite
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 USERS_CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 SHORT_WAITS = {
@@ -127,3 +132,27 @@ def _memory_of(folder: Path) -> Memory | None:
                 free += int(dict(line.split() for line in lines)[cached])
             return Memory(total, min(max(free, 0), total))
     return None
+
+
+def open_session(content: bytes, spinning: bool = True) -> InferenceSession:
+    """Open the bytes of an ONNX file, with one thread per usable core.
+
+    Without a path, the network cannot name other files that hold its weights.
+
+    Args:
+        content: the bytes.
+        spinning: whether waiting threads keep their cores. That is faster, unless torch runs
+            between two calls.
+
+    Raises:
+        ImportError: onnxruntime is not installed.
+        Exception: any exception of onnxruntime for an invalid file.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # errors are raised, so do not print them
+    options.intra_op_num_threads = count_cores()
+    if not spinning:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from cgan.errors import ConfigError, RunError, one_line
 from cgan.models.flow import ForeignGenerator, OnnxGenerator, SteeredGenerator
+from cgan.runtime.cpu import open_session
 from cgan.runtime.device import torch_defaults
-from cgan.runtime.onnx_session import open_session
 from cgan.sampling.onnx import (
     INPUTS,
     ONNX,

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cgan.errors import ConfigError, FileError, one_line
-from cgan.runtime.onnx_session import open_session
+from cgan.runtime.cpu import open_session
 from cgan.sampling.latents import batch_size, draw_latents
 from cgan.sampling.request import GeneratorInfo, Labels, Request
 from cgan.storage.safe_reading import (

@@ -7,6 +7,7 @@ the header of an ONNX export is checked without either. ``cgan.config`` checks a
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -75,6 +76,19 @@ def is_image_shape(value: object) -> bool:
         and all(type(one) is int for one in value)
         and value[0] in (1, 3)
         and all(1 <= side <= MAX_SIDE for side in value[1:])
+    )
+
+
+def is_conversion(value: object) -> bool:
+    """How files became images: ``cgan.data.image_file.Conversion``."""
+    return (
+        isinstance(value, dict)
+        and value.keys() == {"maximum", "background", "fit"}
+        and is_count(value["maximum"])
+        and 1 <= value["maximum"] <= 65_535
+        and isinstance(value["background"], str)
+        and re.fullmatch("white|black|#[0-9a-fA-F]{6}", value["background"]) is not None
+        and value["fit"] in ("crop", "pad", "stretch")
     )
 
 
@@ -157,6 +171,16 @@ GENERATOR_RULES = {
     ),
     "classes": CLASSES,
     "num_attributes": COUNT._replace(required=False),
+    "class_counts": Rule(
+        lambda value: isinstance(value, list) and all(map(is_count, value)),
+        "a list of whole numbers",
+        required=False,
+    ),
+    "conversion": Rule(
+        is_conversion,
+        "a maximum of 1 to 65,535, a background and a fit",
+        required=False,
+    ),
     "image_shape": IMAGE_SHAPE,
     "data": TEXT,
     "images_seen": COUNT,

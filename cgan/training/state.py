@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from cgan import __version__
 from cgan.attributes import split_classes
 from cgan.config import DATA_NAMES, Config
+from cgan.data.image_file import USUAL
 from cgan.errors import DivergedError, RunError
 from cgan.models import build_networks, resolve_width, steer_generator
 from cgan.models.conditioning import share_values, to_class_rows
@@ -117,7 +118,7 @@ class TrainState:
         self.config, self.device, self.counters = config, device, Counters()
         self.augmentations = plan.augmentations
         self.classes, self.image_shape = dataset.classes, dataset.image_shape
-        self.num_attributes = dataset.num_attributes
+        self.num_attributes, self.conversion = dataset.num_attributes, dataset.conversion
         self.data_name, self.dataset_size = dataset.name, len(dataset)
         self.data_digest, self.data_changed = dataset.digest(), False
         self.unlabelled_digest = None if unlabelled is None else unlabelled.digest()
@@ -267,6 +268,8 @@ class TrainState:
             "classes": self.classes,
             "num_attributes": self.num_attributes,
             "image_shape": self.image_shape,
+            **({} if self.conversion == USUAL else {"conversion": self.conversion._asdict()}),
+            "class_counts": self.class_counts.tolist(),
             "value_range": [-1, 1],
             **asdict(self.counters),
             "measured": measured or {},

@@ -447,8 +447,11 @@ def test_thousands_of_classes(tmp_path: Path, caplog: pytest.LogCaptureFixture) 
     scanned = scan_folder(tmp_path)
     assert len(scanned.classes) == 1_000
     assert scanned.labels.tolist() == list(range(1_000))
-    (warning,) = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-    assert warning.endswith("0002, " + str(tmp_path / "0004") + ", 997 more")
+    empty, same, copies = [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
+    assert empty.endswith("0002, " + str(tmp_path / "0004") + ", 997 more")
+    assert same.startswith("1 images are in several classes, such as ")
+    assert same.endswith("x.png, 997 more: --skip-conflicts leaves them out")
+    assert copies == "999 of 1,000 images are copies of another file"
 
 
 @pytest.mark.parametrize("change", ["vanish", "break", "pipe", "grow"])

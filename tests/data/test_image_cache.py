@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from PIL import Image
 
 from cgan.data import ImageDataset, image_cache, load, load_pictures
-from cgan.data.image_file import open_image, read_image
+from cgan.data.image_file import decode, read_image
 from cgan.errors import DataError
 
 
@@ -33,14 +34,14 @@ def decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
 
     def opened(path: Path):  # type: ignore[no-untyped-def]
         files.append(path)
-        return open_image(path)
+        return decode(path)
 
-    def read(path: Path, shape: tuple[int, int, int]) -> torch.Tensor:
+    def read(path: Path, *others: Any) -> torch.Tensor:
         files.append(path)
-        return read_image(path, shape)
+        return read_image(path, *others)
 
     monkeypatch.setenv("CGAN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(image_cache, "open_image", opened)
+    monkeypatch.setattr(image_cache, "decode", opened)
     monkeypatch.setattr("cgan.data.image_folder.read_image", read)
     for module in (image_cache, load):
         monkeypatch.setattr(module, "MIN_IMAGES", 20)

@@ -47,7 +47,9 @@ def test_grey_pictures_stay_grey(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     Image.new("L", (8, 8), 77).save(tmp_path / "a" / "x.png")
     assert scan_folder(tmp_path).image_shape == (1, 8, 8)
-    Image.new("RGB", (8, 8), (1, 2, 3)).save(tmp_path / "a" / "y.png")
+    Image.new("RGB", (8, 8), (90, 92, 94)).save(tmp_path / "a" / "y.jpg")  # stored as colour
+    assert scan_folder(tmp_path).image_shape == (1, 8, 8)
+    Image.new("RGB", (8, 8), (1, 2, 9)).save(tmp_path / "a" / "z.png")
     assert scan_folder(tmp_path).image_shape == (3, 8, 8)
 
 
@@ -173,5 +175,5 @@ def test_rectangles_are_cropped_to_their_shape(tmp_path: Path) -> None:
     pixels[8:16] = 255
     Image.fromarray(pixels).save(tmp_path / "a" / "high.png")
     scanned = scan_folder(tmp_path, size="16x8")
-    assert scanned.image_shape == (3, 8, 16)
+    assert scanned.image_shape == (1, 8, 16)
     assert (scanned.read(0) == 255).all()

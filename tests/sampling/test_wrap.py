@@ -19,7 +19,7 @@ import cgan
 from cgan.config import ModelConfig
 from cgan.errors import CganError, ConfigError, FileError, MeasureError
 from cgan.models import build_pair, steer_generator
-from cgan.runtime.onnx_session import open_session
+from cgan.runtime.cpu import open_session
 from cgan.sampling.export import merge, to_onnx
 from cgan.sampling.latents import draw_latents
 from cgan.sampling.onnx import open_export

@@ -1,0 +1,183 @@
+"""What was understood of a folder: classes, conversion, and whatever a user would not expect.
+
+Everything here is said once, when the folder is scanned: valid input that means something else than
+its owner thinks trains without an error.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
+
+from PIL import ImageColor
+
+from cgan.data.image_cache import Probe
+from cgan.data.image_file import DEEP, Conversion
+from cgan.data.layout import NO_LABEL, Layout
+from cgan.errors import first_few
+
+MAX_COUNTED = 20
+"""Classes that are listed with their counts."""
+DEPTHS = tuple(2**bits - 1 for bits in (8, 10, 12, 14, 16))
+"""The largest values that files of 16 bits use: cameras and scanners have fewer bits."""
+BLANK = 3
+"""An image whose values span less, of 255, shows nothing."""
+FAINT = 25
+"""An image whose values span less, of 255, uses less than a tenth of the range."""
+MANY = 0.05
+"""Share of the images that is worth a warning."""
+KEPT_WELL, KEPT_BADLY = 0.9, 0.6
+"""Share of the area that cropping keeps: less is said, and much less is a warning."""
+
+logger = logging.getLogger("cgan")
+
+
+def count_by_class(classes: Sequence[str], labels: Sequence[int]) -> str:
+    """The classes with their images: all of them if there are few, else the largest and smallest.
+
+    Args:
+        classes: the class names.
+        labels: of all images; -1 is no class.
+    """
+    counts = Counter(label for label in labels if label != NO_LABEL)
+    return describe_counts(classes, [counts[label] for label in range(len(classes))])
+
+
+def describe_counts(classes: Sequence[str], counts: Sequence[int]) -> str:
+    """The same from the number of images of each class."""
+    texts = [f"{name} ({count:,})" for name, count in zip(classes, counts, strict=True)]
+    if len(classes) <= MAX_COUNTED:
+        return ", ".join(texts)
+    largest, smallest = (counts.index(choose(counts)) for choose in (max, min))
+    return f"{len(classes):,}, the largest {texts[largest]}, the smallest {texts[smallest]}"
+
+
+def choose_conversion(probes: Sequence[Probe], background: str, fit: str) -> Conversion:
+    """One conversion for all files of a data set.
+
+    Files of 16 bits are scaled by the smallest usual depth that holds all of them. ``auto`` is
+    white, unless most drawings on transparency vanish on white and not on black.
+    """
+    deepest = max((probe.maximum for probe in probes), default=0)
+    maximum = next(depth for depth in DEPTHS if depth >= deepest) if deepest else DEEP
+    if background == "auto":
+        clear = [probe for probe in probes if probe.black_span >= 0]
+        better = sum(probe.span < BLANK <= probe.black_span for probe in clear)
+        background = "black" if 2 * better > len(clear) else "white"
+    return Conversion(maximum, background, fit)
+
+
+def shows_colour(probes: Sequence[Probe], conversion: Conversion) -> bool:
+    """Whether a background in colour shows anywhere."""
+    red, green, blue = ImageColor.getrgb(conversion.background)[:3]
+    anywhere = conversion.fit == "pad" or any(probe.black_span >= 0 for probe in probes)
+    return anywhere and not red == green == blue
+
+
+def without_conflicts(
+    layout: Layout, kept: list[int], probes: list[Probe], labels: list[int], skip: bool
+) -> tuple[list[int], list[Probe], list[int]]:
+    """Warn of files that are in several classes; with ``skip`` leave them out."""
+    of_digest: dict[bytes, set[int]] = {}
+    for probe, label in zip(probes, labels, strict=True):
+        if label != NO_LABEL:
+            of_digest.setdefault(probe.digest, set()).add(label)
+    conflicts = {digest for digest, several in of_digest.items() if len(several) > 1}
+    if not conflicts:
+        return kept, probes, labels
+    one = next(iter(conflicts))
+    same = [
+        str(layout.paths[index]) for index, probe in zip(kept, probes, strict=True)
+        if probe.digest == one
+    ]  # fmt: skip
+    where = f"{len(conflicts):,} images are in several classes, such as {first_few(same)}"
+    if not skip:
+        logger.warning("%s: --skip-conflicts leaves them out", where)
+        return kept, probes, labels
+    logger.warning("%s: they are left out", where)
+    rows = [
+        row for row in zip(kept, probes, labels, strict=True)
+        if row[2] == NO_LABEL or row[1].digest not in conflicts
+    ]  # fmt: skip
+    return [row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows]
+
+
+def say_how_images_look(probes: Sequence[Probe], conversion: Conversion, aspect: float) -> None:
+    """Log how the files became images, and warn of images that show little.
+
+    Args:
+        probes: of all images.
+        conversion: of all images.
+        aspect: width divided by height of the images.
+    """
+    if any(probe.maximum for probe in probes) and conversion.maximum != DEEP:
+        deepest = max(probe.maximum for probe in probes)
+        logger.info(
+            "files of 16 bits: their largest value is %s, so %s becomes white",
+            f"{deepest:,}", f"{conversion.maximum:,}",
+        )  # fmt: skip
+    clear = [probe for probe in probes if probe.black_span >= 0]
+    if clear and conversion.background != "white":
+        logger.info(
+            "%d images have transparent parts: %s shows there", len(clear), conversion.background
+        )
+    if conversion.fit == "crop":
+        _say_what_is_cropped(probes, aspect)
+    spans = [
+        probe.black_span
+        if conversion.background == "black" and probe.black_span >= 0
+        else probe.span
+        for probe in probes
+    ]
+    blank = sum(span < BLANK for span in spans)
+    faint = sum(BLANK <= span < FAINT for span in spans)
+    copies = len(probes) - len({probe.digest for probe in probes})
+    for count, what in (
+        (blank, "show nothing: all their pixels are the same"),
+        (faint, "use less than a tenth of the range from black to white"),
+        (copies, "are copies of another file"),
+    ):
+        if count > MANY * len(probes):
+            logger.warning("%s of %s images %s", f"{count:,}", f"{len(probes):,}", what)
+
+
+def _say_what_is_cropped(probes: Sequence[Probe], aspect: float) -> None:
+    """Say what share of the area is kept, and which size would keep more."""
+    aspects = sorted(probe.width / probe.height for probe in probes)
+    kept = sum(min(one / aspect, aspect / one) for one in aspects) / len(aspects)
+    if kept >= KEPT_WELL:
+        return
+    if kept >= KEPT_BADLY:
+        logger.info("cropped at the centre: %.0f %% of the area is kept", 100 * kept)
+        return
+    middle = aspects[len(aspects) // 2]
+    logger.warning(
+        "cropping at the centre keeps %.0f %% of the area: --set data.fit=pad or stretch keeps all "
+        "of it, and --size %s fits most images",
+        100 * kept, _size_of_aspect(middle),
+    )  # fmt: skip
+
+
+def _size_of_aspect(aspect: float) -> str:
+    """A small size of about this aspect: multiples of 4 of at least 8."""
+    short = 32
+    long = min(round(short * max(aspect, 1 / aspect) / 4) * 4, 512)
+    return f"{long}x{short}" if aspect >= 1 else f"{short}x{long}"
+
+
+def warn_of_similar_names(classes: Sequence[str]) -> None:
+    """Warn of classes whose names differ only in case, spaces, marks or leading zeros."""
+
+    def simple(name: str) -> str:
+        words = "".join(c if c.isalnum() else " " for c in name.casefold()).split()
+        return "".join(word.lstrip("0") or "0" if word.isdecimal() else word for word in words)
+
+    in_order = sorted((simple(name), name) for name in classes)
+    pairs = [(a[1], b[1]) for a, b in pairwise(in_order) if a[0] == b[0]]
+    if pairs:
+        logger.warning(
+            "different classes with almost the same name: %s",
+            first_few([f"{one!r} and {other!r}" for one, other in pairs]),
+        )
