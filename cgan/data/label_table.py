@@ -17,6 +17,8 @@ from cgan.errors import DataError, one_line, quote
 from cgan.storage.safe_reading import MAX_CLASS_NAME
 
 TABLES = ("labels.csv", "metadata.csv", "metadata.jsonl")
+STYLEGAN_TABLE = "dataset.json"
+"""The labels of StyleGAN's data sets: ``{"labels": [["00000/img0.png", 3], …]}``."""
 FILE_COLUMN, LABEL_COLUMN = "file_name", "label"
 """The names of Hugging Face's ImageFolder. In place of ``label`` there may be several columns like
 ``label_species``, one per attribute."""
@@ -98,7 +100,19 @@ def read_labels(table: AnyPath, foreign: bool = False) -> LabelTable:
 
 def is_foreign(table: AnyPath) -> bool:
     """Whether the first column names the files, as in Kaggle's tables."""
-    return table.name not in TABLES
+    return table.name not in (*TABLES, STYLEGAN_TABLE)
+
+
+def is_table_of_stylegan(path: AnyPath) -> bool:
+    """Whether a ``dataset.json`` holds labels, as StyleGAN2-ADA and StyleGAN3 write them."""
+    if not path.is_file() or path.stat().st_size > MAX_BYTES:
+        return False
+    try:
+        with path.open("rb") as file:
+            found = json.loads(file.read())
+    except (ValueError, RecursionError, OSError):
+        return False
+    return isinstance(found, dict) and isinstance(found.get("labels"), list)
 
 
 def first_cell(table: AnyPath) -> str:
@@ -164,6 +178,12 @@ def _read_rows(table: AnyPath) -> Iterator[tuple[int, Mapping[Any, Any]]]:
         raise DataError(f"{table} is not UTF-8 text: save it as UTF-8") from error
     if table.suffix == ".jsonl":
         yield from _read_json_lines(table, text)
+        return
+    if table.suffix == ".json":
+        for number, pair in enumerate(json.loads(text)["labels"], start=1):
+            if not isinstance(pair, list) or len(pair) != 2:
+                raise DataError(f"{table}: entry {number} of its labels is not a name and a label")
+            yield number, {FILE_COLUMN: pair[0], LABEL_COLUMN: pair[1]}
         return
     first = text.lstrip().partition("\n")[0]
     separator = next((one for one in ",;\t" if one in first), ",")

@@ -6,6 +6,7 @@ Several layouts, each also inside ``train/``, ``val/`` and ``test/``:
     cat/indoors/a.jpg  dog/outdoors/b.jpg nested: one level of folders per attribute
     labels.csv       a.jpg  b.jpg         columns ``file_name`` and ``label``
     train.csv        train/a.jpg          Kaggle's: its first column names the files
+    dataset.json     00000/a.png          StyleGAN's
     metadata.csv     …                    the same: Hugging Face's ImageFolder
     metadata.jsonl   …                    the same, one JSON object per line
 
@@ -26,7 +27,15 @@ from cgan.attributes import JOINT, attribute_values, join_values
 from cgan.data.archive import HUB_PREFIX, IGNORED, AnyPath, Archive, ArchivePath, is_archive
 from cgan.data.hub import HubDataset
 from cgan.data.image_file import SUFFIXES
-from cgan.data.label_table import MAX_ATTRIBUTES, TABLES, first_cell, is_foreign, read_labels
+from cgan.data.label_table import (
+    MAX_ATTRIBUTES,
+    STYLEGAN_TABLE,
+    TABLES,
+    first_cell,
+    is_foreign,
+    is_table_of_stylegan,
+    read_labels,
+)
 from cgan.data.splits import UNLABELLED_FOLDERS, Split
 from cgan.errors import DataError, first_few, quote
 from cgan.storage.paths import require_utf8
@@ -228,13 +237,25 @@ def _refuse_pairs_of_domains(root: AnyPath, classes: Iterable[tuple[str, ...]]) 
         )
 
 
+def _refuse_chunks(root: AnyPath, classes: Iterable[tuple[str, ...]]) -> None:
+    """Raise ``DataError`` for the folders 00000, 00001, … of a data set without labels."""
+    if all(re.fullmatch(r"\d{5}", value) for values in classes for value in values):
+        raise DataError(
+            f"{root / STYLEGAN_TABLE} has no labels, and the folders beside it are chunks of files, "
+            "no classes: add labels, or put the images into one folder per class"
+        )
+
+
 def _holds_data(folder: AnyPath) -> bool:
     return holds_images(folder) or table_of(folder) is not None
 
 
 def table_of(root: AnyPath) -> AnyPath | None:
     """The table of labels in a folder, or None."""
-    tables = [root / name for name in TABLES if (root / name).is_file()] or foreign_tables(root)
+    tables = [root / name for name in TABLES if (root / name).is_file()]
+    if is_table_of_stylegan(root / STYLEGAN_TABLE):
+        tables.append(root / STYLEGAN_TABLE)
+    tables = tables or foreign_tables(root)
     if len(tables) > 1:
         raise DataError(f"{tables[0]} and {tables[1]} both hold labels: remove one")
     return tables[0] if tables else None
@@ -310,7 +331,9 @@ def open_root(path: Path) -> AnyPath:
         return ArchivePath(HubDataset(path))
     root = ArchivePath(Archive(path))
     while len(folders := [one for one in root.iterdir() if one.is_dir()]) == 1:
-        beside = [one for one in root.iterdir() if one.suffix.lower() in (".csv", ".jsonl")]
+        beside = [
+            one for one in root.iterdir() if one.suffix.lower() in (".csv", ".jsonl", ".json")
+        ]
         inside = list(folders[0].iterdir())
         if beside or not any(one.is_dir() or one.suffix in (".csv", ".jsonl") for one in inside):
             break  # it is the folder of a single class, or a table names the files in it
@@ -347,6 +370,8 @@ def find_images(root: AnyPath) -> Layout:
                 "images: add some, or remove it"
             )
     _refuse_pairs_of_domains(training, trained)
+    if (training / STYLEGAN_TABLE).is_file() and table_of(training) is None:
+        _refuse_chunks(training, trained)
     for values in trained:
         require_utf8(Path(join_values(values)))
     if several:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -148,3 +149,30 @@ def test_a_class_of_folders_beside_classes_of_images_is_refused(tmp_path: Path) 
     draw(tmp_path / "data" / "owl", ("a/1.png", "b/1.png"))
     with pytest.raises(DataError, match="owl holds folders of images, and .*cat holds images: put"):
         scan_folder(tmp_path / "data")
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_data_sets_of_stylegan(tmp_path: Path, packed: bool) -> None:
+    """Chunks of files became classes."""
+    root = draw(tmp_path / "ada", tuple(f"{i // 4:05}/img{i:08}.png" for i in range(8)))
+    labels = [[f"{i // 4:05}/img{i:08}.png", i % 3] for i in range(8)]
+    (root / "dataset.json").write_text(json.dumps({"labels": labels}))
+    if packed:
+        shutil.make_archive(str(root), "zip", root)
+        root = root.with_suffix(".zip")
+    folder = scan_folder(root)
+    assert folder.classes == ("0", "1", "2")
+    assert by_file(folder)["img00000005.png"] == "2"
+
+
+def test_a_data_set_of_stylegan_without_labels_is_refused_or_one_of_folders(tmp_path: Path) -> None:
+    root = make_pets(tmp_path / "pets")
+    (root / "dataset.json").write_text(json.dumps({"labels": None}))
+    assert scan_folder(root).classes == ("cat", "dog")
+    chunks = draw(tmp_path / "chunks", ("00000/a.png", "00001/b.png"))
+    (chunks / "dataset.json").write_text(json.dumps({"labels": None}))
+    with pytest.raises(DataError, match="dataset.json has no labels, and the folders beside it"):
+        scan_folder(chunks)
+    (root / "dataset.json").write_text(json.dumps({"labels": [["cat/00.png"]]}))
+    with pytest.raises(DataError, match="entry 1 of its labels is not a name and a label"):
+        scan_folder(root)
