@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,6 +19,9 @@ from cgan.errors import DataError, first_few, one_line, quote
 
 LABEL_COLUMNS = ("label", "labels", "class", "fine_label")
 """Preferred names of the column of labels, if there are several."""
+
+LABEL_TYPE = re.compile("(large_)?string|u?int[0-9]+|bool")
+"""Types of a column of labels without names."""
 
 logger = logging.getLogger("cgan")
 
@@ -141,7 +145,7 @@ def _read_labels(path: Path, table: Any) -> list[str | None]:
         column
         for column, feature in table.features.items()
         if isinstance(feature, datasets.ClassLabel)
-        or (column in LABEL_COLUMNS and getattr(feature, "dtype", None) == "string")
+        or (column in LABEL_COLUMNS and LABEL_TYPE.fullmatch(str(getattr(feature, "dtype", ""))))
     ]
     columns.sort(key=lambda column: LABEL_COLUMNS.index(column) if column in LABEL_COLUMNS else 99)
     if not columns:

@@ -51,6 +51,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         splits: the split of each image; None if a hash of its content decides.
         num_attributes: how many attributes a class combines (``cgan.attributes``).
         conversion: how the files become images.
+        groups: the group of each image, whose images stay in one split; None if it has none.
     """
 
     name: str
@@ -62,6 +63,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
     splits: tuple[Split | None, ...]
     num_attributes: int = 1
     conversion: Conversion = USUAL
+    groups: tuple[str | None, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -83,6 +85,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
             labels=self.labels[indices],
             digests=tuple(self.digests[index] for index in chosen),
             splits=tuple(self.splits[index] for index in chosen),
+            groups=tuple(self.groups[index] for index in chosen),
         )
 
     def read(self, index: int) -> Tensor:
@@ -171,6 +174,7 @@ def scan_folder(
         name, tuple(layout.paths[index] for index in kept), torch.tensor(labels), layout.classes,
         (channels, height, width), tuple(probe.digest for probe in good),
         tuple(layout.splits[index] for index in kept), layout.num_attributes, conversion,
+        tuple(layout.groups[index] for index in kept),
     )  # fmt: skip
 
 

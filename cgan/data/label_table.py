@@ -19,7 +19,7 @@ from cgan.storage.safe_reading import MAX_CLASS_NAME
 TABLES = ("labels.csv", "metadata.csv", "metadata.jsonl")
 STYLEGAN_TABLE = "dataset.json"
 """The labels of StyleGAN's data sets: ``{"labels": [["00000/img0.png", 3], …]}``."""
-FILE_COLUMN, LABEL_COLUMN = "file_name", "label"
+FILE_COLUMN, LABEL_COLUMN, GROUP_COLUMN = "file_name", "label", "group"
 """The names of Hugging Face's ImageFolder. In place of ``label`` there may be several columns like
 ``label_species``, one per attribute."""
 MAX_ATTRIBUTES = 4
@@ -35,11 +35,13 @@ class LabelTable(NamedTuple):
         labels: the values of each file, one per attribute, by the name that the table gives it.
         columns: the columns that they come from.
         unused: the other columns, without that of the files.
+        groups: by the same names, the column ``group``, if there is one.
     """
 
     labels: dict[str, tuple[str, ...]]
     columns: tuple[str, ...]
     unused: tuple[str, ...]
+    groups: dict[str, str]
 
 
 def read_labels(table: AnyPath, foreign: bool = False) -> LabelTable:
@@ -47,7 +49,8 @@ def read_labels(table: AnyPath, foreign: bool = False) -> LabelTable:
 
     The labels are the column ``label``; without it all columns like ``label_species``; without them
     several columns of 0 and 1 (one-hot). If each row has a single 1, its column is the class,
-    otherwise each of these columns is an attribute.
+    otherwise each of these columns is an attribute. Images with the same value in the column
+    ``group``, such as a patient, stay in one split.
 
     Args:
         table: CSV with commas, semicolons or tabs, or one JSON object per line.
@@ -64,13 +67,14 @@ def read_labels(table: AnyPath, foreign: bool = False) -> LabelTable:
     names = [name for name in rows[0][1] if isinstance(name, str)]
     files = names[0] if foreign else FILE_COLUMN
     columns, hot = _label_columns(names), False
-    others = [name for name in names if name != files]
+    others = [name for name in names if name not in (files, GROUP_COLUMN)]
     if not columns and foreign and len(others) == 1:
         columns = others
     if not columns:
         columns, hot = _columns_of_zero_and_one(others, rows), True
     _check_columns(table, names, files, columns)
     labels: dict[str, tuple[str, ...]] = {}
+    groups: dict[str, str] = {}
     for number, row in rows:
         where = f"{table}, line {number}"
         if None in row:
@@ -82,6 +86,8 @@ def read_labels(table: AnyPath, foreign: bool = False) -> LabelTable:
         if name in labels:
             raise DataError(f"{where} names {quote(name)} a second time: remove one of the lines")
         labels[name] = tuple(_label(row, column, where) for column in columns)
+        if GROUP_COLUMN in names and (group := str(row.get(GROUP_COLUMN) or "").strip()):
+            groups[name] = group
         if (length := len(join_values(labels[name]))) > MAX_CLASS_NAME:
             raise DataError(
                 f"{where} has a label of {length:,} characters, and the limit is {MAX_CLASS_NAME}"
@@ -95,7 +101,7 @@ def read_labels(table: AnyPath, foreign: bool = False) -> LabelTable:
             f"the column {' and '.join(map(quote, columns))} is not a class: put the class into it"
         )
     unused = (name for name in others if name not in columns)
-    return LabelTable(labels, tuple(columns), tuple(unused))
+    return LabelTable(labels, tuple(columns), tuple(unused), groups)
 
 
 def is_foreign(table: AnyPath) -> bool:

@@ -4,6 +4,7 @@ Several layouts, each also inside ``train/``, ``val/`` and ``test/``:
 
     cat/a.jpg  dog/b.jpg                  one folder per class
     cat/indoors/a.jpg  dog/outdoors/b.jpg nested: one level of folders per attribute
+    cat/rex/a.jpg      dog/bello/b.jpg    nested: a name below one class only is a group
     labels.csv       a.jpg  b.jpg         columns ``file_name`` and ``label``
     train.csv        train/a.jpg          Kaggle's: its first column names the files
     dataset.json     00000/a.png          StyleGAN's
@@ -21,7 +22,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from cgan.attributes import JOINT, attribute_values, join_values
 from cgan.data.archive import HUB_PREFIX, IGNORED, AnyPath, Archive, ArchivePath, is_archive
@@ -47,6 +48,8 @@ SPLIT_FOLDERS: dict[str, Split] = {
     "test": "test", "testing": "test",
 }  # fmt: skip
 """Names of folders that hold one split."""
+PLAIN_FOLDERS = {"images", "image", "imgs", "img", "pictures", "photos", "jpg", "jpeg", "png"}
+"""Names of folders inside of classes that say nothing."""
 DOMAIN_FOLDER = re.compile(f"({'|'.join(SPLIT_FOLDERS)})_?[ab]")
 NO_LABEL = -1
 """The label of an image without a class."""
@@ -241,8 +244,8 @@ def _refuse_chunks(root: AnyPath, classes: Iterable[tuple[str, ...]]) -> None:
     """Raise ``DataError`` for the folders 00000, 00001, … of a data set without labels."""
     if all(re.fullmatch(r"\d{5}", value) for values in classes for value in values):
         raise DataError(
-            f"{root / STYLEGAN_TABLE} has no labels, and the folders beside it are chunks of files, "
-            "no classes: add labels, or put the images into one folder per class"
+            f"{root / STYLEGAN_TABLE} has no labels, and the folders beside it are chunks of "
+            "files, no classes: add labels, or put the images into one folder per class"
         )
 
 
@@ -310,6 +313,7 @@ class Layout:
         labels: the index of each image's class; -1 for an unlabelled image.
         splits: the split of each image; None if a hash of its content decides.
         num_attributes: how many attributes a class combines.
+        groups: the group of each image, whose images stay in one split; None if it has none.
     """
 
     classes: tuple[str, ...]
@@ -317,6 +321,7 @@ class Layout:
     labels: tuple[int, ...]
     splits: tuple[Split | None, ...]
     num_attributes: int
+    groups: tuple[str | None, ...]
 
 
 def open_root(path: Path) -> AnyPath:
@@ -353,18 +358,16 @@ def find_images(root: AnyPath) -> Layout:
         training = parts.get("train", root)
         several = _has_several_labels(training)
         found = {
-            split: [
-                # macOS writes the other form of Unicode.
-                (tuple(unicodedata.normalize("NFC", value) for value in values), path)
-                for values, path in _labelled(folder, several)
-            ]
+            split: [one.with_composed_names() for one in _labelled(folder, several)]
             for split, folder in parts.items()
         }
+        if several and table_of(training) is None:
+            found = _find_groups(found)
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
-    trained = {values for split in ("train", None) for values, _ in found.get(split, ())}
-    for split, pairs in found.items():
-        if unknown := sorted({values for values, _ in pairs} - trained):
+    trained = {one.values for split in ("train", None) for one in found.get(split, ())}
+    for split, images in found.items():
+        if unknown := sorted({one.values for one in images} - trained):
             raise DataError(
                 f"{first_few(list(map(join_values, unknown)))} in {parts[split]} has no training "
                 "images: add some, or remove it"
@@ -374,15 +377,72 @@ def find_images(root: AnyPath) -> Layout:
         _refuse_chunks(training, trained)
     for values in trained:
         require_utf8(Path(join_values(values)))
-    if several:
-        check_attributes(sorted(trained), training)
     in_order = sorted(trained, key=join_values)
+    if len(in_order[0]) > 1:
+        check_attributes(in_order, training)
     index = {values: label for label, values in enumerate(in_order)}
-    images = [(path, index[values], split) for split in found for values, path in found[split]]
-    images += _unlabelled({None: root, **parts})
-    paths, labels, splits = zip(*images, strict=True)
+    rows = [
+        (one.path, index[one.values], split, one.group) for split in found for one in found[split]
+    ]
+    rows += [(*row, None) for row in _unlabelled({None: root, **parts})]
+    paths, labels, splits, groups = zip(*rows, strict=True)
     classes = tuple(map(join_values, in_order))
-    return Layout(classes, paths, labels, splits, len(in_order[0]))
+    return Layout(classes, paths, labels, splits, len(in_order[0]), groups)
+
+
+class Labelled(NamedTuple):
+    """An image with its values, one per attribute, and its group."""
+
+    values: tuple[str, ...]
+    path: AnyPath
+    group: str | None = None
+
+    def with_composed_names(self) -> Labelled:
+        """macOS writes the other form of Unicode."""
+        values = tuple(unicodedata.normalize("NFC", value) for value in self.values)
+        return self._replace(values=values)
+
+
+def _find_groups(
+    found: dict[Split | None, list[Labelled]],
+) -> dict[Split | None, list[Labelled]]:
+    """Levels of folders that are no attributes: folders like ``images``, and groups.
+
+    A level whose names occur below one parent only cannot be combined with other classes: each is a
+    patient, a scene or another source of several images of one class.
+    """
+    rows = {one.values for split in ("train", None) for one in found.get(split, ())}
+    depth = len(next(iter(rows)))
+    kept = [
+        level for level in range(depth)
+        if level == 0 or {row[level].lower() for row in rows} - PLAIN_FOLDERS
+    ]  # fmt: skip
+    rows = {tuple(row[level] for level in kept) for row in rows}
+    attributes = next(
+        (level for level in range(1, len(kept)) if _is_level_of_groups(rows, level)), len(kept)
+    )
+    if attributes < len(kept):
+        logger.info(
+            "folders that are below one class each, such as %s, are groups: all images of one are "
+            "in the same split",
+            "/".join(min(rows)),
+        )
+
+    def cut(one: Labelled) -> Labelled:
+        if len(one.values) != depth:  # another layout than that of the training images
+            return one
+        values = tuple(one.values[level] for level in kept)
+        group = "/".join(values) if attributes < len(kept) else None
+        return Labelled(values[:attributes], one.path, group)
+
+    return {split: [cut(one) for one in images] for split, images in found.items()}
+
+
+def _is_level_of_groups(rows: set[tuple[str, ...]], level: int) -> bool:
+    """Whether each name at this level is below one parent, and some parent has several of them."""
+    pairs = {(row[:level], row[level]) for row in rows}
+    names, parents = {name for _, name in pairs}, {parent for parent, _ in pairs}
+    return len(pairs) == len(names) > len(parents)
 
 
 def check_attributes(rows: Sequence[tuple[str, ...]], root: AnyPath) -> None:
@@ -428,8 +488,8 @@ def _has_several_labels(root: AnyPath) -> bool:
     return len(next(iter(labels.values()))) > 1
 
 
-def _labelled(root: AnyPath, several: bool) -> list[tuple[tuple[str, ...], AnyPath]]:
-    """The values and the path of each image in one split."""
+def _labelled(root: AnyPath, several: bool) -> list[Labelled]:
+    """The images of one split."""
     if (table := table_of(root)) is not None:
         found = read_labels(table, is_foreign(table))
         labels = found.labels
@@ -449,8 +509,10 @@ def _labelled(root: AnyPath, several: bool) -> list[tuple[tuple[str, ...], AnyPa
                 f"{table} names images of several splits ({first_few(sorted(above))}): put a table "
                 "into each of these folders instead"
             )
-        return [(labels[name], path) for name, path in paths.items()]
-    return class_images(root, several)
+        return [
+            Labelled(labels[name], path, found.groups.get(name)) for name, path in paths.items()
+        ]
+    return [Labelled(values, path) for values, path in class_images(root, several)]
 
 
 def _locate(root: AnyPath, table: AnyPath, names: Sequence[str]) -> dict[str, AnyPath]:

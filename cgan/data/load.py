@@ -135,8 +135,9 @@ def load_training_split(
 
 def _split_indices(folder: ImageFolder, split: Split) -> torch.Tensor:
     return folder_split_indices(
-        folder.digests, folder.labels, folder.splits, split, test=FOLDER_TEST_FRACTION
-    )
+        folder.digests, folder.labels, folder.splits, split, test=FOLDER_TEST_FRACTION,
+        groups=folder.groups,
+    )  # fmt: skip
 
 
 def _read(

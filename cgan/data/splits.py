@@ -4,7 +4,7 @@ Generators and judges are trained on ``train``. Evaluations during training, and
 best generator, use ``validation``. Reports use ``test``. An image's split depends on its own
 content only, so adding, removing or renaming other images does not move it. There is one exception:
 if all images of a class would be held out, they are training images. Copies of an image are always
-in the same split, also if they are in different classes.
+in the same split, also if they are in different classes; so are images of the same group.
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ def folder_split_indices(
     split: Split,
     *,
     test: float,
+    groups: Sequence[str | None] = (),
 ) -> Tensor:
     """Indices of the images in one split of a folder that may have folders ``val`` and ``test``.
 
@@ -76,6 +77,7 @@ def folder_split_indices(
     Args:
         digests, labels, split, test: see ``split_indices``.
         given: the split of each image; None if it has none.
+        groups: the group of each image, whose images are in one split; None if it has none.
     """
     held_out: dict[Split, set[bytes]] = {"test": set(), "validation": set()}
     for digest, one in zip(digests, given, strict=True):
@@ -96,6 +98,10 @@ def folder_split_indices(
     if held_out.get(split):
         return of_split[split]
     rest = of_split["train"]
+    keys = [
+        digest if group is None else hashlib.sha256(group.encode("utf-8", "replace")).digest()
+        for digest, group in zip(digests, groups or [None] * len(digests), strict=True)
+    ]
     if split == "train" and (
         leaked := sum((one or "train") == "train" for one in given) - len(rest)
     ):
@@ -104,7 +110,7 @@ def folder_split_indices(
             f"{leaked:,}",
         )
     chosen = split_indices(
-        [digests[index] for index in rest.tolist()],
+        [keys[index] for index in rest.tolist()],
         labels[rest],
         split,
         test=0 if held_out["test"] else test,

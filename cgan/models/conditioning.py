@@ -125,7 +125,7 @@ class BatchNorm(nn.Module):
             return functional.batch_norm(x, mean, var, gain, bias, training=self.training)
         if chosen is None:
             chosen = torch.zeros(1, dtype=torch.int64, device=x.device)
-        shape = (len(chosen), x.shape[1], *[1] * (x.dim() - 2))
+        shape = (chosen.shape[0], x.shape[1], *[1] * (x.dim() - 2))
         gain = embed_labels(chosen, self.gain).view(shape)
         bias = embed_labels(chosen, self.bias).view(shape)
         return torch.addcmul(bias, normal, gain)

@@ -55,6 +55,14 @@ def test_names_as_labels_and_rows_without_a_class(pets: Path, tmp_path: Path) ->
     assert torch.bincount(found.labels).tolist() == [11, 12]
 
 
+def test_plain_integers_as_labels(pets: Path, tmp_path: Path) -> None:
+    images = columns_of(pets)["img"]
+    labels = (datasets.Value("int64"), [7] * 12 + [11] * 12)
+    found = scan_folder(Path(write_parquet(tmp_path / "hub", {"image": images, "label": labels})))
+    assert found.classes == ("11", "7")
+    assert torch.bincount(found.labels).tolist() == [12, 12]
+
+
 @pytest.mark.parametrize(
     ("names", "sentence"),
     [

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cgan.data import SPLITS, load_pictures
 from cgan.data.image_folder import ImageFolder, scan_folder
 from cgan.errors import DataError
 from tests.conftest import make_pets
@@ -176,3 +177,53 @@ def test_a_data_set_of_stylegan_without_labels_is_refused_or_one_of_folders(tmp_
     (root / "dataset.json").write_text(json.dumps({"labels": [["cat/00.png"]]}))
     with pytest.raises(DataError, match="entry 1 of its labels is not a name and a label"):
         scan_folder(root)
+
+
+def patients(root: Path) -> Path:
+    for index in range(40):
+        names = tuple(f"{'sick' if index % 2 else 'well'}/p{index:02}/{k}.png" for k in range(4))
+        random = np.random.default_rng(index)
+        for name in names:
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(root / name)
+    return root
+
+
+def test_a_folder_below_one_class_is_a_group_and_stays_in_one_split(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every patient became a class."""
+    with caplog.at_level("INFO", "cgan"):
+        folder = scan_folder(patients(tmp_path / "scans"))
+    assert folder.classes == ("sick", "well")
+    assert folder.num_attributes == 1
+    assert "such as sick/p01, are groups: all images of one are in the same split" in caplog.text
+    seen = {}
+    for split in SPLITS:
+        part = load_pictures(str(tmp_path / "scans"), split, memory_bytes=0)
+        assert isinstance(part, ImageFolder)
+        assert len(part) > 0
+        seen[split] = {path.parent.name for path in part.paths}
+    assert sum(map(len, seen.values())) == len(set.union(*seen.values())) == 40
+
+
+def test_a_column_of_groups(tmp_path: Path) -> None:
+    root = draw(tmp_path / "flat", tuple(f"{index:03}.png" for index in range(120)))
+    rows = ["file_name,label,group"]
+    rows += [f"{index:03}.png,{'ab'[index % 2]},patient {index // 4}" for index in range(120)]
+    table(root, rows)
+    folder = scan_folder(root)
+    assert folder.classes == ("a", "b")
+    parts = [load_pictures(str(root), split, memory_bytes=0) for split in SPLITS]
+    groups = [{int(path.stem) // 4 for path in part.paths} for part in parts]  # type: ignore[union-attr]
+    assert sum(map(len, groups)) == 30 == len(set.union(*groups))
+
+
+def test_a_folder_images_inside_of_each_class(tmp_path: Path) -> None:
+    """As in tiny-imagenet."""
+    for name in ("cat", "dog"):
+        draw(tmp_path / "tiny" / name / "images")
+    folder = scan_folder(tmp_path / "tiny")
+    assert folder.classes == ("cat", "dog")
+    assert folder.num_attributes == 1
+    assert set(folder.groups) == {None}

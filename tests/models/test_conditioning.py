@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from cgan.models import build_pair
 from cgan.models.conditioning import BatchNorm, Head, LabelChannel, LatentConcat
 
 
@@ -105,3 +106,15 @@ def test_without_a_label_the_logit_is_that_of_a_plain_discriminator(label: str) 
     if head.embedding is not None:
         assert head.embedding.weight.grad is not None
         assert not head.embedding.weight.grad.any()
+
+
+@pytest.mark.parametrize("label", ["concat", "cbn"])
+def test_a_generator_is_exported_with_a_dynamic_batch(label: str) -> None:
+    """``len`` of a tensor fixed the batch."""
+    G, _ = build_pair("mlp", (1, 8, 8), 3, latent_dim=4, width=8, generator_label=label)
+    G.eval()
+    example = torch.randn(2, 4), torch.tensor([0, 2])
+    batch = torch.export.Dim("batch")
+    exported = torch.export.export(G, example, dynamic_shapes=({0: batch}, {0: batch})).module()
+    z, labels = torch.randn(5, 4), torch.tensor([0, 1, 2, 2, 0])
+    torch.testing.assert_close(exported(z, labels), G(z, labels))
