@@ -111,7 +111,9 @@ def test_without_a_label_the_logit_is_that_of_a_plain_discriminator(label: str) 
 @pytest.mark.parametrize("label", ["concat", "cbn"])
 def test_a_generator_is_exported_with_a_dynamic_batch(label: str) -> None:
     """``len`` of a tensor fixed the batch."""
-    G, _ = build_pair("mlp", (1, 8, 8), 3, latent_dim=4, width=8, generator_label=label)
+    G, _ = build_pair(
+        "mlp", image_shape=(1, 8, 8), num_classes=3, latent_dim=4, width=8, generator_label=label
+    )
     G.eval()
     example = torch.randn(2, 4), torch.tensor([0, 2])
     batch = torch.export.Dim("batch")
