@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -18,7 +19,7 @@ import cgan
 from benchmarks.__main__ import app as benchmarks_app
 from cgan.cli import app
 from cgan.config_io import load_config
-from cgan.evaluation import augment_test, builder, invert, judge_training
+from cgan.evaluation import augment_test, invert, judge_training, sections
 from cgan.storage.checkpoint import Latents
 from cgan.storage.images import save_png
 from cgan.training import plan as plan_of_runs
@@ -99,6 +100,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for place, level in (("indoors", 90), ("outdoors", 160)):
         for animal in ("cat", "dog"):
             make_pets(root / "two-labels" / animal, classes={place: level})
+    for status, level in (("sick", 90), ("well", 160)):
+        for number in range(10):
+            make_pets(root / "patients" / status, count=3, classes={f"{status}-{number}": level})
+    make_pets(root / "kaggle", count=24, classes={"train": 100})
+    rows = [f"{index:02},{'pug' if index % 2 else 'beagle'}" for index in range(24)]
+    (root / "kaggle" / "train.csv").write_text("\n".join(["id,breed", *rows]))
+    make_pets(root / "stylegan", classes={"00000": 90, "00001": 180})
+    labels = [[f"{chunk:05}/{index:02}.png", index % 2] for chunk in (0, 1) for index in range(12)]
+    (root / "stylegan" / "dataset.json").write_text(json.dumps({"labels": labels}))
     shutil.copytree(root / "my-pictures", root / "half-labelled")
     (root / "half-labelled" / "lynx").rename(root / "half-labelled" / "_unlabelled")
     write_idx(root / "data", "MNIST")
@@ -133,7 +143,7 @@ def workplace(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CGAN_CACHE", str(folder / "cache"))
     quick = partial(judge_training.train_judge, images=640)
     monkeypatch.setattr(judge_training, "train_judge", quick)
-    monkeypatch.setattr(builder, "train_judge", quick)
+    monkeypatch.setattr(sections, "train_judge", quick)
     monkeypatch.setattr(augment_test, "default_images", lambda _: 128)
     monkeypatch.setattr(augment_test, "MIN_IMAGES", 1)
     monkeypatch.setattr(augment_test, "TIMED_STEPS", 1)
