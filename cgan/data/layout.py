@@ -50,6 +50,8 @@ SPLIT_FOLDERS: dict[str, Split] = {
 """Names of folders that hold one split."""
 PLAIN_FOLDERS = {"images", "image", "imgs", "img", "pictures", "photos", "jpg", "jpeg", "png"}
 """Names of folders inside of classes that say nothing."""
+OWN_INDEX = re.compile(r"shard-\d{5}\.csv")
+"""What ``cgan generate`` writes beside generated images."""
 DOMAIN_FOLDER = re.compile(f"({'|'.join(SPLIT_FOLDERS)})_?[ab]")
 NO_LABEL = -1
 """The label of an image without a class."""
@@ -271,7 +273,7 @@ def foreign_tables(root: AnyPath) -> list[AnyPath]:
     folder, or in folders named like splits. Others are named aloud.
     """
     tables = [one for one in root.iterdir() if one.suffix.lower() == ".csv" and one.name[0] != "."]
-    tables = sorted(one for one in tables if one.is_file())
+    tables = sorted(one for one in tables if one.is_file() and not OWN_INDEX.fullmatch(one.name))
     if not tables:
         return []
     folders = folders_in(root)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cgan import __version__
+from cgan.console import printable
 from cgan.errors import ConfigError, FileError, UnknownNameError
 from cgan.runtime.process import catch_signals, rank_and_world_size
 from cgan.runtime.progress import CountProgress
@@ -28,7 +29,9 @@ from cgan.storage.paths import safe_file_names
 from cgan.storage.safe_reading import MAX_MANIFEST_BYTES, file_digest, parse_json_object, read_bytes
 from cgan.storage.schema import is_count, is_share
 
-DATASET_FILE = "dataset.json"
+DATASET_FILE, CARD_FILE, CLASSES_FILE = "dataset.json", "README.md", "classes.txt"
+CARD_PATTERNS = {"webdataset": "*.tar", "folder": "*/*.png", "npz": "*.csv"}
+"""What ``datasets`` reads; it cannot read npz files, but their index."""
 FORMAT_VERSION = 2
 
 MUTABLE_KEYS = frozenset({"count", "model", "cgan", "control_accuracy"})
@@ -117,6 +120,26 @@ def open_dataset(out: Path, description: dict[str, Any]) -> None:
     if begun is None or begun["count"] < description["count"]:
         content = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
         write_atomically(path, content.encode())
+        write_atomically(out / CARD_FILE, dataset_card(description).encode())
+        if description["classes"] is not None:
+            names = "".join(f"{printable(name)}\n" for name in description["classes"])
+            write_atomically(out / CLASSES_FILE, names.encode())
+
+
+def dataset_card(description: dict[str, Any]) -> str:
+    """The data set's card, which tells ``datasets.load_dataset`` which files to read.
+
+    Without it that library reads ``dataset.json`` as the data, and takes a class that is called
+    ``train`` or ``test`` for a split.
+    """
+    pattern = CARD_PATTERNS[description["files"]]
+    order = f" Line i + 1 of `{CLASSES_FILE}` is class i." if description["classes"] else ""
+    return (
+        "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n"
+        f'    path: "{pattern}"\n---\n\n'
+        f"{description['count']:,} images that cgan {__version__} generated. `{DATASET_FILE}` says "
+        f"how to generate them again.{order}\n"
+    )
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:

@@ -145,6 +145,40 @@ def test_folder_is_what_train_reads(sampler: Sampler, tmp_path: Path) -> None:
     assert places == {(row["key"], row["name"]) for row in index(out)}
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("format", ["folder", "webdataset", "npz"])
+def test_the_library_datasets_reads_all_of_it(
+    sampler: Sampler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format: str, streaming: bool
+) -> None:
+    """It read dataset.json as the data, and took the classes train and test for splits."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    names = ["train", "test", "val", "a b", "cat.v2", *map(str, range(5))]
+    named = Sampler(sampler.generator, {**sampler.header, "classes": names}, sampler.path)
+    write_dataset(named, tmp_path / "set", 100, format=format)
+    loaded = datasets.load_dataset(
+        str(tmp_path / "set"), streaming=streaming, cache_dir=str(tmp_path / "cache")
+    )
+    assert list(loaded) == ["train"]
+    rows = list(loaded["train"])
+    assert len(rows) == 100
+    if format == "webdataset":
+        assert [row["cls"] for row in rows[:12]] == [i % 10 for i in range(12)]
+    elif format == "npz":
+        assert [row["seed"] for row in rows] == list(range(100))
+    else:
+        found = loaded["train"].features["label"].names
+        assert found == sorted(names)
+        assert Counter(found[row["label"]] for row in rows) == dict.fromkeys(names, 10)
+    assert (tmp_path / "set" / "classes.txt").read_text().splitlines() == names
+
+
+def test_a_generated_class_is_data_like_any_folder(sampler: Sampler, tmp_path: Path) -> None:
+    """The index beside a single folder is no table of labels."""
+    write_dataset(sampler, tmp_path / "set", 30, labels="3", format="folder")
+    assert load_pictures(str(tmp_path / "set"), size=8).classes == ("3",)
+
+
 def test_plain_counts_seeds(plain_run: cgan.Run, tmp_path: Path) -> None:
     sampler = cgan.load(plain_run.folder)
     write_dataset(sampler, tmp_path / "npz", 71, format="npz", seed=3)
@@ -305,7 +339,7 @@ def test_a_full_disk_leaves_nothing_half_written(
         patch.setattr(np, "savez", full)
         with pytest.raises(FileError, match="the disk is full"):
             write_dataset(sampler, tmp_path, COUNT, format=format)
-    assert set(files(tmp_path)) == {"dataset.json"}
+    assert set(files(tmp_path)) == {"dataset.json", "README.md", "classes.txt"}
     assert write_dataset(sampler, tmp_path, COUNT, format=format).drawn == COUNT
 
 
