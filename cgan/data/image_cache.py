@@ -66,7 +66,10 @@ class ImageCache:
             return {}
         rows = zip(found["digest"], found["facts"].tolist(), strict=True)
         digests = ((digest.tobytes(), facts) for digest, facts in rows)
-        return {digest: Probe(digest, bool(grey), *facts) for digest, (grey, *facts) in digests}
+        return {
+            digest: Probe(digest, bool(grey), width, height, maximum, span, on_black, bool(frames))
+            for digest, (grey, width, height, maximum, span, on_black, frames) in digests
+        }
 
     def write_facts(self, facts: Mapping[bytes, Probe]) -> None:
         """Replace the facts."""
@@ -121,6 +124,8 @@ class Probe(NamedTuple):
     """Largest minus smallest value of 8 bits, on a white background, of a sample of pixels."""
     black_span: int
     """The same on a black background; -1 if nothing is transparent."""
+    has_frames: bool
+    """Whether the file holds more images than the first one."""
 
     @property
     def side(self) -> int:
@@ -168,7 +173,10 @@ def _probe(path: AnyPath) -> Probe | str:
             span, black_span = _span(usual), -1
             if image.has_transparency_data:
                 black_span = _span(to_8_bits(image, scale._replace(background="black")))
-            return Probe(digest, _is_grey(usual), *usual.size, maximum, span, black_span)
+            frames = False
+            with suppress(Exception):  # the next frame may be damaged
+                frames = bool(getattr(image, "is_animated", False))
+            return Probe(digest, _is_grey(usual), *usual.size, maximum, span, black_span, frames)
     except DataError as error:
         return str(error)
 

@@ -19,6 +19,7 @@ from __future__ import annotations
 import logging
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -52,6 +53,11 @@ PLAIN_FOLDERS = {"images", "image", "imgs", "img", "pictures", "photos", "jpg", 
 """Names of folders inside of classes that say nothing."""
 OWN_INDEX = re.compile(r"shard-\d{5}\.csv")
 """What ``cgan generate`` writes beside generated images."""
+TEXT_SUFFIXES = {
+    ".txt", ".xml", ".json", ".jsonl", ".csv", ".tsv", ".md", ".html", ".yaml", ".yml", ".log",
+    ".pdf", ".py", ".ipynb", ".ini", ".db",
+}  # fmt: skip
+"""A folder of nothing else is no class whose images cannot be read."""
 DOMAIN_FOLDER = re.compile(f"({'|'.join(SPLIT_FOLDERS)})_?[ab]")
 NO_LABEL = -1
 """The label of an image without a class."""
@@ -160,8 +166,35 @@ def _check_class_folders(root: AnyPath, found: dict[str, list[AnyPath]]) -> None
             f"{first_few(nested)} holds folders of images, and {root / direct} holds images: put "
             "all images of a class directly into its folder, or all of them one folder deeper"
         )
+    unread = {name: _unread_suffixes(root / name) for name, paths in found.items() if not paths}
+    if full := [name for name, suffixes in unread.items() if suffixes - TEXT_SUFFIXES]:
+        suffixes = ", ".join(sorted(unread[full[0]]))
+        raise DataError(
+            f"{root / full[0]} holds files ({suffixes}), and none of them is an image that can be "
+            "read: convert them to PNG, or move the folder elsewhere"
+        )
     if empty:
         logger.warning("ignored, because they hold no images: %s", first_few(empty))
+
+
+def _unread_suffixes(folder: AnyPath) -> set[str]:
+    """The suffixes of the files in a folder that are no images."""
+    files = (path for path in folder.iterdir() if path.name[0] != "." and path.is_file())
+    return {path.suffix.lower() or "no suffix" for path in files} - SUFFIXES
+
+
+def say_what_is_not_read(folders: Iterable[AnyPath]) -> None:
+    """Log how many files of other suffixes are beside the images."""
+    counts = Counter(
+        path.suffix.lower() or "without a suffix"
+        for folder in folders
+        for path in folder.iterdir()
+        if path.suffix.lower() not in SUFFIXES and path.name[0] != "." and path.is_file()
+    )
+    if counts:
+        in_order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        texts = [f"{count:,} {suffix}" for suffix, count in in_order]
+        logger.info("files beside the images that are not read: %s", first_few(texts, 10))
 
 
 def _warn_of_other_images(root: AnyPath, class_folders: Sequence[AnyPath]) -> None:
@@ -388,6 +421,7 @@ def find_images(root: AnyPath) -> Layout:
     ]
     rows += [(*row, None) for row in _unlabelled({None: root, **parts})]
     paths, labels, splits, groups = zip(*rows, strict=True)
+    say_what_is_not_read({str(path.parent): path.parent for path in paths}.values())
     classes = tuple(map(join_values, in_order))
     return Layout(classes, paths, labels, splits, len(in_order[0]), groups)
 

@@ -123,6 +123,8 @@ def say_how_images_look(probes: Sequence[Probe], conversion: Conversion, aspect:
         logger.info(
             "%d images have transparent parts: %s shows there", len(clear), conversion.background
         )
+    if frames := sum(probe.has_frames for probe in probes):
+        logger.info("%d files have several frames: the first one is read", frames)
     if conversion.fit == "crop":
         _say_what_is_cropped(probes, aspect)
     spans = [

@@ -16,7 +16,7 @@ from cgan.data import load_pictures
 from cgan.data.image_file import USUAL, Conversion, read_image
 from cgan.data.image_folder import scan_folder
 from cgan.data.scan_facts import describe_counts
-from cgan.errors import ConfigError
+from cgan.errors import ConfigError, DataError
 from cgan.evaluation.invert import read_picture
 from tests.conftest import make_pets
 
@@ -178,3 +178,28 @@ def test_counts_of_few_and_of_many_classes() -> None:
     assert describe_counts(names, [5] * 10 + [9] + [2] + [5] * 18) == (
         "30, the largest c10 (9), the smallest c11 (2)"
     )
+
+
+def test_files_that_are_not_read_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    root = make_pets(tmp_path / "pets")
+    for name in ("cat/a.npy", "cat/b.npy", "dog/notes.txt", "dog/raw"):
+        (root / name).write_bytes(b"x")
+    frames = [Image.new("RGB", (8, 8), (index, 0, 9)) for index in (0, 200)]
+    frames[0].save(root / "dog" / "moving.gif", save_all=True, append_images=frames[1:])
+    with caplog.at_level("INFO", "cgan"):
+        assert len(scan_folder(root)) == 25
+    assert "not read: 2 .npy, 1 .txt, 1 without a suffix" in caplog.text
+    assert "1 files have several frames: the first one is read" in caplog.text
+
+
+def test_a_class_of_which_no_file_is_read_is_not_dropped(tmp_path: Path) -> None:
+    root = make_pets(tmp_path / "pets")
+    (root / "notes").mkdir()
+    (root / "notes" / "readme.txt").write_text("about these images")
+    assert scan_folder(root).classes == ("cat", "dog")
+    (root / "owl").mkdir()
+    (root / "owl" / "1.npy").write_bytes(b"x")
+    with pytest.raises(DataError, match=r"owl holds files \(.npy\), and none of them is an image"):
+        scan_folder(root)
