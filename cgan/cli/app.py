@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cgan.cli import evaluate, export, generate, latent_space, train
+from cgan.cli import evaluate, export, generate, latent_space, push, steer, train
 from cgan.cli.options import messages
 from cgan.console import printable
 from cgan.errors import CganError
@@ -114,7 +114,7 @@ app.command(
 )(train.train)
 app.command(
     epilog="Examples:  cgan steer runs/plain  |  cgan steer runs/plain --data mnist --minutes 4"
-)(train.steer)
+)(steer.steer)
 app.command(
     epilog="Examples:  cgan generate --digit 7  |  "
     "cgan generate runs/pets --class cat --class dog -n 8 --seed 3 --out pets.png  |  "
@@ -145,7 +145,7 @@ app.command(
 app.command(
     epilog="Examples:  cgan push runs/pets owner/pets --license mit --dry-run  |  "
     "cgan push runs/pets owner/pets --space"
-)(export.push)
+)(push.push)
 app.command(epilog="Examples:  cgan show  |  cgan show runs/pets")(export.show)
 
 

@@ -16,14 +16,15 @@ import threading
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import total_ordering
 from pathlib import Path, PurePosixPath
 
+from cgan.data.splits import UNLABELLED_FOLDERS
 from cgan.errors import DataError, one_line, quote
 
-SUFFIXES = (".zip", ".tar")
+SUFFIXES = (".zip", ".tar", ".npz")
 HUB_PREFIX = "hf-datasets:"
 """Begins the name of a data set of the Hugging Face Hub: see ``cgan.data.hub``."""
 IGNORED = "__MACOSX"
@@ -86,6 +87,26 @@ class FileTree(ABC):
             known = path.parent in self.folders
             self.folders.setdefault(path.parent, set()).add(path)
             path = ROOT if known else path.parent
+
+
+def class_folders(path: Path, labels: Iterable[str | None]) -> dict[str, str]:
+    """The name of each class's folder in a tree. A slash would be a folder of its own.
+
+    Raises:
+        DataError: a class cannot be a folder, or two classes would be the same one.
+    """
+    names = {name for name in labels if name is not None}
+    folders = {name: name.replace("/", "-").replace("\\", "-") for name in sorted(names)}
+    taken: dict[str, str] = {}
+    for name, folder in folders.items():
+        if not folder.strip() or folder[0] == "." or folder in UNLABELLED_FOLDERS:
+            raise DataError(f"{path} has a class {quote(name)}, and no folder can have that name")
+        if taken.setdefault(folder, name) != name:
+            raise DataError(
+                f"{path} has the classes {quote(taken[folder])} and {quote(name)}, and the folders "
+                "of both would have the same name"
+            )
+    return folders
 
 
 class Archive(FileTree):
@@ -217,7 +238,7 @@ AnyPath = Path | ArchivePath
 
 
 def is_archive(path: str | Path) -> bool:
-    """Whether a path is a file that ends like an archive, or names a data set of the Hub."""
+    """Whether a path is a file that ends like one of ``SUFFIXES``, or a data set of the Hub."""
     if str(path).startswith(HUB_PREFIX):
         return True
     return str(path).lower().endswith(SUFFIXES) and os.path.isfile(path)

@@ -13,9 +13,9 @@ import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cgan.data.archive import HUB_PREFIX, FileTree, Member
-from cgan.data.splits import SPLITS, UNLABELLED_FOLDERS
-from cgan.errors import DataError, first_few, one_line, quote
+from cgan.data.archive import HUB_PREFIX, FileTree, Member, class_folders
+from cgan.data.splits import SPLITS
+from cgan.errors import DataError, first_few, one_line
 
 LABEL_COLUMNS = ("label", "labels", "class", "fine_label")
 """Preferred names of the column of labels, if there are several."""
@@ -49,7 +49,7 @@ class HubDataset(FileTree):
                 continue
             self.image_columns[split] = _image_column(path, table)
             labels = _read_labels(path, table)
-            folders = _class_folders(path, labels)
+            folders = class_folders(path, labels)
             for row, label in enumerate(labels):
                 if label is not None:
                     self._add(Member(f"{split}/{folders[label]}/{row:09}.png", 0, row))
@@ -111,26 +111,6 @@ def _image_column(path: Path, table: Any) -> str:
         if isinstance(feature, datasets.Image):
             return str(column)
     raise DataError(f"{path} has no column of images: it has {', '.join(table.column_names)}")
-
-
-def _class_folders(path: Path, labels: list[str | None]) -> dict[str, str]:
-    """The name of each class's folder. A slash would be a folder of its own.
-
-    Raises:
-        DataError: a class cannot be a folder, or two classes would be the same one.
-    """
-    names = {name for name in labels if name is not None}
-    folders = {name: name.replace("/", "-").replace("\\", "-") for name in sorted(names)}
-    taken: dict[str, str] = {}
-    for name, folder in folders.items():
-        if not folder.strip() or folder[0] == "." or folder in UNLABELLED_FOLDERS:
-            raise DataError(f"{path} has a class {quote(name)}, and no folder can have that name")
-        if taken.setdefault(folder, name) != name:
-            raise DataError(
-                f"{path} has the classes {quote(taken[folder])} and {quote(name)}, and the folders "
-                "of both would have the same name"
-            )
-    return folders
 
 
 def _read_labels(path: Path, table: Any) -> list[str | None]:

@@ -26,33 +26,31 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, NoReturn
 
 from cgan.attributes import JOINT, attribute_values, join_values
-from cgan.data.archive import HUB_PREFIX, IGNORED, AnyPath, Archive, ArchivePath, is_archive
+from cgan.data.archive import HUB_PREFIX, AnyPath, Archive, ArchivePath, is_archive
+from cgan.data.find_table import locate, table_of
+from cgan.data.folders import (
+    SPLIT_FOLDERS,
+    folders_in,
+    has_nested_classes,
+    holds_images,
+    images_in,
+    leaves_of,
+)
 from cgan.data.hub import HubDataset
 from cgan.data.image_file import SUFFIXES
 from cgan.data.label_table import (
-    MAX_ATTRIBUTES,
     STYLEGAN_TABLE,
-    TABLES,
-    first_cell,
     is_foreign,
-    is_table_of_stylegan,
     read_labels,
 )
+from cgan.data.shard_trees import TarTree, is_webdataset, open_tree
 from cgan.data.splits import UNLABELLED_FOLDERS, Split
 from cgan.errors import DataError, first_few, quote
 from cgan.storage.paths import require_utf8
 
 logger = logging.getLogger("cgan")
-SPLIT_FOLDERS: dict[str, Split] = {
-    "train": "train", "training": "train",
-    "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
-    "test": "test", "testing": "test",
-}  # fmt: skip
-"""Names of folders that hold one split."""
 PLAIN_FOLDERS = {"images", "image", "imgs", "img", "pictures", "photos", "jpg", "jpeg", "png"}
 """Names of folders inside of classes that say nothing."""
-OWN_INDEX = re.compile(r"shard-\d{5}\.csv")
-"""What ``cgan generate`` writes beside generated images."""
 TEXT_SUFFIXES = {
     ".txt", ".xml", ".json", ".jsonl", ".csv", ".tsv", ".md", ".html", ".yaml", ".yml", ".log",
     ".pdf", ".py", ".ipynb", ".ini", ".db",
@@ -61,19 +59,6 @@ TEXT_SUFFIXES = {
 DOMAIN_FOLDER = re.compile(f"({'|'.join(SPLIT_FOLDERS)})_?[ab]")
 NO_LABEL = -1
 """The label of an image without a class."""
-
-
-def has_nested_classes(root: AnyPath) -> bool:
-    """Whether the folders are nested: at least two hold no images, but folders of images."""
-    folders = folders_in(root)
-    if any(map(images_in, folders)):
-        return False
-    return sum(map(holds_images, folders)) > 1
-
-
-def holds_images(folder: AnyPath) -> bool:
-    """Whether there are images in a folder, or in the folders below it."""
-    return bool(_leaves(folder, (folder.name,)))
 
 
 def class_images(root: AnyPath, nested: bool) -> list[tuple[tuple[str, ...], AnyPath]]:
@@ -92,7 +77,7 @@ def class_images(root: AnyPath, nested: bool) -> list[tuple[tuple[str, ...], Any
         _check_class_folders(root, found)
         _warn_of_other_images(root, [folder for folder in folders if found[folder.name]])
         return [((name,), path) for name, paths in found.items() for path in paths]
-    leaves = {folder.name: _leaves(folder, (folder.name,)) for folder in folders}
+    leaves = {folder.name: leaves_of(folder, (folder.name,)) for folder in folders}
     if empty := [str(root / name) for name, found_ in leaves.items() if not found_]:
         logger.warning("ignored, because they hold no images: %s", first_few(empty))
     every = [leaf for found_ in leaves.values() for leaf in found_]
@@ -106,35 +91,6 @@ def class_images(root: AnyPath, nested: bool) -> list[tuple[tuple[str, ...], Any
             )
     _warn_of_other_images(root, [leaf for _, leaf in every])
     return [(values, path) for values, leaf in every for path in images_in(leaf)]
-
-
-def _leaves(folder: AnyPath, values: tuple[str, ...]) -> list[tuple[tuple[str, ...], AnyPath]]:
-    """The folders below this one that hold images, each with the names of the folders above."""
-    if images_in(folder):
-        return [(values, folder)]
-    if len(values) == MAX_ATTRIBUTES:  # deeper folders are not searched
-        return []
-    inner = folders_in(folder)
-    return [leaf for one in inner for leaf in _leaves(one, (*values, one.name))]
-
-
-def folders_in(root: AnyPath) -> list[AnyPath]:
-    """All folders but hidden ones, those of unlabelled images, and the one that macOS adds."""
-    others = (*UNLABELLED_FOLDERS, IGNORED)
-    return sorted(
-        path
-        for path in root.iterdir()
-        if path.name[0] != "." and path.name not in others and path.is_dir()
-    )
-
-
-def images_in(folder: AnyPath) -> list[AnyPath]:
-    """Everything that is named like an image; a link to nowhere is a broken image."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and path.name[0] != "." and not path.is_dir()
-    )
 
 
 def _check_class_folders(root: AnyPath, found: dict[str, list[AnyPath]]) -> None:
@@ -288,56 +244,6 @@ def _holds_data(folder: AnyPath) -> bool:
     return holds_images(folder) or table_of(folder) is not None
 
 
-def table_of(root: AnyPath) -> AnyPath | None:
-    """The table of labels in a folder, or None."""
-    tables = [root / name for name in TABLES if (root / name).is_file()]
-    if is_table_of_stylegan(root / STYLEGAN_TABLE):
-        tables.append(root / STYLEGAN_TABLE)
-    tables = tables or foreign_tables(root)
-    if len(tables) > 1:
-        raise DataError(f"{tables[0]} and {tables[1]} both hold labels: remove one")
-    return tables[0] if tables else None
-
-
-def foreign_tables(root: AnyPath) -> list[AnyPath]:
-    """CSV files whose first column names an image beside them or one folder below.
-
-    They count only where folders are no classes: if the images are beside the table, in a single
-    folder, or in folders named like splits. Others are named aloud.
-    """
-    tables = [one for one in root.iterdir() if one.suffix.lower() == ".csv" and one.name[0] != "."]
-    tables = sorted(one for one in tables if one.is_file() and not OWN_INDEX.fullmatch(one.name))
-    if not tables:
-        return []
-    folders = folders_in(root)
-    with_images = [folder for folder in folders if images_in(folder)]
-    splits = all(folder.name.lower() in SPLIT_FOLDERS for folder in with_images)
-    if (splits or len(with_images) == 1) and not has_nested_classes(root):
-        files = FileIndex(root)
-        return [one for one in tables if files.find(first_cell(one))]
-    logger.info("tables that are not used, because folders are the classes: %s", first_few(tables))
-    return []
-
-
-class FileIndex:
-    """The images beside a table, and those one folder below it, by the names that tables use."""
-
-    def __init__(self, root: AnyPath) -> None:
-        self.root = root
-        self.by_name: dict[str, list[AnyPath]] = {}
-        for folder in (root, *folders_in(root)):
-            above = () if folder is root else (folder.name,)
-            for path in images_in(folder):
-                for name in {path.name, PurePosixPath(path.name).stem}:
-                    self.by_name.setdefault(name, []).append(path)
-                    if above:
-                        self.by_name.setdefault(f"{above[0]}/{name}", []).append(path)
-
-    def find(self, name: str) -> list[AnyPath]:
-        """The images with this name, with or without its suffix."""
-        return self.by_name.get(name, [])
-
-
 @dataclass(frozen=True)
 class Layout:
     """The images of a folder.
@@ -365,11 +271,16 @@ def open_root(path: Path) -> AnyPath:
     Raises:
         DataError: the archive cannot be read, or the data set cannot be loaded.
     """
+    if (tree := open_tree(path)) is not None:
+        return ArchivePath(tree)
     if not is_archive(path):
         return path
     if str(path).startswith(HUB_PREFIX):
         return ArchivePath(HubDataset(path))
-    root = ArchivePath(Archive(path))
+    archive = Archive(path)
+    if is_webdataset(archive):
+        return ArchivePath(TarTree(path, [archive]))
+    root = ArchivePath(archive)
     while len(folders := [one for one in root.iterdir() if one.is_dir()]) == 1:
         beside = [
             one for one in root.iterdir() if one.suffix.lower() in (".csv", ".jsonl", ".json")
@@ -531,7 +442,7 @@ def _labelled(root: AnyPath, several: bool) -> list[Labelled]:
         labels = found.labels
         if found.unused:
             logger.info("columns of %s that are not used: %s", table, first_few(found.unused))
-        paths = _locate(root, table, list(labels))
+        paths = locate(root, table, list(labels))
         used = {str(path.parent) for path in paths.values()}
         others = [one for one in folders_in(root) if str(one) not in used and images_in(one)]
         if others:
@@ -549,36 +460,6 @@ def _labelled(root: AnyPath, several: bool) -> list[Labelled]:
             Labelled(labels[name], path, found.groups.get(name)) for name, path in paths.items()
         ]
     return [Labelled(values, path) for values, path in class_images(root, several)]
-
-
-def _locate(root: AnyPath, table: AnyPath, names: Sequence[str]) -> dict[str, AnyPath]:
-    """The file of each name in a table; every image beside a labelled one has a label.
-
-    A name may lack the suffix, and the file may be one folder below the table.
-    """
-    paths = {name: root / name for name in names}
-    if missing := [name for name, path in paths.items() if not path.is_file()]:
-        files = FileIndex(root)
-        found = {name: files.find(name) for name in missing}
-        if without := [name for name, several in found.items() if not several]:
-            raise DataError(f"{table} has labels of files that do not exist: {first_few(without)}")
-        if twice := next((several for several in found.values() if len(several) > 1), None):
-            raise DataError(
-                f"{table} may mean {twice[0]} or {twice[1]}: write the folder before the name"
-            )
-        paths |= {name: several[0] for name, several in found.items()}
-        if len(set(paths.values())) < len(paths):
-            raise DataError(f"{table} names a file twice, with and without its folder or suffix")
-    folders = {str(path.parent): path.parent for path in paths.values()}
-    known = set(paths.values())
-    if without := [
-        str(path) for folder in folders.values() for path in images_in(folder) if path not in known
-    ]:
-        raise DataError(
-            f"{table} has no label for {first_few(without)}: add labels, or move these images "
-            "elsewhere"
-        )
-    return paths
 
 
 def _unlabelled(parts: dict[Split | None, AnyPath]) -> list[tuple[AnyPath, int, Split | None]]:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import typer
@@ -20,6 +21,7 @@ from benchmarks.__main__ import app as benchmarks_app
 from cgan.cli import app
 from cgan.config_io import load_config
 from cgan.evaluation import augment_test, invert, judge_training, sections
+from cgan.sampling.write_dataset import write_dataset
 from cgan.storage.checkpoint import Latents
 from cgan.storage.images import save_png
 from cgan.training import plan as plan_of_runs
@@ -109,6 +111,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_pets(root / "stylegan", classes={"00000": 90, "00001": 180})
     labels = [[f"{chunk:05}/{index:02}.png", index % 2] for chunk in (0, 1) for index in range(12)]
     (root / "stylegan" / "dataset.json").write_text(json.dumps({"labels": labels}))
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (60, 8, 8), np.uint8)
+    np.savez(root / "arrays.npz", images=images, labels=np.arange(60) % 3)
     shutil.copytree(root / "my-pictures", root / "half-labelled")
     (root / "half-labelled" / "lynx").rename(root / "half-labelled" / "_unlabelled")
     write_idx(root / "data", "MNIST")
@@ -131,6 +136,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     two = load_config("folder-dcgan", {**quiet, "data.source": str(root / "two-labels")})
     cgan.train(two, root / "runs" / "two-labels")
+    write_dataset(cgan.load(root / "runs" / "pets"), root / "generated-set", 60)
     for name in ("conditional", "A", "B", "NAME"):
         cgan.train(load_config("digits-mlp", quiet), root / "runs" / name)
     return root

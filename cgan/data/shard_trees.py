@@ -1,0 +1,230 @@
+"""Arrays in ``.npz`` files and WebDataset's shards, read as trees of images.
+
+    images, labels                     of one .npz file: ours, and most others
+    train_images, train_labels, …      MedMNIST's; x_train, y_train, …: Keras's
+    shard-00000.npz, shard-00000.tar   the folders that ``cgan generate`` writes
+    000000000.png, 000000000.cls       WebDataset's samples in a .tar file
+
+Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from cgan.data.archive import Archive, FileTree, Member, class_folders
+from cgan.data.image_file import SUFFIXES
+from cgan.data.splits import Split
+from cgan.errors import DataError, one_line
+from cgan.runtime.cpu import free_memory
+
+PAIRS = (
+    ("images", "labels"),
+    ("x", "y"),
+    ("data", "labels"),
+    ("image", "label"),
+    ("arr_0", "arr_1"),
+)
+"""Names of an array of images and of its labels."""
+SPLIT_NAMES: dict[str, Split] = {
+    "train": "train", "val": "validation", "valid": "validation", "validation": "validation",
+    "test": "test",
+}  # fmt: skip
+MANIFEST, CLASSES = "dataset.json", "classes.txt"
+CLASS_SUFFIX = ".cls"
+MAX_LABEL_BYTES = 1_000
+
+
+def shards_in(folder: Path) -> list[Path]:
+    """The shards of a folder that ``cgan generate`` wrote as tar or npz files; else none."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        is_ours = manifest.get("format") == "cgan-dataset"
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return []
+    return sorted(folder.glob("shard-*.*")) and [
+        path for path in sorted(folder.glob("shard-*.*"))
+        if is_ours and path.suffix in (".npz", ".tar")
+    ]  # fmt: skip
+
+
+class ArrayTree(FileTree):
+    """Images and labels of ``.npz`` files as a tree ``SPLIT/CLASS/ROW.ppm``.
+
+    Args:
+        path: the file, or the folder of the files; messages name it.
+        files: all files; their rows follow each other.
+
+    Raises:
+        DataError: a file cannot be read, has no pair of arrays, or needs too much memory.
+    """
+
+    def __init__(self, path: Path, files: Sequence[Path] = ()) -> None:
+        super().__init__(path)
+        self.shards, self.images = tuple(files), list[np.ndarray]()
+        rows = 0
+        for file in files or [path]:
+            for split, images, labels in _read_pairs(file):
+                names = name_labels(labels, path if path.is_dir() else path.parent)
+                folders = class_folders(path, names)
+                for row, name in enumerate(names):
+                    above = "" if split is None else f"{split}/"
+                    place = f"{above}{folders[str(name)]}/{rows + row:09}.ppm"
+                    self._add(Member(place, images[row].nbytes, len(self.images), str(row)))
+                self.images.append(images)
+                rows += len(images)
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.path, self.shards)  # for worker processes
+
+    def read(self, member: Member) -> bytes:
+        """A row as a PGM or PPM file, which every version of a library writes alike."""
+        pixels = self.images[member.offset][int(member.key)]
+        height, width, channels = pixels.shape
+        kind = "P5" if channels == 1 else "P6"
+        return f"{kind}\n{width} {height}\n255\n".encode() + np.ascontiguousarray(pixels).tobytes()
+
+
+def _read_pairs(file: Path) -> list[tuple[Split | None, np.ndarray, np.ndarray]]:
+    """The split, the images (N, H, W, C) and the labels (N,) of each pair of arrays."""
+    try:
+        with zipfile.ZipFile(file) as content:
+            size, free = sum(one.file_size for one in content.infolist()), free_memory()
+        if free is not None and size > free // 2:
+            raise DataError(f"{file} needs {size:,} bytes of memory, and half of it is less")
+        with np.load(file, allow_pickle=False) as arrays:
+            by_name = {name.lower(): name for name in arrays.files}
+            found = [
+                (split, arrays[by_name[images]], arrays[by_name[labels]])
+                for split, images, labels in _names_of_pairs(by_name)
+            ]
+    except (OSError, ValueError, zipfile.BadZipFile, EOFError, MemoryError) as error:
+        raise DataError(f"{file} cannot be read as arrays ({one_line(error)})") from error
+    if not found:
+        raise DataError(
+            f"{file} has no images and labels: it has {', '.join(by_name) or 'nothing'}; call them "
+            "images and labels"
+        )
+    return [(split, *_check_pair(file, images, labels)) for split, images, labels in found]
+
+
+def _names_of_pairs(names: Iterable[str]) -> list[tuple[Split | None, str, str]]:
+    """The names of images and labels, with their split if they say it."""
+    known = set(names)
+    found: list[tuple[Split | None, str, str]] = []
+    for images, labels in PAIRS:
+        for word, split in SPLIT_NAMES.items():
+            for pattern in (f"{word}_{{}}", f"{{}}_{word}"):
+                pair = pattern.format(images), pattern.format(labels)
+                if known.issuperset(pair):
+                    found.append((split, *pair))
+        if found:
+            return found
+        if known.issuperset((images, labels)):
+            return [(None, images, labels)]
+    return []
+
+
+def _check_pair(
+    file: Path, images: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3):
+        images = np.moveaxis(images, 1, 3)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3):
+        raise DataError(
+            f"{file} has images of type {images.dtype} and shape {images.shape}: they must be "
+            "uint8 (N, height, width) or (N, height, width, 1 or 3)"
+        )
+    if labels.shape == (len(images), 1):
+        labels = labels[:, 0]
+    if labels.shape != (len(images),) or labels.dtype.kind not in "iubU":
+        raise DataError(
+            f"{file} has labels of type {labels.dtype} and shape {labels.shape} for "
+            f"{len(images):,} images: one whole number or name for each is needed"
+        )
+    return images, labels
+
+
+class TarTree(FileTree):
+    """Samples of WebDataset as a tree ``CLASS/KEY.png``: files with the same key, one ``.cls``.
+
+    Args:
+        path: the folder of the shards, or the shard; messages name it.
+        archives: the shards.
+
+    Raises:
+        DataError: a sample has no image or no class.
+    """
+
+    def __init__(self, path: Path, archives: Sequence[Archive]) -> None:
+        super().__init__(path)
+        self.archives = list(archives)
+        samples = [
+            one for index, archive in enumerate(archives) for one in _samples(index, archive)
+        ]
+        labels = np.array([label for _, _, _, label in samples])
+        names = name_labels(labels, path if path.is_dir() else path.parent)
+        folders = class_folders(path, names)
+        for name, (index, inner, member, _) in zip(names, samples, strict=True):
+            place = f"{folders[str(name)]}/{index:05}-{inner.name}"
+            self._add(Member(place, member.size, index, str(inner)))
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.path, self.archives)
+
+    def read(self, member: Member) -> bytes:
+        """The encoded image of a sample."""
+        archive = self.archives[member.offset]
+        return archive.read(archive.files[PurePosixPath(member.key)])
+
+
+def _samples(index: int, archive: Archive) -> list[tuple[int, PurePosixPath, Member, str]]:
+    """The image and the label of each sample of a shard."""
+    found = []
+    for path, member in archive.files.items():
+        if path.suffix.lower() not in SUFFIXES:
+            continue
+        label = archive.files.get(path.with_suffix(CLASS_SUFFIX))
+        if label is None or label.size > MAX_LABEL_BYTES:
+            raise DataError(f"{archive.path / path} has no class: there is no {path.stem}.cls")
+        text = archive.read(label).decode("utf-8", "replace").strip()
+        found.append((index, path, member, text))
+    return found
+
+
+def is_webdataset(archive: Archive) -> bool:
+    """Whether an archive holds samples of WebDataset."""
+    return any(path.suffix == CLASS_SUFFIX for path in archive.files)
+
+
+def name_labels(labels: np.ndarray, folder: Path) -> list[str | None]:
+    """The name of each label: a line of ``classes.txt`` in this folder, or the number itself."""
+    texts = [str(label) for label in labels.tolist()]
+    try:
+        names = (folder / CLASSES).read_text().splitlines()
+    except (OSError, ValueError):
+        return list(texts)
+    numbers = [int(text) if text.isdecimal() else -1 for text in texts]
+    if not all(0 <= number < len(names) for number in numbers):
+        return list(texts)
+    return [names[number] for number in numbers]
+
+
+def open_tree(path: Path) -> FileTree | None:
+    """The tree of an ``.npz`` file or of a folder of shards; None for anything else."""
+    if path.is_dir():
+        shards = shards_in(path)
+        if not shards:
+            return None
+        if shards[0].suffix == ".npz":
+            return ArrayTree(path, shards)
+        return TarTree(path, [Archive(shard) for shard in shards])
+    return ArrayTree(path) if path.suffix.lower() == ".npz" else None

@@ -1,0 +1,116 @@
+"""Arrays and shards as data: what cgan writes, MedMNIST's and Keras's files."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import cgan
+from cgan.data import Loader, load_pictures
+from cgan.data.image_folder import scan_folder
+from cgan.data.shard_trees import open_tree
+from cgan.errors import DataError
+from cgan.sampling.write_dataset import write_dataset
+
+RANDOM = np.random.default_rng(0)
+IMAGES = RANDOM.integers(0, 256, (60, 8, 8), np.uint8)
+COLOUR = RANDOM.integers(0, 256, (60, 8, 8, 3), np.uint8)
+LABELS = np.arange(60) % 3
+
+
+def save(root: Path, **arrays: np.ndarray) -> str:
+    np.savez(root / "data.npz", **arrays)
+    return str(root / "data.npz")
+
+
+def contents(folder: object) -> dict[bytes, str]:
+    """By pixels of an image, its class."""
+    classes, labels = folder.classes, folder.labels.tolist()  # type: ignore[attr-defined]
+    images = folder.take(torch.arange(len(labels)))  # type: ignore[attr-defined]
+    return {
+        image.numpy().tobytes(): classes[label] for image, label in zip(images, labels, strict=True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("images", "labels"), [("images", "labels"), ("x", "y"), ("arr_0", "arr_1")]
+)
+def test_a_pair_of_arrays(tmp_path: Path, images: str, labels: str) -> None:
+    source = save(tmp_path, **{images: IMAGES, labels: LABELS})
+    found = scan_folder(Path(source))
+    assert found.image_shape == (1, 8, 8)
+    assert found.classes == ("0", "1", "2")
+    wanted = {image.tobytes(): str(label) for image, label in zip(IMAGES, LABELS, strict=True)}
+    assert contents(found) == wanted
+
+
+def test_medmnist_has_splits_and_labels_in_a_column(tmp_path: Path) -> None:
+    parts = {"train": slice(0, 40), "val": slice(40, 50), "test": slice(50, 60)}
+    arrays = {}
+    for name, rows in parts.items():
+        arrays[f"{name}_images"], arrays[f"{name}_labels"] = COLOUR[rows], LABELS[rows, None]
+    source = save(tmp_path, **arrays)
+    for split, name in (("train", "train"), ("validation", "val"), ("test", "test")):
+        part = load_pictures(source, split)  # type: ignore[arg-type]
+        assert part.image_shape == (3, 8, 8)
+        wanted = np.moveaxis(COLOUR[parts[name]], 3, 1)
+        assert set(contents(part)) == {image.tobytes() for image in wanted}
+
+
+def test_keras_and_channels_first(tmp_path: Path) -> None:
+    first = np.moveaxis(COLOUR, 3, 1)
+    source = save(
+        tmp_path, x_train=first[:40], y_train=LABELS[:40], x_test=first[40:], y_test=LABELS[40:]
+    )
+    assert len(load_pictures(source, "test")) == 20
+    assert set(contents(load_pictures(source, "test"))) == {one.tobytes() for one in first[40:]}
+
+
+@pytest.mark.parametrize("format", ["npz", "webdataset"])
+def test_what_cgan_generates_is_data(
+    small_run: cgan.Run, tmp_path: Path, format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cgan.sampling.write_dataset.SHARD_SIZE", 40)
+    sampler = cgan.load(small_run.folder)
+    names = [f"class {label}" for label in range(10)]
+    named = cgan.Sampler(sampler.generator, {**sampler.header, "classes": names}, sampler.path)
+    write_dataset(named, tmp_path / "set", 100, format=format)
+    write_dataset(named, tmp_path / "folder", 100, format="folder")
+    found, wanted = (scan_folder(tmp_path / name, size=8) for name in ("set", "folder"))
+    assert found.classes == wanted.classes == tuple(names)
+    assert contents(found) == contents(wanted)
+    if format == "webdataset":  # a shard alone, too
+        assert len(scan_folder(tmp_path / "set" / "shard-00002.tar", size=8)) == 20
+    again = pickle.loads(pickle.dumps(found.paths[3]))
+    assert again.open().read() == found.paths[3].open().read()
+    images, labels = next(Loader(found, 16, workers=1).batches())
+    assert images.shape == (16, 1, 8, 8)
+    assert labels.max() < 10
+
+
+@pytest.mark.parametrize(
+    ("arrays", "sentence"),
+    [
+        ({"pictures": IMAGES}, "has no images and labels: it has pictures"),
+        ({"images": IMAGES / 255, "labels": LABELS}, "has images of type float64 and shape"),
+        ({"images": IMAGES, "labels": LABELS[:9]}, r"shape \(9,\) for 60 images: one whole number"),
+        ({"images": IMAGES, "labels": np.eye(3)[LABELS]}, r"of type float64 and shape \(60, 3\)"),
+        ({"images": IMAGES, "labels": np.array([object()] * 60)}, "cannot be read as arrays"),
+    ],
+)
+def test_arrays_that_cannot_be_used(
+    tmp_path: Path, arrays: dict[str, np.ndarray], sentence: str
+) -> None:
+    with pytest.raises(DataError, match=sentence):
+        scan_folder(Path(save(tmp_path, **arrays)))
+
+
+def test_a_file_that_is_no_npz_and_a_sample_without_a_class(tmp_path: Path) -> None:
+    (tmp_path / "data.npz").write_bytes(b"x")
+    with pytest.raises(DataError, match="cannot be read as arrays"):
+        load_pictures(str(tmp_path / "data.npz"))
+    assert open_tree(tmp_path) is None
