@@ -14,14 +14,15 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import PIL
-from PIL import Image
+from PIL import Image, ImageChops
 
 from cgan.data.archive import AnyPath
 from cgan.data.image_file import (
+    USUAL,
     Conversion,
     decode,
     deepest_value,
@@ -40,6 +41,8 @@ MIN_IMAGES = 1_000
 SAMPLE_SIDE = 64
 GREY_ROUNDING = 4
 """Difference of the channels of a grey image, of 255, that the rounding of JPEG explains."""
+SPAN_EVERY = 4
+FORMATS_WITH_FRAMES = {"GIF", "PNG", "WEBP", "TIFF", "AVIF"}
 MAX_BYTES = 4 * 2**30
 """Larger sets of decoded images are not kept."""
 VERSION = f"3, Pillow {PIL.__version__}"
@@ -121,7 +124,8 @@ class Probe(NamedTuple):
     maximum: int
     """The largest value of a file of 16 bits; 0 for others."""
     span: int
-    """Largest minus smallest value of 8 bits, on a white background, of a sample of pixels."""
+    """Largest minus smallest value of 8 bits, on a white background, of a sample of pixels; -1 if
+    it was not measured."""
     black_span: int
     """The same on a black background; -1 if nothing is transparent."""
     has_frames: bool
@@ -144,10 +148,11 @@ def probe_files(root: Path, paths: Sequence[AnyPath]) -> list[Probe | str]:
     with reading_threads() as pool:
         found: list[Probe | str | None] = list(pool.map(partial(_look_up, known), paths))
         missing = [index for index, probe in enumerate(found) if probe is None]
-        probes_of_missing = pool.map(_probe, [paths[index] for index in missing])
+        probe = partial(_probe, not large)
+        probes_of_missing = pool.map(probe, [paths[index] for index in missing])
         with CountProgress(len(missing), is_asked_for() and len(missing) >= MIN_IMAGES) as shown:
-            for index, probe in zip(missing, probes_of_missing, strict=True):
-                found[index] = probe
+            for index, one in zip(missing, probes_of_missing, strict=True):
+                found[index] = one
                 shown.add(1)
     probes = [probe for probe in found if probe is not None]
     facts = {probe.digest: probe for probe in probes if isinstance(probe, Probe)}
@@ -161,44 +166,60 @@ def _look_up(known: Mapping[bytes, Probe], path: AnyPath) -> Probe | None:
     return known.get(image_digest(path)) if known else None
 
 
-def _probe(path: AnyPath) -> Probe | str:
-    """An exception would keep the decoded pixels in memory."""
+def _probe(every: bool, path: AnyPath) -> Probe | str:
+    """An exception would keep the decoded pixels in memory.
+
+    With ``every`` false, the span of one file in ``SPAN_EVERY`` is measured, chosen by its digest.
+    """
     try:
         with decode(path) as (image, file):
             file.seek(0)
             digest = hashlib.file_digest(file, "sha256").digest()
             maximum = deepest_value(image)
-            scale = Conversion(maximum=max(maximum, 1))  # as bright as it can be
-            usual = to_8_bits(image, scale)
-            span, black_span = _span(usual), -1
+            scale = Conversion(maximum=maximum) if maximum else USUAL  # as bright as it can be
+            usual, span, black_span = to_8_bits(image, scale), -1, -1
             if image.has_transparency_data:
                 black_span = _span(to_8_bits(image, scale._replace(background="black")))
+            if every or black_span >= 0 or digest[0] % SPAN_EVERY == 0:
+                span = _span(usual)
             frames = False
-            with suppress(Exception):  # the next frame may be damaged
-                frames = bool(getattr(image, "is_animated", False))
+            if image.format in FORMATS_WITH_FRAMES:
+                with suppress(Exception):  # the next frame may be damaged
+                    frames = bool(getattr(image, "is_animated", False))
             return Probe(digest, _is_grey(usual), *usual.size, maximum, span, black_span, frames)
     except DataError as error:
         return str(error)
 
 
-def _sample(image: Image.Image) -> np.ndarray:
+def _sample(image: Image.Image) -> Image.Image:
     """At most ``SAMPLE_SIDE`` pixels a side, so that a large image takes no longer."""
     width, height = (min(side, SAMPLE_SIDE) for side in image.size)
-    if (width, height) != image.size:
-        image = image.resize((width, height), Image.Resampling.NEAREST)
-    return np.asarray(image)
+    if (width, height) == image.size:
+        return image
+    return image.resize((width, height), Image.Resampling.NEAREST)
 
 
 def _span(image: Image.Image) -> int:
-    pixels = _sample(image)
-    return int(pixels.max()) - int(pixels.min())
+    """The largest value of a sample minus the smallest."""
+    found: Any = _sample(image).getextrema()
+    channels = [found] if image.mode == "L" else found
+    return int(max(high for _, high in channels) - min(low for low, _ in channels))
 
 
 def _is_grey(image: Image.Image) -> bool:
-    """Whether the channels are equal: those of the sample first, because most images are not."""
+    """Whether the channels are equal. Most images show in a few pixels that they are not."""
     if image.mode == "L":
         return True
-    for pixels in (_sample(image), np.asarray(image)):
-        if int((pixels.max(2) - pixels.min(2)).max()) > GREY_ROUNDING:
+    width, height = image.size
+    places = (width // 2, height // 2), (0, 0), (width - 1, height - 1), (width // 3, height // 4)
+    for x, y in places:
+        pixel: Any = image.getpixel((x, y))
+        if max(pixel) - min(pixel) > GREY_ROUNDING:
             return False
+    for some in (_sample(image), image):
+        red, green, blue = some.split()
+        for other in (green, blue):
+            difference: Any = ImageChops.difference(red, other).getextrema()
+            if difference[1] > GREY_ROUNDING:
+                return False
     return True

@@ -17,6 +17,7 @@ A folder ``_unlabelled`` beside the training images holds images without a class
 from __future__ import annotations
 
 import logging
+import os
 import re
 import unicodedata
 from collections import Counter
@@ -35,6 +36,7 @@ from cgan.data.folders import (
     holds_images,
     images_in,
     leaves_of,
+    names_in,
 )
 from cgan.data.hub import HubDataset
 from cgan.data.image_file import SUFFIXES
@@ -141,12 +143,12 @@ def _unread_suffixes(folder: AnyPath) -> set[str]:
 
 def say_what_is_not_read(folders: Iterable[AnyPath]) -> None:
     """Log how many files of other suffixes are beside the images."""
-    counts = Counter(
-        path.suffix.lower() or "without a suffix"
-        for folder in folders
-        for path in folder.iterdir()
-        if path.suffix.lower() not in SUFFIXES and path.name[0] != "." and path.is_file()
-    )
+    counts: Counter[str] = Counter()
+    for folder in folders:
+        for name in names_in(folder):
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix not in SUFFIXES and name[0] != "." and (folder / name).is_file():
+                counts[suffix or "without a suffix"] += 1
     if counts:
         in_order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         texts = [f"{count:,} {suffix}" for suffix, count in in_order]
@@ -332,7 +334,7 @@ def find_images(root: AnyPath) -> Layout:
     ]
     rows += [(*row, None) for row in _unlabelled({None: root, **parts})]
     paths, labels, splits, groups = zip(*rows, strict=True)
-    say_what_is_not_read({str(path.parent): path.parent for path in paths}.values())
+    say_what_is_not_read({path.parent for path in paths})
     classes = tuple(map(join_values, in_order))
     return Layout(classes, paths, labels, splits, len(in_order[0]), groups)
 
@@ -346,6 +348,8 @@ class Labelled(NamedTuple):
 
     def with_composed_names(self) -> Labelled:
         """macOS writes the other form of Unicode."""
+        if all(map(str.isascii, self.values)):
+            return self
         values = tuple(unicodedata.normalize("NFC", value) for value in self.values)
         return self._replace(values=values)
 

@@ -133,16 +133,17 @@ def say_how_images_look(probes: Sequence[Probe], conversion: Conversion, aspect:
         else probe.span
         for probe in probes
     ]
+    spans = [span for span in spans if span >= 0]  # of many files, a part is measured
     blank = sum(span < BLANK for span in spans)
     faint = sum(BLANK <= span < FAINT for span in spans)
     copies = len(probes) - len({probe.digest for probe in probes})
-    for count, what in (
-        (blank, "show nothing: all their pixels are the same"),
-        (faint, "use less than a tenth of the range from black to white"),
-        (copies, "are copies of another file"),
+    for count, of, what in (
+        (blank, spans, "show nothing: all their pixels are the same"),
+        (faint, spans, "use less than a tenth of the range from black to white"),
+        (copies, probes, "are copies of another file"),
     ):
-        if count > MANY * len(probes):
-            logger.warning("%s of %s images %s", f"{count:,}", f"{len(probes):,}", what)
+        if count > MANY * len(of):
+            logger.warning("%s of %s images %s", f"{count:,}", f"{len(of):,}", what)
 
 
 def _say_what_is_cropped(probes: Sequence[Probe], aspect: float) -> None:
