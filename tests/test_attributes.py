@@ -227,7 +227,10 @@ def test_names_never_make_attributes(tmp_path: Path) -> None:
     folder = scan_folder(root)
     assert folder.classes == ("oil + lemon", "salt + pepper")
     assert folder.num_attributes == 1
-    changes = {"data.source": str(root), "data.size": 8, "images": 64, "model.width": 8}
+    changes = {
+        "data.source": str(root), "data.size": 8, "images": 64, "model.width": 8,
+        "control_per_class": 0, "device": "cpu",
+    }  # fmt: skip
     run = cgan.train(cgan.load_config("folder-dcgan", changes), tmp_path / "run")
     sampler = cgan.load(run.generator)
     assert sampler.num_attributes == 1

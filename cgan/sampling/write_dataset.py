@@ -120,10 +120,10 @@ def open_dataset(out: Path, description: dict[str, Any]) -> None:
     if begun is None or begun["count"] < description["count"]:
         content = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
         write_atomically(path, content.encode())
-        write_atomically(out / CARD_FILE, dataset_card(description).encode())
-        if description["classes"] is not None:
-            names = "".join(f"{printable(name)}\n" for name in description["classes"])
-            write_atomically(out / CLASSES_FILE, names.encode())
+    names = "".join(f"{printable(name)}\n" for name in description["classes"] or ())
+    for name, text in ((CARD_FILE, dataset_card(description)), (CLASSES_FILE, names)):
+        if text and not (out / name).exists():  # a data set of any count has the same ones
+            write_atomically(out / name, text.encode())
 
 
 def dataset_card(description: dict[str, Any]) -> str:
@@ -137,8 +137,8 @@ def dataset_card(description: dict[str, Any]) -> str:
     return (
         "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n"
         f'    path: "{pattern}"\n---\n\n'
-        f"{description['count']:,} images that cgan {__version__} generated. `{DATASET_FILE}` says "
-        f"how to generate them again.{order}\n"
+        f"Images that cgan {__version__} generated. `{DATASET_FILE}` says how to generate them "
+        f"again.{order}\n"
     )
 
 

@@ -37,6 +37,12 @@ def draw(kinds: tuple[str, ...], count: int = 400, seed: int = 0) -> ImageDatase
     return ImageDataset("shapes", images.round().to(torch.uint8), labels, kinds)
 
 
+@pytest.fixture(autouse=True)
+def shorter_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arrows are learned soon."""
+    monkeypatch.setattr(judge_training, "MIRROR_SHOWN", 3_000)
+
+
 def test_arrows_are_not_mirrored_and_it_says_why(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "cgan")
     assert not may_mirror(draw(("left", "right")))
@@ -59,7 +65,7 @@ def test_what_was_found_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_large_images_are_reduced_and_one_class_may_always_be_mirrored() -> None:
     data = draw(("left", "right"), seed=4)
-    large = data.images.repeat_interleave(3, 2).repeat_interleave(3, 3)
+    large = data.images.repeat_interleave(2, 2).repeat_interleave(2, 3)
     assert not may_mirror(ImageDataset("large", large, data.labels, data.classes))
     assert may_mirror(ImageDataset("one", data.images, 0 * data.labels, ("arrow",)))
 
