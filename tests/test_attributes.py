@@ -16,12 +16,12 @@ from torch import nn
 import cgan
 from cgan.attributes import attribute_values, match_values, num_attributes_of, split_classes
 from cgan.data.image_folder import scan_folder
-from cgan.errors import ConfigError, DataError, FileError, UnknownNameError
+from cgan.errors import ConfigError, DataError, FileError, RunError, UnknownNameError
 from cgan.evaluation.control import Control
 from cgan.models import build_pair
 from cgan.models.conditioning import share_values, to_class_rows, value_indices
 from cgan.sampling.request import GeneratorInfo
-from cgan.storage.run_files import load_state, select_tensors
+from cgan.storage.run_files import load_state, save_state, select_tensors
 from cgan.training.ema import frozen_copy, update_ema
 from cgan.training.plan import Plan
 from cgan.training.state import TrainState
@@ -350,3 +350,21 @@ def test_control_of_each_attribute() -> None:
     plain = Control(classes, confusion, True, None, 0)
     assert plain.per_attribute == []
     assert "per_attribute" not in plain.to_dict()
+
+
+def test_a_run_whose_names_made_attributes_does_not_go_on_as_another(tmp_path: Path) -> None:
+    """A run of version 0.3 on folders that all hold the mark has shared embeddings."""
+    root = make_pets(tmp_path / "pets", classes={"oil + lemon": 200, "salt + pepper": 50})
+    changes = {
+        "data.source": str(root), "data.size": 8, "images": 64, "model.width": 8,
+        "control_per_class": 0, "device": "cpu", "batch_size": 8,
+    }  # fmt: skip
+    run = cgan.train(cgan.load_config("folder-dcgan", changes), tmp_path / "run")
+    _, tensors, header, _ = load_state(run.folder)
+    save_state(run.folder, tensors, {k: v for k, v in header.items() if k != "num_attributes"})
+    with pytest.raises(
+        RunError, match="combine 2 attributes, and those of the data 1: train again"
+    ):
+        cgan.train(
+            cgan.load_config("folder-dcgan", {**changes, "images": 128}), run.folder, resume=True
+        )

@@ -186,7 +186,7 @@ def _probe(every: bool, path: AnyPath) -> Probe | str:
             if image.format in FORMATS_WITH_FRAMES:
                 with suppress(Exception):  # the next frame may be damaged
                     frames = bool(getattr(image, "is_animated", False))
-            return Probe(digest, _is_grey(usual), *usual.size, maximum, span, black_span, frames)
+            return Probe(digest, is_grey(usual), *usual.size, maximum, span, black_span, frames)
     except DataError as error:
         return str(error)
 
@@ -206,7 +206,7 @@ def _span(image: Image.Image) -> int:
     return int(max(high for _, high in channels) - min(low for low, _ in channels))
 
 
-def _is_grey(image: Image.Image) -> bool:
+def is_grey(image: Image.Image) -> bool:
     """Whether the channels are equal. Most images show in a few pixels that they are not."""
     if image.mode == "L":
         return True

@@ -206,7 +206,10 @@ def _find_readers(
     beside = sampler.path.parent
     own = given or find(beside=beside, architecture=reader_architecture(train))
     if second_judge:
-        return own, find(beside=beside, architecture=second_architecture(train))
+        other = second_architecture(train)
+        if own.header.architecture == other:  # the caller gave that one
+            other = reader_architecture(train)
+        return own, find(beside=beside, architecture=other)
     small = find_judge(train, default_architecture(train), beside) if own.is_pretrained else None
     return own, None if small is None else small.to(device)
 

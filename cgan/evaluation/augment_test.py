@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import isfinite, prod
 from pathlib import Path
 from typing import Any
@@ -224,7 +224,7 @@ def _mixed(train: ImageDataset | ImageFolder, drawn: ImageDataset, what: str) ->
     """Real images with ``FACTORS`` times as many generated ones, or with all of them."""
     sets = []
     for count in sorted({min(factor * len(train), len(drawn)) for factor in FACTORS}):
-        chosen = ImageDataset(drawn.name, drawn.images[:count], drawn.labels[:count], drawn.classes)
+        chosen = replace(drawn, images=drawn.images[:count], labels=drawn.labels[:count])
         name = f"real + {count / len(train):.2g}× {what}"
         sets.append(TrainingSet(name, len(train) / (len(train) + count), chosen))
     return sets
@@ -246,7 +246,9 @@ def draw_dataset(
     labels = torch.arange(classes).repeat(-(-total // classes))
     request = Request(tuple(labels.tolist()), tuple(range(len(labels))))
     drawn = [to_pixels(images).cpu() for images, _ in sampler.batches(request, verify)]
-    return ImageDataset("generated", torch.cat(drawn), labels, sampler.classes)
+    attributes = sampler.num_attributes
+    images = torch.cat(drawn)
+    return ImageDataset("generated", images, labels, sampler.classes, num_attributes=attributes)
 
 
 @torch_defaults()

@@ -59,6 +59,8 @@ class Control:
         judge: the name of the judge, with the start of its digest.
         judge_digest: SHA-256 of the judge's weights, in hexadecimal.
         num_attributes: how many attributes a class combines.
+        judge_trials: the independent trials that ``judge_accuracy`` is worth, as a mean over
+            classes of different sizes; 0 means as many as there are images.
     """
 
     classes: tuple[str, ...]
@@ -69,6 +71,7 @@ class Control:
     judge: str = ""
     judge_digest: str = ""
     num_attributes: int = 1
+    judge_trials: int = 0
 
     @property
     def accuracy(self) -> float:
@@ -83,6 +86,16 @@ class Control:
         """
         shares = [share for share in self.per_class.values() if not isnan(share)]
         return sum(shares) / len(shares)
+
+    @property
+    def effective_trials(self) -> int:
+        """The trials of one proportion that is as uncertain as ``balanced_accuracy``.
+
+        A mean over classes is as uncertain as its smallest ones make it: K² / Σ 1 / n_k.
+        """
+        counts = self.confusion.sum(1).double()
+        counts = counts[counts > 0]
+        return round(float(len(counts) ** 2 / (1 / counts).sum())) if len(counts) else 0
 
     @property
     def chance(self) -> float:
@@ -156,10 +169,11 @@ class Control:
     @property
     def relative_interval(self) -> Interval | None:
         """95 % confidence interval of ``relative``, with the uncertainty of both accuracies."""
-        if self.judge_accuracy is None or round(self.judge_accuracy * self.judge_pictures) < 1:
+        real = self.judge_trials or self.judge_pictures
+        if self.judge_accuracy is None or round(self.judge_accuracy * real) < 1:
             return None
         drawn = int(self.confusion.sum())
-        return ratio_interval(self.accuracy, drawn, self.judge_accuracy, self.judge_pictures)
+        return ratio_interval(self.accuracy, drawn, self.judge_accuracy, real)
 
     @property
     def intervals(self) -> list[Interval]:

@@ -277,17 +277,19 @@ def frechet_difference(real: Tensor, first: Tensor, second: Tensor) -> tuple[flo
     is too high, for both.
 
     Args:
-        real, first, second: features (N, F), more than F of each.
+        real: features (N, F), more than F of them.
+        first, second: features (M, F), more than F of each; row i of both has the same z, so that
+            what both have in common cancels.
     """
     target = moments(real)
-    values, real_changes, variance = [], [], 0.0
+    values, changes, real_changes = [], [], []
     for features in (first, second):
         own = moments(features)
         values.append(frechet_distance(target, own))
-        changes = _frechet_changes(features, own, target)
-        variance += float(changes.var() / len(features))
+        changes.append(_frechet_changes(features, own, target))
         real_changes.append(_frechet_changes(real, target, own))
-    variance += float((real_changes[1] - real_changes[0]).var() / len(real))
+    pairs = (changes, real_changes)
+    variance = sum(float((one[1] - one[0]).var() / len(one[0])) for one in pairs)
     difference, reach = values[1] - values[0], 1.959964 * variance**0.5
     return difference, Interval(difference - reach, difference + reach)
 

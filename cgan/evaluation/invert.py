@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 from cgan.augment import shows_photographs
 from cgan.data import ImageDataset, ImageFolder, load_split
 from cgan.data.datasets import needs_download
+from cgan.data.image_cache import is_grey
 from cgan.data.image_file import Conversion, open_image, read_image
 from cgan.errors import CganError, ConfigError, DataError, FileError
 from cgan.evaluation.api import data_config_of
@@ -272,7 +273,7 @@ def read_picture(picture: str | Path | Tensor, sampler: Sampler) -> Tensor:
     if not isinstance(picture, Tensor):
         conversion = Conversion(**sampler.header.get("conversion", {}))
         with open_image(Path(picture), conversion) as (image, _):
-            channels, size = (1 if image.mode == "L" else 3), image.size
+            channels, size = (1 if is_grey(image) else 3), image.size
         if channels > shape[0]:
             raise DataError(f"{picture} is in colour and the generator draws grey images")
         if size != (shape[2], shape[1]):

@@ -241,6 +241,7 @@ class Reference:
             self._control(found, conditional),
             judge_accuracy=self.control.balanced_accuracy if self.control else None,
             judge_pictures=len(self.held_out),
+            judge_trials=self.control.effective_trials if self.control else 0,
         )
 
     def second_control_of(self, found: FeatureSet, conditional: bool = True) -> Control:
@@ -251,7 +252,12 @@ class Reference:
         if not len(held_out):
             return replace(control, judge_accuracy=None, judge_pictures=0)
         real = Control.of(judge, held_out.target, held_out.second_predicted)
-        return replace(control, judge_accuracy=real.balanced_accuracy, judge_pictures=len(held_out))
+        return replace(
+            control,
+            judge_accuracy=real.balanced_accuracy,
+            judge_pictures=len(held_out),
+            judge_trials=real.effective_trials,
+        )
 
     def _control(self, found: FeatureSet, conditional: bool) -> Control:
         attributes = self.train.num_attributes

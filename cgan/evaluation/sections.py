@@ -396,7 +396,8 @@ def cas_section(sampler: Sampler, reference: Reference) -> ReportSection:
         images[begin:end], labels[begin:end] = to_pixels(batch).cpu(), target
         begin = end
     name = f"generated images ({train.name})"
-    generated = ImageDataset(name, images, labels, train.classes)
+    attributes = train.num_attributes
+    generated = ImageDataset(name, images, labels, train.classes, num_attributes=attributes)
     student = train_judge(
         generated, test, "generated", sampler.device,
         architecture=reference.judge.header.architecture, mirror=may_mirror(train),

@@ -120,7 +120,9 @@ def open_dataset(out: Path, description: dict[str, Any]) -> None:
     if begun is None or begun["count"] < description["count"]:
         content = json.dumps(description, indent=2, ensure_ascii=False) + "\n"
         write_atomically(path, content.encode())
-    names = "".join(f"{printable(name)}\n" for name in description["classes"] or ())
+    names = ""  # of folders the names are the classes
+    if description["files"] != "folder":
+        names = "".join(f"{printable(name)}\n" for name in description["classes"] or ())
     for name, text in ((CARD_FILE, dataset_card(description)), (CLASSES_FILE, names)):
         if text and not (out / name).exists():  # a data set of any count has the same ones
             write_atomically(out / name, text.encode())
@@ -133,7 +135,8 @@ def dataset_card(description: dict[str, Any]) -> str:
     ``train`` or ``test`` for a split.
     """
     pattern = CARD_PATTERNS[description["files"]]
-    order = f" Line i + 1 of `{CLASSES_FILE}` is class i." if description["classes"] else ""
+    has_numbers = description["classes"] and description["files"] != "folder"
+    order = f" Line i + 1 of `{CLASSES_FILE}` is class i." if has_numbers else ""
     return (
         "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n"
         f'    path: "{pattern}"\n---\n\n'

@@ -211,6 +211,7 @@ STATE_RULES = {
     "steps": COUNT,
     "seconds": DURATION,
     "classes": CLASSES._replace(required=False),
+    "num_attributes": COUNT._replace(required=False),
     "data_digest": Rule(is_text, "a text", required=False),
     "unlabelled_digest": Rule(is_text, "a text", required=False),
     "steered_digest": Rule(is_text, "a text", required=False),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cgan import __version__
-from cgan.attributes import split_classes
+from cgan.attributes import num_attributes_of, split_classes
 from cgan.config import DATA_NAMES, Config
 from cgan.data.image_file import USUAL
 from cgan.errors import DivergedError, RunError
@@ -179,6 +179,7 @@ class TrainState:
                 )
         header = {
             "classes": self.classes,
+            "num_attributes": self.num_attributes,
             "data_digest": self.data_digest,
             **({"unlabelled_digest": one} if (one := self.unlabelled_digest) else {}),
             **({"steered_digest": self.plain.header["sha256"]} if self.plain else {}),
@@ -222,6 +223,12 @@ class TrainState:
             raise RunError(
                 f"{folder} was trained on the classes {', '.join(classes[:10])} and the data has "
                 f"{', '.join(self.classes[:10])}: restore the class folders"
+            )
+        attributes = self.num_attributes if classes is None else num_attributes_of(header)
+        if attributes != self.num_attributes:
+            raise RunError(
+                f"the classes of {folder} combine {attributes} attributes, and those of the data "
+                f"{self.num_attributes}: train again, or resume with the version that began the run"
             )
         differs = (header.get("data_digest"), header.get("unlabelled_digest")) != (
             self.data_digest,

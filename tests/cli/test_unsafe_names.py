@@ -68,10 +68,7 @@ def test_a_data_set_stays_in_the_folder_and_continues(
     words = ("generate", unsafe, "--format", "folder", "--out", "deep/set", "--count")
     assert shell(*words, 10).exit_code == 0
     drawn = {f"deep/set/{folder}/{key:09}.png" for key, folder in enumerate(FOLDERS)}
-    beside = {
-        f"deep/set/{name}"
-        for name in ("dataset.json", "README.md", "classes.txt", "shard-00000.csv")
-    }
+    beside = {f"deep/set/{name}" for name in ("dataset.json", "README.md", "shard-00000.csv")}
     assert files_in(tmp_path) == {unsafe.name, *beside, *drawn}
     with (tmp_path / "deep/set/shard-00000.csv").open(encoding="utf-8", newline="") as file:
         assert [row["name"] for row in csv.DictReader(file)] == list(map(printable, CLASSES))

@@ -275,3 +275,21 @@ def test_the_interval_of_control_covers_the_truth(
         control = Control(tuple(map(str, range(len(truth)))), confusion, True, None, 0)
         covered.append(control.interval.low <= np.mean(truth) <= control.interval.high)
     assert least < np.mean(covered) < most
+
+
+def test_control_relative_to_few_images_of_a_class_covers_the_truth() -> None:
+    """Simulated: the judge's accuracy is a mean over classes of 1,000 and of 10 real images."""
+    random = np.random.default_rng(0)
+    drawn = torch.tensor([[800, 200], [200, 800]])
+    covered = []
+    for large, small in zip(
+        random.binomial(1_000, 0.8, 2_000), random.binomial(10, 0.8, 2_000), strict=True
+    ):
+        counts = torch.tensor([[large, 1_000 - large], [10 - small, small]])
+        real = Control(("a", "b"), counts, True, None, 0)
+        assert real.effective_trials == 40
+        control = Control(("a", "b"), drawn, True, real.balanced_accuracy, 1_010, judge_trials=40)
+        interval = control.relative_interval
+        assert interval is not None
+        covered.append(interval.low <= 1 <= interval.high)
+    assert 0.93 < np.mean(covered) <= 0.99

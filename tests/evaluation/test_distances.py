@@ -537,3 +537,12 @@ def test_a_fid_difference_is_the_difference_of_both() -> None:
     assert difference == pytest.approx(other - one)
     assert low < difference < high
     assert frechet_difference(real, first, first)[0] == 0
+
+
+def test_what_two_generators_have_in_common_cancels() -> None:
+    """Rows with the same z: a small difference is seen, where independent rows would hide it."""
+    random = torch.Generator().manual_seed(0)
+    real, z = normal(500, 0, 1, random), normal(500, 0, 1, random)
+    difference, (low, high) = frechet_difference(real, 1.05 * z + 0.1, 1.1 * z + 0.2)
+    assert 0 < low < difference < high
+    assert frechet_difference(real, z, z)[1] == (0, 0)

@@ -175,6 +175,8 @@ def test_images_of_another_shape_are_refused(sampler: cgan.Sampler, tmp_path: Pa
     ):
         with pytest.raises(DataError, match=sentence):
             cgan.invert(sampler, tmp_path / name)
+    save_png(torch.full((3, 8, 8), 90, dtype=torch.uint8), tmp_path / "grey.png")  # as RGB
+    assert read_picture(tmp_path / "grey.png", sampler).shape == (1, 8, 8)
     with pytest.raises(DataError, match=r"has the shape \[8, 8\]"):
         read_picture(torch.zeros(8, 8), sampler)
 
