@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from cgan.data.archive import AnyPath
-from cgan.data.folders import SPLIT_FOLDERS, folders_in, has_nested_classes, images_in
-from cgan.data.label_table import STYLEGAN_TABLE, TABLES, first_cell, is_table_of_stylegan
+from cgan.data.folders import PLAIN_FOLDERS, SPLIT_FOLDERS, folders_in, holds_images, images_in
+from cgan.data.label_table import STYLEGAN_TABLE, TABLES, is_table_of_stylegan, read_labels
 from cgan.errors import DataError, first_few
 
 OWN_INDEX = re.compile(r"shard-\d{5}\.csv")
@@ -30,23 +30,43 @@ def table_of(root: AnyPath) -> AnyPath | None:
 
 
 def foreign_tables(root: AnyPath) -> list[AnyPath]:
-    """CSV files whose first column names an image beside them or one folder below.
+    """CSV files that label all images beside them, or all in a folder like ``train`` or ``images``.
 
-    They count only where folders are no classes: if the images are beside the table, in a single
-    folder, or in folders named like splits. Others are named aloud.
+    They count only where folders are no classes. Others are named aloud.
     """
     tables = [one for one in root.iterdir() if one.suffix.lower() == ".csv" and one.name[0] != "."]
     tables = sorted(one for one in tables if one.is_file() and not OWN_INDEX.fullmatch(one.name))
-    if not tables:
-        return []
-    folders = folders_in(root)
-    with_images = [folder for folder in folders if images_in(folder)]
-    splits = all(folder.name.lower() in SPLIT_FOLDERS for folder in with_images)
-    if (splits or len(with_images) == 1) and not has_nested_classes(root):
-        files = FileIndex(root)
-        return [one for one in tables if files.find(first_cell(one))]
-    logger.info("tables that are not used, because folders are the classes: %s", first_few(tables))
-    return []
+    found = [one for one in tables if labels_all(one)]
+    for table in tables:
+        if table not in found:
+            logger.info("a table that is not used: %s", table)
+    return found
+
+
+def labels_all(table: AnyPath) -> bool:
+    """Whether a foreign table names all images of its folder, or of one that is for training."""
+    root = table.parent
+    folders = [folder for folder in folders_in(root) if holds_images(folder)]
+    if any(not images_in(folder) for folder in folders):
+        return False  # classes below splits, or nested ones
+    places = [root] if images_in(root) else []
+    for folder in folders:
+        name = folder.name.lower()
+        is_training = SPLIT_FOLDERS.get(name) == "train" or name in PLAIN_FOLDERS
+        if is_training or folder.name == PurePosixPath(table.name).stem:
+            places.append(folder)
+        elif name not in SPLIT_FOLDERS:
+            return False  # a class
+    if len(places) != 1:
+        return False
+    try:
+        names = read_labels(table, foreign=True).labels
+    except DataError as error:
+        logger.info("%s", error)
+        return False
+    wanted = {path.name for path in images_in(places[0])}
+    known = {PurePosixPath(name).name for name in names}
+    return all({name, PurePosixPath(name).stem} & known for name in wanted) and bool(wanted)
 
 
 class FileIndex:
@@ -65,7 +85,7 @@ class FileIndex:
 
     def find(self, name: str) -> list[AnyPath]:
         """The images with this name, with or without its suffix."""
-        return self.by_name.get(name, [])
+        return self.by_name.get(str(PurePosixPath(name)), [])
 
 
 def locate(root: AnyPath, table: AnyPath, names: Sequence[str]) -> dict[str, AnyPath]:

@@ -16,6 +16,8 @@ SPLIT_FOLDERS: dict[str, Split] = {
     "test": "test", "testing": "test",
 }  # fmt: skip
 """Names of folders that hold one split."""
+PLAIN_FOLDERS = {"images", "image", "imgs", "img", "pictures", "photos", "jpg", "jpeg", "png"}
+"""Names of folders inside of classes that say nothing."""
 
 
 def has_nested_classes(root: AnyPath) -> bool:

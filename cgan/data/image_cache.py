@@ -178,7 +178,7 @@ def _probe(every: bool, path: AnyPath) -> Probe | str:
             maximum = deepest_value(image)
             scale = Conversion(maximum=maximum) if maximum else USUAL  # as bright as it can be
             usual, span, black_span = to_8_bits(image, scale), -1, -1
-            if image.has_transparency_data:
+            if image.has_transparency_data and not _is_opaque(image):
                 black_span = _span(to_8_bits(image, scale._replace(background="black")))
             if every or black_span >= 0 or digest[0] % SPAN_EVERY == 0:
                 span = _span(usual)
@@ -189,6 +189,14 @@ def _probe(every: bool, path: AnyPath) -> Probe | str:
             return Probe(digest, is_grey(usual), *usual.size, maximum, span, black_span, frames)
     except DataError as error:
         return str(error)
+
+
+def _is_opaque(image: Image.Image) -> bool:
+    """Whether a channel of transparency says that nothing is transparent."""
+    if "A" not in image.getbands():
+        return False
+    lowest: Any = image.getchannel("A").getextrema()
+    return bool(lowest[0] == 255)
 
 
 def _sample(image: Image.Image) -> Image.Image:

@@ -184,6 +184,8 @@ def _resize(image: Image.Image, size: tuple[int, int], conversion: Conversion) -
 def to_8_bits(image: Image.Image, conversion: Conversion = USUAL) -> Image.Image:
     """Mode ``L`` if the image is grey, otherwise ``RGB``; on the background where transparent."""
     mode = "L" if image.mode in GREY_MODES else "RGB"
+    if image.has_transparency_data and conversion.background not in ("white", "black"):
+        mode = "RGB"
     if image.mode.startswith("I"):
         image = _scale_16_bits(image, conversion)
     if image.mode == "F":

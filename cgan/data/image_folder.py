@@ -150,7 +150,8 @@ def scan_folder(
     kept, good, labels = without_conflicts(layout, kept, good, labels, skip_conflicts)
     if missing := sorted(set(range(len(layout.classes))) - set(labels)):
         names = first_few([layout.classes[label] for label in missing])
-        raise DataError(f"no image of {names} in {root} can be read")
+        why = "is in no other class" if skip_conflicts else "can be read"
+        raise DataError(f"no image of {names} in {root} {why}")
 
     if size is None:
         middle = median_low(probe.side for probe in good)

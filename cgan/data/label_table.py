@@ -7,7 +7,6 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -22,6 +21,10 @@ STYLEGAN_TABLE = "dataset.json"
 FILE_COLUMN, LABEL_COLUMN, GROUP_COLUMN = "file_name", "label", "group"
 """The names of Hugging Face's ImageFolder. In place of ``label`` there may be several columns like
 ``label_species``, one per attribute."""
+NO_LABELS = {
+    "partition", "split", "fold", "set", "url", "path", "size", "width", "height", "loss", "bbox",
+}  # fmt: skip
+"""Names of columns that are no classes, even if a table has no other."""
 MAX_ATTRIBUTES = 4
 """Labels that an image may have."""
 MAX_BYTES = 2**26
@@ -64,11 +67,11 @@ def read_labels(table: AnyPath, foreign: bool = False) -> LabelTable:
     rows = list(_read_rows(table))
     if not rows:
         raise DataError(f"{table} has no rows")
-    names = [name for name in rows[0][1] if isinstance(name, str)]
-    files = names[0] if foreign else FILE_COLUMN
+    names = list(dict.fromkeys(name for _, row in rows for name in row if name))
+    files = FILE_COLUMN if FILE_COLUMN in names or not foreign else names[0]
     columns, hot = _label_columns(names), False
     others = [name for name in names if name not in (files, GROUP_COLUMN)]
-    if not columns and foreign and len(others) == 1:
+    if not columns and foreign and len(others) == 1 and others[0].lower() not in NO_LABELS:
         columns = others
     if not columns:
         columns, hot = _columns_of_zero_and_one(others, rows), True
@@ -77,7 +80,7 @@ def read_labels(table: AnyPath, foreign: bool = False) -> LabelTable:
     groups: dict[str, str] = {}
     for number, row in rows:
         where = f"{table}, line {number}"
-        if None in row:
+        if any(row.get(None) or ()):  # an empty one is a comma at the end of the line
             raise DataError(
                 f"{where} has {len(names) + len(row[None])} values, and there are {len(names)} "
                 'columns: write a value with a comma in it between "'
@@ -118,15 +121,8 @@ def is_table_of_stylegan(path: AnyPath) -> bool:
             found = json.loads(file.read())
     except (ValueError, RecursionError, OSError):
         return False
-    return isinstance(found, dict) and isinstance(found.get("labels"), list)
-
-
-def first_cell(table: AnyPath) -> str:
-    """The first value of the first row of a CSV file; empty if it has none or cannot be read."""
-    with suppress(DataError, OSError):
-        for _, row in _read_rows(table):
-            return str(next(iter(row.values()), ""))
-    return ""
+    labels = found.get("labels") if isinstance(found, dict) else None
+    return isinstance(labels, list) and all(isinstance(one, list) for one in labels)
 
 
 def _columns_of_zero_and_one(
@@ -134,7 +130,12 @@ def _columns_of_zero_and_one(
 ) -> list[str]:
     """At least two columns with nothing but 0 and 1, or none."""
     found = [name for name in names if all(_as_bit(row.get(name)) is not None for _, row in rows)]
-    return found if len(found) > 1 else []
+    numbers = re.compile(r"[-+.\d]+")
+    has_text = any(
+        not numbers.fullmatch(str(row.get(name)).strip())
+        for name in names if name not in found for _, row in rows
+    )  # fmt: skip
+    return found if len(found) > 1 and not has_text else []
 
 
 def _as_bit(value: Any) -> bool | None:
@@ -151,8 +152,9 @@ def _read_one_hot(
         return {name: (columns[row.index(True)],) for name, row in bits.items()}
     if len(columns) > MAX_ATTRIBUTES:
         raise DataError(
-            f"{table} has {len(columns)} columns of 0 and 1 and rows with several 1s, so each is "
-            f"an attribute, and the limit is {MAX_ATTRIBUTES}: call those you want {LABEL_COLUMN}_…"
+            f"{table} has {len(columns)} columns of 0 and 1 and rows without a single 1, so each "
+            f"is an attribute, and the limit is {MAX_ATTRIBUTES}: call those you want "
+            f"{LABEL_COLUMN}_…"
         )
     return {
         name: tuple(

@@ -30,6 +30,7 @@ from cgan.attributes import JOINT, attribute_values, join_values
 from cgan.data.archive import HUB_PREFIX, AnyPath, Archive, ArchivePath, is_archive
 from cgan.data.find_table import locate, table_of
 from cgan.data.folders import (
+    PLAIN_FOLDERS,
     SPLIT_FOLDERS,
     folders_in,
     has_nested_classes,
@@ -51,14 +52,14 @@ from cgan.errors import DataError, first_few, quote
 from cgan.storage.paths import require_utf8
 
 logger = logging.getLogger("cgan")
-PLAIN_FOLDERS = {"images", "image", "imgs", "img", "pictures", "photos", "jpg", "jpeg", "png"}
-"""Names of folders inside of classes that say nothing."""
-TEXT_SUFFIXES = {
-    ".txt", ".xml", ".json", ".jsonl", ".csv", ".tsv", ".md", ".html", ".yaml", ".yml", ".log",
-    ".pdf", ".py", ".ipynb", ".ini", ".db",
+PICTURE_LIKE = {
+    ".npy", ".npz", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".dcm", ".dng", ".nef", ".cr2",
+    ".cr3", ".arw", ".raw", ".svg", ".psd", ".exr", ".hdr", ".mat", ".nii", ".mp4", ".avi",
+    ".mov", ".webm",
 }  # fmt: skip
-"""A folder of nothing else is no class whose images cannot be read."""
+"""Suffixes of files whose owner takes them for images."""
 DOMAIN_FOLDER = re.compile(f"({'|'.join(SPLIT_FOLDERS)})_?[ab]")
+TABLE_SUFFIXES = (".csv", ".jsonl", ".json")
 NO_LABEL = -1
 """The label of an image without a class."""
 
@@ -125,7 +126,7 @@ def _check_class_folders(root: AnyPath, found: dict[str, list[AnyPath]]) -> None
             "all images of a class directly into its folder, or all of them one folder deeper"
         )
     unread = {name: _unread_suffixes(root / name) for name, paths in found.items() if not paths}
-    if full := [name for name, suffixes in unread.items() if suffixes - TEXT_SUFFIXES]:
+    if full := [name for name, suffixes in unread.items() if suffixes & PICTURE_LIKE]:
         suffixes = ", ".join(sorted(unread[full[0]]))
         raise DataError(
             f"{root / full[0]} holds files ({suffixes}), and none of them is an image that can be "
@@ -147,7 +148,8 @@ def say_what_is_not_read(folders: Iterable[AnyPath]) -> None:
     for folder in folders:
         for name in names_in(folder):
             suffix = os.path.splitext(name)[1].lower()
-            if suffix not in SUFFIXES and name[0] != "." and (folder / name).is_file():
+            is_other = suffix not in SUFFIXES and suffix not in TABLE_SUFFIXES and name[0] != "."
+            if is_other and (folder / name).is_file():
                 counts[suffix or "without a suffix"] += 1
     if counts:
         in_order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
@@ -284,14 +286,16 @@ def open_root(path: Path) -> AnyPath:
         return ArchivePath(TarTree(path, [archive]))
     root = ArchivePath(archive)
     while len(folders := [one for one in root.iterdir() if one.is_dir()]) == 1:
-        beside = [
-            one for one in root.iterdir() if one.suffix.lower() in (".csv", ".jsonl", ".json")
-        ]
+        beside = any(_is_table(one) for one in root.iterdir())
         inside = list(folders[0].iterdir())
-        if beside or not any(one.is_dir() or one.suffix in (".csv", ".jsonl") for one in inside):
+        if beside or not any(one.is_dir() or _is_table(one) for one in inside):
             break  # it is the folder of a single class, or a table names the files in it
         root = folders[0]
     return root
+
+
+def _is_table(path: AnyPath) -> bool:
+    return path.suffix.lower() in (".csv", ".jsonl") or path.name == STYLEGAN_TABLE
 
 
 def find_images(root: AnyPath) -> Layout:
@@ -383,7 +387,7 @@ def _find_groups(
         if len(one.values) != depth:  # another layout than that of the training images
             return one
         values = tuple(one.values[level] for level in kept)
-        group = "/".join(values) if attributes < len(kept) else None
+        group = "/".join(values[: attributes + 1]) if attributes < len(kept) else None
         return Labelled(values[:attributes], one.path, group)
 
     return {split: [cut(one) for one in images] for split, images in found.items()}

@@ -7,6 +7,7 @@ its owner thinks trains without an error.
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
@@ -174,8 +175,8 @@ def warn_of_similar_names(classes: Sequence[str]) -> None:
     """Warn of classes whose names differ only in case, spaces, marks or leading zeros."""
 
     def simple(name: str) -> str:
-        words = "".join(c if c.isalnum() else " " for c in name.casefold()).split()
-        return "".join(word.lstrip("0") or "0" if word.isdecimal() else word for word in words)
+        words = re.split(r"(?<=\w)[\s_-]+(?=\w)", name.strip().casefold())
+        return " ".join(word.lstrip("0") or "0" if word.isdecimal() else word for word in words)
 
     in_order = sorted((simple(name), name) for name in classes)
     pairs = [(a[1], b[1]) for a, b in pairwise(in_order) if a[0] == b[0]]

@@ -174,7 +174,7 @@ class TarTree(FileTree):
         names = name_labels(labels, path if path.is_dir() else path.parent)
         folders = class_folders(path, names)
         for name, (index, inner, member, _) in zip(names, samples, strict=True):
-            place = f"{folders[str(name)]}/{index:05}-{inner.name}"
+            place = f"{folders[str(name)]}/{index:05}-{'-'.join(inner.parts)}"
             self._add(Member(place, member.size, index, str(inner)))
 
     def __reduce__(self) -> Any:
@@ -190,7 +190,7 @@ def _samples(index: int, archive: Archive) -> list[tuple[int, PurePosixPath, Mem
     """The image and the label of each sample of a shard."""
     found = []
     for path, member in archive.files.items():
-        if path.suffix.lower() not in SUFFIXES:
+        if path.suffix.lower() not in SUFFIXES or path.name[0] == ".":
             continue
         label = archive.files.get(path.with_suffix(CLASS_SUFFIX))
         if label is None or label.size > MAX_LABEL_BYTES:
@@ -209,11 +209,11 @@ def name_labels(labels: np.ndarray, folder: Path) -> list[str | None]:
     """The name of each label: a line of ``classes.txt`` in this folder, or the number itself."""
     texts = [str(label) for label in labels.tolist()]
     try:
-        names = (folder / CLASSES).read_text().splitlines()
+        names = (folder / CLASSES).read_text("utf-8-sig").splitlines()
     except (OSError, ValueError):
         return list(texts)
     numbers = [int(text) if text.isdecimal() else -1 for text in texts]
-    if not all(0 <= number < len(names) for number in numbers):
+    if len(set(names)) < len(names) or not all(0 <= one < len(names) for one in numbers):
         return list(texts)
     return [names[number] for number in numbers]
 

@@ -98,10 +98,7 @@ def folder_split_indices(
     if held_out.get(split):
         return of_split[split]
     rest = of_split["train"]
-    keys = [
-        digest if group is None else hashlib.sha256(group.encode("utf-8", "replace")).digest()
-        for digest, group in zip(digests, groups or [None] * len(digests), strict=True)
-    ]
+    keys = group_keys(digests, groups) if groups else digests
     if split == "train" and (
         leaked := sum((one or "train") == "train" for one in given) - len(rest)
     ):
@@ -117,6 +114,33 @@ def folder_split_indices(
         validation=0 if held_out["validation"] else VALIDATION_FRACTION,
     )
     return rest[chosen]
+
+
+def group_keys(digests: Sequence[bytes], groups: Sequence[str | None]) -> list[bytes]:
+    """A hash of each image that is the same for all images of a group, and for all their copies.
+
+    Groups that share an image count as one, so that no copy is in another split.
+    """
+    first: dict[str, str] = {}  # by group, another one of the same component, or itself
+
+    def root(group: str) -> str:
+        while first[group] != group:
+            group = first[group]
+        return group
+
+    of_digest: dict[bytes, str] = {}
+    for digest, group in zip(digests, groups, strict=True):
+        if group is None:
+            continue
+        first.setdefault(group, group)
+        low, high = sorted((root(group), root(of_digest.setdefault(digest, group))))
+        first[high] = low
+    return [
+        hashlib.sha256(root(of_digest[digest]).encode("utf-8", "replace")).digest()
+        if digest in of_digest
+        else digest
+        for digest in digests
+    ]
 
 
 def image_digests(images: Tensor) -> list[bytes]:

@@ -203,3 +203,20 @@ def test_a_class_of_which_no_file_is_read_is_not_dropped(tmp_path: Path) -> None
     (root / "owl" / "1.npy").write_bytes(b"x")
     with pytest.raises(DataError, match=r"owl holds files \(.npy\), and none of them is an image"):
         scan_folder(root)
+
+
+def test_a_coloured_background_shows_through_grey_drawings(tmp_path: Path) -> None:
+    grey = np.zeros((8, 8, 2), np.uint8)
+    grey[2:6, 2:6] = [90, 255]
+    for name in ("a/0.png", "b/1.png"):
+        save(grey, tmp_path, name)
+    found = scan_folder(tmp_path, background="#ffcc00")
+    assert found.read(0)[:, 0, 0].tolist() == [255, 204, 0]
+
+
+def test_names_that_differ_in_a_mark_are_different(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ("C", "C#", "C++", "+", "-", "-1", "1", "का", "की")
+    scan_folder(make_pets(tmp_path / "signs", classes={n: 20 * i + 9 for i, n in enumerate(names)}))
+    assert "almost the same name" not in caplog.text

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import pickle
+import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import cgan
 from cgan.data import Loader, load_pictures
@@ -114,3 +117,23 @@ def test_a_file_that_is_no_npz_and_a_sample_without_a_class(tmp_path: Path) -> N
     with pytest.raises(DataError, match="cannot be read as arrays"):
         load_pictures(str(tmp_path / "data.npz"))
     assert open_tree(tmp_path) is None
+
+
+def test_samples_of_the_same_name_in_two_folders_and_files_of_macos(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "shard.tar", "w") as file:
+        for folder in "ab":
+            for index in range(4):
+                at = index + 4 * (folder == "b")
+                png = io.BytesIO()
+                Image.fromarray(IMAGES[at]).save(png, "PNG")
+                for suffix, content in (("png", png.getvalue()), ("cls", str(index % 2).encode())):
+                    for name in (
+                        f"{folder}/{index:03}.{suffix}",
+                        f"{folder}/._{index:03}.{suffix}",
+                    ):
+                        info = tarfile.TarInfo(name)
+                        info.size = len(content)
+                        file.addfile(info, io.BytesIO(content))
+    found = scan_folder(tmp_path / "shard.tar")
+    assert found.classes == ("0", "1")
+    assert set(contents(found)) == {image.tobytes() for image in IMAGES[:8]}

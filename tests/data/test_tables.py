@@ -13,6 +13,7 @@ from PIL import Image
 
 from cgan.data import SPLITS, load_pictures
 from cgan.data.image_folder import ImageFolder, scan_folder
+from cgan.data.splits import group_keys
 from cgan.errors import DataError
 from tests.conftest import make_pets
 
@@ -91,7 +92,7 @@ def test_several_ones_in_a_row_are_attributes(tmp_path: Path) -> None:
     )  # fmt: skip
     assert by_file(folder)["03.png"] == "smiling + hat"
     many = ["file_name,a,b,c,d,e", *(f"{name},1,1,0,{i % 2},1" for i, name in enumerate(NAMES))]
-    with pytest.raises(DataError, match="has 5 columns of 0 and 1 and rows with several 1s"):
+    with pytest.raises(DataError, match="has 5 columns of 0 and 1 and rows without a single 1"):
         scan_folder(table(tmp_path, many))
 
 
@@ -140,7 +141,7 @@ def test_other_tables_beside_class_folders_are_named(
     root = table(make_pets(tmp_path / "pets"), ["file,width", "00.png,18"], "sizes.csv")
     with caplog.at_level("INFO", "cgan"):
         assert scan_folder(root).classes == ("cat", "dog")
-    assert "tables that are not used, because folders are the classes: " in caplog.text
+    assert "a table that is not used: " in caplog.text
     assert "sizes.csv" in caplog.text
 
 
@@ -227,3 +228,94 @@ def test_a_folder_images_inside_of_each_class(tmp_path: Path) -> None:
     assert folder.classes == ("cat", "dog")
     assert folder.num_attributes == 1
     assert set(folder.groups) == {None}
+
+
+def test_dummy_labels_of_test_images_are_not_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """sample_submission.csv names every test image, and train.csv every training image."""
+    draw(tmp_path / "train")
+    draw(tmp_path / "test", ("a.png", "b.png"))
+    rows = [f"{Path(one).stem},{'pug' if i < 3 else 'beagle'}" for i, one in enumerate(NAMES)]
+    table(tmp_path, ["id,label", "a,0", "b,0"], "sample_submission.csv")
+    table(tmp_path, ["id,breed", *rows], "train.csv")
+    with caplog.at_level("INFO", "cgan"):
+        assert scan_folder(tmp_path).classes == ("beagle", "pug")
+    assert "a table that is not used: " in caplog.text
+    assert "sample_submission.csv" in caplog.text
+
+
+def test_class_folders_in_train_are_not_replaced_by_a_submission(tmp_path: Path) -> None:
+    make_pets(tmp_path / "train")
+    draw(tmp_path / "test", ("0.png", "1.png"))
+    table(tmp_path, ["id,label", "0.png,cat", "1.png,cat"], "sample_submission.csv")
+    with pytest.raises(DataError, match="the images in .*test have no class"):
+        scan_folder(tmp_path)
+
+
+def test_the_row_numbers_of_pandas_are_no_files(tmp_path: Path) -> None:
+    draw(tmp_path, tuple(f"{index}.png" for index in range(6)))
+    rows = [f"{i},{(i + 1) % 6}.png,{'cat' if i % 2 else 'dog'}" for i in range(6)]
+    found = by_file(scan_folder(table(tmp_path, [",file_name,label", *rows], "train.csv")))
+    assert found == {f"{(i + 1) % 6}.png": "cat" if i % 2 else "dog" for i in range(6)}
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [["epoch,loss", "1,0.5", "2,0.4", "3,0.4"], ["file,x,y", "1.png,3,4"], ["id", "1", "2", "3"],
+     ["id,partition", "1,0", "2,0", "3,1"]],
+)  # fmt: skip
+def test_a_single_class_with_some_csv_file_stays_one(tmp_path: Path, rows: list[str]) -> None:
+    draw(tmp_path / "cars", ("1.png", "2.png", "3.png"))
+    assert scan_folder(table(tmp_path, rows, "log.csv")).classes == ("cars",)
+
+
+def test_flags_beside_a_column_of_text_are_no_classes(tmp_path: Path) -> None:
+    rows = ["file_name,species,is_train,is_flipped"]
+    rows += [f"{name},cat,{i % 2},{int(i < 4)}" for i, name in enumerate(NAMES)]
+    with pytest.raises(DataError, match="has no column 'label'; its columns are 'file_name', 'spe"):
+        scan_folder(table(draw(tmp_path), rows))
+
+
+def test_a_comma_at_the_end_of_lines(tmp_path: Path) -> None:
+    rows = [f"{name},{'cat' if i < 4 else 'dog'}," for i, name in enumerate(NAMES)]
+    assert scan_folder(table(draw(tmp_path), ["file_name,label", *rows])).classes == ("cat", "dog")
+
+
+def test_sessions_of_a_patient_are_in_one_split(tmp_path: Path) -> None:
+    for index in range(30):
+        names = [f"{'ab'[index % 2]}/p{index:02}/s{k}/{j}.png" for k in range(3) for j in range(2)]
+        random = np.random.default_rng(index)
+        for name in names:
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(tmp_path / name)
+    parts = [load_pictures(str(tmp_path), split, memory_bytes=0) for split in SPLITS]
+    patients = [{path.parts[-3] for path in part.paths} for part in parts]  # type: ignore[union-attr]
+    assert sum(map(len, patients)) == 30
+
+
+def test_groups_that_share_an_image_are_one(tmp_path: Path) -> None:
+    """Copies are always in the same split, also those without a label."""
+    keys = group_keys([b"1", b"2", b"2", b"3", b"3", b"4"], ["a", "a", "b", None, "c", None])
+    assert keys[0] == keys[1] == keys[2]
+    assert keys[3] == keys[4] != keys[0]
+    assert keys[5] == b"4"
+    assert group_keys([b"2", b"1", b"2"], ["b", "a", "a"])[0] == keys[0]  # in any order
+
+
+def test_other_json_files_change_nothing(tmp_path: Path) -> None:
+    root = make_pets(tmp_path / "top" / "pets")
+    (root / "dataset.json").write_text(json.dumps({"labels": ["cat", "dog"]}))
+    (tmp_path / "top" / "info.json").write_text("{}")
+    (root / "checkpoints").mkdir()
+    (root / "checkpoints" / "a.pt").write_bytes(b"x")
+    shutil.make_archive(str(tmp_path / "pets"), "zip", tmp_path / "top")
+    assert scan_folder(root).classes == scan_folder(tmp_path / "pets.zip").classes == ("cat", "dog")
+
+
+def test_stylegan_files_in_the_only_folder_of_an_archive(tmp_path: Path) -> None:
+    root = draw(tmp_path / "in" / "top")
+    labels = [[name, index % 2] for index, name in enumerate(NAMES)]
+    (root / "dataset.json").write_text(json.dumps({"labels": labels}))
+    shutil.make_archive(str(tmp_path / "flat"), "zip", tmp_path / "in")
+    assert scan_folder(tmp_path / "flat.zip").classes == ("0", "1")
