@@ -46,20 +46,28 @@ def leaves_of(folder: AnyPath, values: tuple[str, ...]) -> list[tuple[tuple[str,
 def folders_in(root: AnyPath) -> list[AnyPath]:
     """All folders but hidden ones, those of unlabelled images, and the one that macOS adds."""
     others = (*UNLABELLED_FOLDERS, IGNORED)
-    return sorted(
-        path
-        for path in root.iterdir()
-        if path.name[0] != "." and path.name not in others and path.is_dir()
-    )
+    names = (name for name, is_folder in _entries(root) if is_folder)
+    return [root / name for name in sorted(names) if name[0] != "." and name not in others]
 
 
 def images_in(folder: AnyPath) -> list[AnyPath]:
     """Everything that is named like an image; a link to nowhere is a broken image."""
-    return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and path.name[0] != "." and not path.is_dir()
-    )
+    names = (name for name, is_folder in _entries(folder) if not is_folder and name[0] != ".")
+    return [
+        folder / name for name in sorted(names) if os.path.splitext(name)[1].lower() in SUFFIXES
+    ]
+
+
+def _entries(folder: AnyPath) -> list[tuple[str, bool]]:
+    """The name of each entry, and whether it is a folder, with one call for all of a directory."""
+    if not isinstance(folder, Path):
+        return [(path.name, path.is_dir()) for path in folder.iterdir()]
+    with os.scandir(folder) as found:
+        # Path.is_dir takes a link that leads nowhere for a file.
+        return [
+            (one.name, (folder / one.name).is_dir() if one.is_symlink() else one.is_dir())
+            for one in found
+        ]
 
 
 def names_in(folder: AnyPath) -> list[str]:

@@ -389,7 +389,7 @@ def test_unreadable_files_and_folders(pets: Path, monkeypatch: pytest.MonkeyPatc
         ):
             scan_folder(pets)
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "iterdir", refuse)
+        patch.setattr("os.scandir", refuse)
         with pytest.raises(DataError, match="pets'? cannot be read: Permission denied"):
             scan_folder(pets)
     with monkeypatch.context() as patch:
