@@ -44,7 +44,7 @@ GeneratorArgument = Annotated[
     str, typer.Argument(help="A run folder, a generator file, or mnist.", show_default=False)
 ]
 PictureArgument = Annotated[
-    str, typer.Argument(help="An image of the generator's size.", show_default=False)
+    str, typer.Argument(help="An image; it is resized as in training.", show_default=False)
 ]
 InvertedOption = Annotated[
     str | None,

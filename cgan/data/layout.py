@@ -313,7 +313,8 @@ def find_images(root: AnyPath) -> Layout:
             split: [one.with_composed_names() for one in _labelled(folder, several)]
             for split, folder in parts.items()
         }
-        if several and table_of(training) is None:
+        has_table = table_of(training) is not None
+        if several and not has_table:
             found = _find_groups(found)
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
@@ -325,7 +326,7 @@ def find_images(root: AnyPath) -> Layout:
                 "images: add some, or remove it"
             )
     _refuse_pairs_of_domains(training, trained)
-    if (training / STYLEGAN_TABLE).is_file() and table_of(training) is None:
+    if (training / STYLEGAN_TABLE).is_file() and not has_table:
         _refuse_chunks(training, trained)
     for values in trained:
         require_utf8(Path(join_values(values)))
