@@ -6,6 +6,7 @@ does not import torch. A test checks that they are equal.
 
 from __future__ import annotations
 
+import os
 import re
 from decimal import Decimal
 from typing import Annotated, Literal, Self
@@ -170,6 +171,12 @@ def check_path(path: str) -> str:
     return path
 
 
+def is_shard_pattern(source: str) -> bool:
+    """Whether a source is a pattern of tar files, such as ``{000..099}.tar`` or ``*.tar``."""
+    has_mark = any(mark in source for mark in "{*?") and source.lower().endswith(".tar")
+    return has_mark and not source.startswith("hf-datasets:") and not os.path.isfile(source)
+
+
 Count = Annotated[int, BeforeValidator(parse_count), Field(le=MAX_COUNT)]
 PathText = Annotated[str, Field(max_length=MAX_PATH), AfterValidator(check_path)]
 
@@ -201,6 +208,14 @@ class DataConfig(StrictModel):
     is white, or black if most drawings vanish on white."""
     fit: Literal["crop", "pad", "stretch"] = "crop"
     """How a folder's images get one shape: their centre, bars around them, or another aspect."""
+    streaming: bool = False
+    """Read ``hf-datasets:NAME`` or a folder of tar files in order, without loading all of it. A
+    pattern of tar files is always read so."""
+
+    @property
+    def is_streamed(self) -> bool:
+        """Whether the images are read in order."""
+        return self.streaming or is_shard_pattern(self.source)
 
 
 class ModelConfig(StrictModel):
@@ -316,6 +331,8 @@ class Config(StrictModel):
             raise ValueError("give the budget either in images or in minutes")
         if self.data.size is not None and self.data.source in DATA_NAMES:
             raise ValueError(f"{self.data.source} has a fixed image size: leave out data.size")
+        if self.data.streaming and self.data.source in DATA_NAMES:
+            raise ValueError(f"{self.data.source} is loaded whole: leave out data.streaming")
         if self.steer is not None and self.warm_start is not None:
             raise ValueError("a steered generator keeps its weights: leave out warm_start")
         if self.bf16 and not self.device.startswith(("auto", "cuda")):

@@ -10,8 +10,9 @@ from __future__ import annotations
 import errno
 import logging
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from cgan.data.archive import HUB_PREFIX, FileTree, Member, class_folders
 from cgan.data.splits import SPLITS
@@ -24,6 +25,32 @@ LABEL_TYPE = re.compile("(large_)?string|u?int[0-9]+|bool")
 """Types of a column of labels without names."""
 
 logger = logging.getLogger("cgan")
+
+
+class Columns(NamedTuple):
+    """The columns of a data set that matter.
+
+    Attributes:
+        image: the column of images.
+        label: the column of classes.
+        names: the names of the classes, or None if the column holds them itself.
+    """
+
+    image: str
+    label: str
+    names: Sequence[str] | None
+
+    def class_of(self, path: Path, label: Any) -> str | None:
+        """The class that a value of the column of labels means; None if it is none.
+
+        Raises:
+            DataError: it is not among the classes.
+        """
+        if label is None or self.names is None:
+            return None if label is None else str(label)
+        if not -1 <= label < len(self.names):
+            raise DataError(f"{path} has the label {label}, and {len(self.names)} classes")
+        return None if label == -1 else self.names[label]
 
 
 class HubDataset(FileTree):
@@ -39,16 +66,10 @@ class HubDataset(FileTree):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.tables = _load(str(path).removeprefix(HUB_PREFIX))
-        self.image_columns: dict[str, str] = {}
-        if "train" not in self.tables:
-            raise DataError(f"{path} has no split train: it has {first_few(list(self.tables))}")
+        self.tables, self.columns = load_tables(path)
         for split, table in self.tables.items():
-            if split not in SPLITS:
-                logger.warning("%s: the split %s is left out", path, split)
-                continue
-            self.image_columns[split] = _image_column(path, table)
-            labels = _read_labels(path, table)
+            columns = self.columns[split]
+            labels = [columns.class_of(path, label) for label in table[columns.label]]
             folders = class_folders(path, labels)
             for row, label in enumerate(labels):
                 if label is not None:
@@ -61,79 +82,103 @@ class HubDataset(FileTree):
             OSError: the row has no image, or its file is missing or belongs to something else.
         """
         split = PurePosixPath(member.name).parts[0]
-        cell = self.tables[split][member.offset][self.image_columns[split]] or {}
-        content: bytes | None = cell.get("bytes")
-        if content is not None:
-            return content
-        if cell.get("path") is None:
-            raise OSError(errno.EIO, "it is empty", str(self.path / member.name))
-        return self._read_file(Path(cell["path"]))
-
-    def _read_file(self, path: Path) -> bytes:
-        """A file that a row names. It can name any, so those of others are refused."""
-        import datasets
-        from huggingface_hub import constants
-
-        folder = str(self.path).removeprefix(HUB_PREFIX)
-        own = (folder, datasets.config.HF_DATASETS_CACHE, constants.HF_HUB_CACHE)
-        if not any(path.resolve().is_relative_to(Path(root).resolve()) for root in own):
-            raise OSError(errno.EACCES, "it is a file outside of the data set", str(path))
-        return path.read_bytes()
+        cell = self.tables[split][member.offset][self.columns[split].image]
+        return read_cell(self.path, cell, member.name)
 
 
-def _load(name: str) -> dict[str, Any]:
-    """The table of each split, not decoded: ``open_image`` limits what it decodes."""
+def read_cell(path: Path, cell: Mapping[str, Any] | None, row: str) -> bytes:
+    """The encoded image of a cell, which holds it or names a file.
+
+    Args:
+        path: ``hf-datasets:NAME``.
+        cell: ``bytes`` and ``path``, one of them None; None is no image.
+        row: what a message calls the row.
+
+    Raises:
+        OSError: there is no image. A cell can name any file, so those of others are refused.
+    """
+    import datasets
+    from huggingface_hub import constants
+
+    content, name = (cell or {}).get("bytes"), (cell or {}).get("path")
+    if content is not None:
+        return bytes(content)
+    if name is None:
+        raise OSError(errno.EIO, "it is empty", str(path / row))
+    own = (
+        str(path).removeprefix(HUB_PREFIX),
+        datasets.config.HF_DATASETS_CACHE,
+        constants.HF_HUB_CACHE,
+    )
+    if not any(Path(name).resolve().is_relative_to(Path(root).resolve()) for root in own):
+        raise OSError(errno.EACCES, "it is a file outside of the data set", name)
+    return Path(name).read_bytes()
+
+
+def load_tables(path: Path, streaming: bool = False) -> tuple[dict[str, Any], dict[str, Columns]]:
+    """The table of each split and its columns. Images stay encoded: ``open_image`` has limits.
+
+    Args:
+        path: ``hf-datasets:NAME``.
+        streaming: read the rows in order when they are asked for, and download nothing before.
+
+    Raises:
+        DataError: the library is missing, the data set cannot be loaded, or it has no split
+            ``train`` or no column of images or of labels.
+    """
+    name = str(path).removeprefix(HUB_PREFIX)
     if not name:
         raise DataError(f"{HUB_PREFIX} needs a name after it, like {HUB_PREFIX}ylecun/mnist")
     try:
         import datasets
     except ImportError as error:
-        raise DataError(
-            f"{HUB_PREFIX}{name} needs the library datasets: pip install 'cgan[hf]'"
-        ) from error
+        raise DataError(f"{path} needs the library datasets: pip install 'cgan[hf]'") from error
     try:
-        tables = datasets.load_dataset(name)
+        tables = dict(datasets.load_dataset(name, streaming=streaming))
         encoded = datasets.Image(decode=False)
         for split, table in tables.items():
-            for column, feature in table.features.items():
-                if isinstance(feature, datasets.Image):
+            for column, feature in (table.features or {}).items():
+                if _is_image(feature):
                     tables[split] = tables[split].cast_column(column, encoded)
     except Exception as error:  # exceptions of the network, of files and of its own
-        raise DataError(f"{HUB_PREFIX}{name} cannot be loaded ({one_line(error)})") from error
-    return dict(tables)
+        raise DataError(f"{path} cannot be loaded ({one_line(error)})") from error
+    if "train" not in tables:
+        raise DataError(f"{path} has no split train: it has {first_few(list(tables))}")
+    for split in tables.keys() - set(SPLITS):
+        logger.warning("%s: the split %s is left out", path, split)
+        del tables[split]
+    return tables, {split: _find_columns(path, table) for split, table in tables.items()}
 
 
-def _image_column(path: Path, table: Any) -> str:
-    """The first column of images."""
+def _is_image(feature: Any) -> bool:
+    """Whether a column holds images; a Parquet file of others has their files in plain columns."""
     import datasets
 
-    for column, feature in table.features.items():
-        if isinstance(feature, datasets.Image):
-            return str(column)
-    raise DataError(f"{path} has no column of images: it has {', '.join(table.column_names)}")
+    if isinstance(feature, dict):
+        return set(feature) == {"bytes", "path"}
+    is_file = getattr(feature, "dtype", "") in ("binary", "large_binary")
+    return is_file or isinstance(feature, datasets.Image)
 
 
-def _read_labels(path: Path, table: Any) -> list[str | None]:
-    """The class of each row; None if it has none.
+def _find_columns(path: Path, table: Any) -> Columns:
+    """The first column of images, and the column of labels.
 
     Raises:
-        DataError: there is no column of labels, or a label is none of the classes.
+        DataError: one of them is missing.
     """
     import datasets
 
-    columns = [
+    features = table.features or {}
+    images = [column for column, feature in features.items() if _is_image(feature)]
+    if not images:
+        raise DataError(f"{path} has no column of images: it has {', '.join(features)}")
+    labels = [
         column
-        for column, feature in table.features.items()
+        for column, feature in features.items()
         if isinstance(feature, datasets.ClassLabel)
         or (column in LABEL_COLUMNS and LABEL_TYPE.fullmatch(str(getattr(feature, "dtype", ""))))
     ]
-    columns.sort(key=lambda column: LABEL_COLUMNS.index(column) if column in LABEL_COLUMNS else 99)
-    if not columns:
-        raise DataError(f"{path} has no column of labels: it has {', '.join(table.column_names)}")
-    names = getattr(table.features[columns[0]], "names", None)
-    labels: list[Any] = list(table[columns[0]])
-    if names is None:
-        return [None if label is None else str(label) for label in labels]
-    if wrong := [label for label in labels if label is not None and not -1 <= label < len(names)]:
-        raise DataError(f"{path} has the label {wrong[0]}, and {len(names)} classes")
-    return [None if label in (None, -1) else names[label] for label in labels]
+    if not labels:
+        raise DataError(f"{path} has no column of labels: it has {', '.join(features)}")
+    label = min(labels, key=lambda one: [*LABEL_COLUMNS, one].index(one))
+    return Columns(images[0], label, getattr(features[label], "names", None))

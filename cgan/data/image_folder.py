@@ -125,6 +125,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
 def scan_folder(
     root: Path,
     *,
+    tree: AnyPath | None = None,
     size: int | str | None = None,
     skip_broken: bool = False,
     skip_conflicts: bool = False,
@@ -134,14 +135,14 @@ def scan_folder(
     """Find the classes and images of a folder or archive, and log what was understood.
 
     Every image is decoded once, so that a broken one is found before training starts. The options
-    are those of ``cgan.config.DataConfig``.
+    are those of ``cgan.config.DataConfig``. With ``tree``, its files are read in place of ``root``.
 
     Raises:
         DataError: no images, an unknown layout, or a broken image (unless skipped).
         FileError: the folder or a class has a name that is not UTF-8.
     """
     require_utf8(root.resolve())
-    layout = find_images(open_root(root))
+    layout = find_images(tree or open_root(root))
     probes = probe_files(root, layout.paths)
     _report_broken([probe for probe in probes if isinstance(probe, str)], skip_broken)
     kept = [index for index, probe in enumerate(probes) if not isinstance(probe, str)]

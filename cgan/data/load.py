@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import ValidationError
 
-from cgan.config import DATA_NAMES, DataConfig, check_path
+from cgan.config import DATA_NAMES, DataConfig, check_path, is_shard_pattern
 from cgan.data.archive import HUB_PREFIX, is_archive
 from cgan.data.dataset import ImageDataset
 from cgan.data.datasets import DATASETS, DIGITS_TEST_FRACTION
@@ -18,15 +18,19 @@ from cgan.data.image_cache import MIN_IMAGES, ImageCache
 from cgan.data.image_file import reading_threads
 from cgan.data.image_folder import ImageFolder, scan_folder
 from cgan.data.layout import NO_LABEL, open_root, split_folders
-from cgan.data.splits import SPLITS, VALIDATION_FRACTION, Split, folder_split_indices
+from cgan.data.splits import (
+    FOLDER_TEST_FRACTION,
+    SPLITS,
+    VALIDATION_FRACTION,
+    Split,
+    folder_split_indices,
+)
+from cgan.data.stream import ImageStream, open_stream
 from cgan.errors import ConfigError, DataError, UnknownNameError, first_few, quote
 from cgan.runtime.cpu import free_memory
 from cgan.runtime.device import torch_defaults
 from cgan.runtime.process import local_world_size
 from cgan.storage.paths import default_data_dir, require_utf8
-
-FOLDER_TEST_FRACTION = 0.1
-"""Expected fraction of a folder's images in ``test``."""
 
 TEST_SET = "the test set"
 """How the test images of a data set with a test set of its own were chosen."""
@@ -45,6 +49,7 @@ def load_pictures(
     skip_conflicts: bool = False,
     background: str = "auto",
     fit: str = "crop",
+    streaming: bool = False,
     memory_bytes: int | None = None,
 ) -> ImageDataset | ImageFolder:
     """Load one split of a data set.
@@ -62,6 +67,8 @@ def load_pictures(
         background: what shows through transparent parts: ``white``, ``black``, ``#rrggbb``, or
             ``auto``, which is white unless most drawings vanish on it.
         fit: ``crop``, ``pad`` or ``stretch``, where the images have other shapes.
+        streaming: load a sample of ``hf-datasets:NAME`` or of tar files (see ``cgan.data.stream``);
+            a pattern of tar files such as ``{000..099}.tar`` means it.
         memory_bytes: a folder that needs more memory than this is read from disk in batches; None
             means half of the memory available to each process of this machine, if it is known.
 
@@ -75,13 +82,13 @@ def load_pictures(
     try:
         data = DataConfig(
             size=size, skip_broken=skip_broken, skip_conflicts=skip_conflicts,
-            background=background, fit=fit,  # type: ignore[arg-type]
+            background=background, fit=fit, streaming=streaming,  # type: ignore[arg-type]
         ).model_copy(update={"source": source})  # fmt: skip
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         text = problem["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{'.'.join(map(str, problem['loc']))}: {text}") from error
-    if source in DATASETS:
+    if source in DATASETS and not data.is_streamed:
         return DATASETS[source].load(split, Path(data_dir or default_data_dir()))
     folder = _scan(data)
     indices = _split_indices(folder, split)
@@ -106,14 +113,27 @@ def load_split(data: DataConfig, split: Split) -> ImageDataset | ImageFolder:
         skip_conflicts=data.skip_conflicts,
         background=data.background,
         fit=data.fit,
+        streaming=data.streaming,
     )
 
 
+class TrainingSplit(NamedTuple):
+    """The images to train on.
+
+    Attributes:
+        labelled: the images with a class; of a stream, those of its sample.
+        unlabelled: the images without, with the label -1; None if there are none.
+        stream: where the batches come from instead; None if the images are here.
+    """
+
+    labelled: ImageDataset | ImageFolder
+    unlabelled: ImageDataset | ImageFolder | None = None
+    stream: ImageStream | None = None
+
+
 @torch_defaults()
-def load_training_split(
-    data: DataConfig,
-) -> tuple[ImageDataset | ImageFolder, ImageDataset | ImageFolder | None]:
-    """The training images, and those without a class, with the label -1; None if there are none.
+def load_training_split(data: DataConfig) -> TrainingSplit:
+    """The training images: those with a class, those without, and the stream of all, if it is one.
 
     About a fifth of the images without a class is left out: those that would be held out if they
     had one. So a copy of a held-out image is never among them.
@@ -122,15 +142,18 @@ def load_training_split(
         DataError: the images are missing or cannot be read, or a class has none.
     """
     if data.source in DATASETS:
-        return load_split(data, "train"), None
+        return TrainingSplit(load_split(data, "train"))
+    if data.is_streamed:
+        return TrainingSplit(load_split(data, "train"), stream=open_stream(data)[1])
     folder = _scan(data)
     indices = _split_indices(folder, "train")
     has_label = folder.labels[indices] != NO_LABEL
     _check_every_class(folder, indices[has_label])
     labelled = _read(folder, indices[has_label], data.source, "train")
     if has_label.all():
-        return labelled, None
-    return labelled, _read(folder, indices[~has_label], data.source, "unlabelled")
+        return TrainingSplit(labelled)
+    unlabelled = _read(folder, indices[~has_label], data.source, "unlabelled")
+    return TrainingSplit(labelled, unlabelled)
 
 
 def _split_indices(folder: ImageFolder, split: Split) -> torch.Tensor:
@@ -165,22 +188,30 @@ def dataset_info(data: DataConfig) -> tuple[tuple[int, int, int], tuple[str, ...
     return folder.image_shape, folder.classes
 
 
-def describe_split(source: str, split: Literal["validation", "test"]) -> str:
+def describe_split(data: DataConfig, split: Literal["validation", "test"]) -> str:
     """How the images of a split were chosen, as text for reports."""
+    source = data.source
+    if data.is_streamed and split in open_stream(data)[0].splits:
+        return f"a sample of the split {split}"
     has_test_set = source in DATASETS and source != "digits"
     if has_test_set and split == "test":
         return TEST_SET
-    folders = {} if source in DATASETS else split_folders(open_root(Path(source)))
+    folders = {}
+    if source not in DATASETS and not data.is_streamed:
+        folders = split_folders(open_root(Path(source)))
     if split in folders:
         return f"the folder {folders[split].name}"
     test = DIGITS_TEST_FRACTION if source in DATASETS else FOLDER_TEST_FRACTION
     percent = 100 * (test if split == "test" else VALIDATION_FRACTION)
     of = "the training set" if has_test_set or folders else "all images"
+    of = "a sample of the shards" if data.is_streamed else of
     return f"about {percent:.0f} % of {of}, chosen by a hash of the content"
 
 
 def _scan(data: DataConfig) -> ImageFolder:
     source = data.source
+    if data.is_streamed:
+        return open_stream(data)[0]
     try:
         is_folder = Path(source).is_dir() or is_archive(source)
     except OSError as error:  # a folder above it is not readable, or the name is too long
@@ -249,7 +280,7 @@ def resolve_source(data: str) -> str:
     if data in DATA_NAMES:
         return data
     # Not Path.is_dir: it raises OSError for a name that is too long.
-    if not (os.path.isdir(data) or is_archive(data)):
+    if not (os.path.isdir(data) or is_archive(data) or is_shard_pattern(data)):
         return data
     folder = Path(data).resolve()
     require_utf8(folder)

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cgan.data.dataset import ImageDataset, class_indices
 from cgan.data.image_folder import ImageFolder
+from cgan.data.stream import ImageStream, LaneReader
 from cgan.errors import DataError
 from cgan.runtime.cpu import count_cores
 from cgan.runtime.device import Purpose, derive_seed
@@ -86,6 +87,8 @@ class Loader:
     gathered and scaled there. An ``ImageFolder`` is read by worker processes. Each of several
     training processes gets its shard of the same batches.
 
+    With a ``stream``, the batches are those of the stream, and the data set is only its sample.
+
     Unlabelled images have the label -1. They are half of each batch, or as many as their share of
     all images if that is less, and alternate with the labelled ones.
 
@@ -103,7 +106,9 @@ class Loader:
         workers: int = 2,
         world: World = SINGLE_PROCESS,
         unlabelled: ImageDataset | ImageFolder | None = None,
+        stream: ImageStream | None = None,
     ) -> None:
+        self.stream = stream
         self.batch_size, self.seed = batch_size, seed
         self.dataset: ImageDataset | ImageFolder | Joined = dataset
         self.device, self.balanced, self.world = torch.device(device), balanced, world
@@ -115,6 +120,8 @@ class Loader:
 
     def batches(self, images_seen: int = 0) -> Batches:
         """The batches that follow after this many images."""
+        if self.stream is not None:
+            return self._read_lanes(self.stream, images_seen)
         parts = [self.dataset]
         if isinstance(self.dataset, Joined):
             parts = [self.dataset.labelled, self.dataset.unlabelled]
@@ -195,6 +202,24 @@ class Loader:
             if isinstance(batch, str):
                 raise DataError(batch)
             images, labels = batch
+            yield to_signed(self._send(images)), self._send(labels)
+
+    def _read_lanes(self, stream: ImageStream, images_seen: int) -> Batches:
+        lanes = LaneReader(stream, self.batch_size, self.seed, images_seen, self.world)
+        workers = min(self.workers, len(lanes.own))
+        reader = DataLoader(
+            lanes,
+            batch_size=None,  # each worker reads its lanes of a batch
+            num_workers=workers,
+            worker_init_fn=ignore_interrupts,
+            generator=torch.Generator(),
+        )
+        parts = iter(reader)
+        while True:
+            found = [next(parts) for _ in range(max(workers, 1))]  # in the order of the workers
+            if broken := [one for one in found if isinstance(one, str)]:
+                raise DataError(broken[0])
+            images, labels = (torch.cat(list(one)) for one in zip(*found, strict=True))
             yield to_signed(self._send(images)), self._send(labels)
 
     def _send(self, tensor: Tensor) -> Tensor:

@@ -205,15 +205,20 @@ def is_webdataset(archive: Archive) -> bool:
     return any(path.suffix == CLASS_SUFFIX for path in archive.files)
 
 
-def name_labels(labels: np.ndarray, folder: Path) -> list[str | None]:
-    """The name of each label: a line of ``classes.txt`` in this folder, or the number itself."""
-    texts = [str(label) for label in labels.tolist()]
+def class_names(folder: Path) -> list[str]:
+    """The lines of ``classes.txt`` in a folder; empty if there is none, or a line twice."""
     try:
         names = (folder / CLASSES).read_text("utf-8-sig").splitlines()
     except (OSError, ValueError):
-        return list(texts)
+        return []
+    return names if len(set(names)) == len(names) else []
+
+
+def name_labels(labels: np.ndarray, folder: Path) -> list[str | None]:
+    """The name of each label: a line of ``classes.txt`` in this folder, or the number itself."""
+    texts, names = [str(label) for label in labels.tolist()], class_names(folder)
     numbers = [int(text) if text.isdecimal() else -1 for text in texts]
-    if len(set(names)) < len(names) or not all(0 <= one < len(names) for one in numbers):
+    if not all(0 <= one < len(names) for one in numbers):
         return list(texts)
     return [names[number] for number in numbers]
 

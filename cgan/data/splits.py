@@ -29,6 +29,8 @@ SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 VALIDATION_FRACTION = 0.1
 """Expected fraction of the images in ``validation``."""
+FOLDER_TEST_FRACTION = 0.1
+"""Expected fraction of a folder's images in ``test``."""
 
 
 def split_indices(
@@ -57,6 +59,11 @@ def split_indices(
     moved = ~has_training_images & (classes >= 0)
     parts[np.isin(heads, heads[moved])] = 0  # with their copies in other classes
     return torch.from_numpy((parts == SPLITS.index(split)).nonzero()[0])
+
+
+def is_below(digest: bytes, fraction: float) -> bool:
+    """Whether a hash is among the lowest: the first ``fraction`` of the range of its numbers."""
+    return int.from_bytes(digest[:8], "big") / 2.0**64 < fraction
 
 
 def folder_split_indices(

@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-from cgan.config import DATA_NAMES, Config, DataConfig, size_of
+from cgan.config import DATA_NAMES, Config, DataConfig, is_shard_pattern, size_of
 from cgan.config_io import load_config
 from cgan.data import SPLITS, TEST_SET, ImageDataset, ImageFolder, Split, describe_split, load_split
 from cgan.data.archive import HUB_PREFIX, is_archive
@@ -61,12 +61,14 @@ def data_config_of(
         changes = {"data_dir": None, "source": Path(config.source).name}
     if data is not None:
         changes["source"] = resolve_source(data)
+        changes["streaming"] = config.streaming and changes["source"] == config.source
     if data_dir is not None:
         changes["data_dir"] = str(Path(data_dir).resolve())
     if config.size is None:
         changes["size"] = size_of(sampler.image_shape)
     config = config.model_copy(update=changes)
     is_there = os.path.isdir(config.source) or is_archive(config.source)
+    is_there = is_there or is_shard_pattern(config.source)
     if run is None and data is None and config.source.startswith(HUB_PREFIX):
         is_there = False  # a header does not decide what is downloaded
     if run is None and data is None and config.source in ("", ".", ".."):
@@ -183,7 +185,7 @@ def compare(
             *_other_images(report, reports, key == next(iter(references))),
             *_judge_of_other_data(given, train),
         ]
-        described = _describe_splits(source.source)
+        described = _describe_splits(source)
         if reports and key == next(iter(references)):
             report = _with_fid_difference(report, reports[0], references[key])
         named = replace(report, model=sampler.name, splits=described)
@@ -249,7 +251,7 @@ def _read_curves(sampler: Sampler) -> dict[str, list[tuple[int, float]]]:
         return {}
 
 
-def _describe_splits(source: str) -> dict[str, str]:
+def _describe_splits(source: DataConfig) -> dict[str, str]:
     return {split: describe_split(source, split) for split in DESCRIBED_SPLITS}
 
 
@@ -307,7 +309,7 @@ def other_split_warnings(
 ) -> list[str]:
     """A warning if the generator may have been trained on some of the test images."""
     header = sampler.header
-    if describe_split(source.source, "test") == TEST_SET:
+    if describe_split(source, "test") == TEST_SET:
         return []
     if header.get("data_digest") == train.digest() and not header.get("data_changed"):
         return []

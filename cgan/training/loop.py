@@ -181,6 +181,7 @@ class TrainLoop:
         loader = Loader(
             self.plan.dataset, config.batch_size, self.state.device, config.seed,
             config.data.balanced, world=self.world, unlabelled=self.plan.unlabelled,
+            stream=self.plan.stream,
         )  # fmt: skip
         batches = loader.batches(counters.images_seen)
         timer = BudgetTimer(self.state)

@@ -25,6 +25,7 @@ from cgan.data import (
     load_training_split,
     warn_about_classes,
 )
+from cgan.data.stream import ImageStream
 from cgan.errors import ConfigError, DataError, DeviceError, MeasureError, RunError
 from cgan.evaluation.judge_training import get_or_train_judge, may_mirror
 from cgan.runtime.device import find_device, to_device
@@ -59,6 +60,7 @@ class Plan:
         folder: the run to resume; None for a new one.
         base: the folder of a new run, before a number is added to it.
         mirror: whether ``augment: auto`` may mirror: a mirrored image shows the same class.
+        stream: where the training images come from if ``dataset`` is a sample of them, or None.
     """
 
     config: Config
@@ -70,6 +72,7 @@ class Plan:
     folder: Path | None = None
     base: Path = RUNS
     mirror: bool = True
+    stream: ImageStream | None = None
 
     @property
     def augmentations(self) -> tuple[str, ...]:
@@ -113,14 +116,17 @@ def make_plan(
         plain = load_plain(config.steer)
     if not world.is_main:
         world.barrier()  # rank 0 loads first, so that only one process downloads
-    dataset, unlabelled = load_training_split(config.data)
+    data = load_training_split(config.data)
     if world.is_main:
         world.barrier()
-    check_data(config, dataset, unlabelled)
+    dataset = data.labelled
+    check_data(config, dataset, data.unlabelled)
     mirror = True
     if "auto" in config.augment:  # rank 0 decides for all
         mirror = bool(world.all_reduce_max(float(world.is_main and may_mirror(dataset)))[0])
-    plan = Plan(config, dataset, device, unlabelled, plain, world, folder, base, mirror)
+    plan = Plan(
+        config, dataset, device, data.unlabelled, plain, world, folder, base, mirror, data.stream
+    )
     if plain is not None:
         check_plain(plain, config, dataset.image_shape, dataset.name)
         if folder is None and world.is_main:

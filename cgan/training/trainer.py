@@ -214,12 +214,13 @@ def log_start(state: TrainState, world: World, folder: Path) -> None:
     """Log the GAN, its data, the device and the folder."""
     kind = "conditional" if state.config.model.conditional else "plain"
     logger.info(
-        "%s GAN (%s) on %s: %d images of %d classes, on %s%s, in %s",
+        "%s GAN (%s) on %s: %d images of %d classes%s, on %s%s, in %s",
         kind if state.plain is None else "steered",
         state.config.model.backbone,
         state.data_name,
         state.dataset_size,
         len(state.classes),
+        " in the sample" if state.config.data.is_streamed else "",
         state.device,
         f" in {world.size} processes" if world.size > 1 else "",
         folder,

@@ -14,7 +14,7 @@ from typer.testing import Result
 
 import cgan
 from cgan.data import ImageDataset, load_pictures
-from cgan.data.hub import _read_labels
+from cgan.data.hub import Columns
 from cgan.data.image_folder import scan_folder
 from cgan.data.load import resolve_source
 from cgan.errors import CganError, DataError
@@ -94,19 +94,33 @@ def test_without_training_images(pets: Path, tmp_path: Path) -> None:
         scan_folder(Path(source))
 
 
-def test_a_label_that_is_no_class() -> None:
-    class Table:
-        def __init__(self) -> None:
-            self.features = {"label": datasets.ClassLabel(names=["a", "b"])}
-
-        def __getitem__(self, column: str) -> list[int | None]:
-            return [0, None, -1, wrong]
-
-    wrong = 1
-    assert _read_labels(Path("hub"), Table()) == ["a", None, None, "b"]
+def test_the_class_of_a_value() -> None:
+    named = Columns("image", "label", ["a", "b"])
+    found = [named.class_of(Path("hub"), label) for label in (0, None, -1, 1)]
+    assert found == ["a", None, None, "b"]
     for wrong in (2, -2):
         with pytest.raises(DataError, match=f"has the label {wrong}, and 2 classes"):
-            _read_labels(Path("hub"), Table())
+            named.class_of(Path("hub"), wrong)
+    assert Columns("image", "label", None).class_of(Path("hub"), -1) == "-1"
+
+
+@pytest.mark.parametrize("as_struct", [True, False])
+def test_parquet_files_of_others_hold_files_in_plain_columns(
+    pets: Path, tmp_path: Path, as_struct: bool
+) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    columns = columns_of(pets)
+    (label, labels), (_, images) = columns["label"], columns["img"]
+    if not as_struct:
+        images = [one["bytes"] for one in images]
+    table = {"image": images, "label": [label.names[one] for one in labels]}
+    (tmp_path / "hub").mkdir()
+    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "hub" / "train.parquet")
+    assert content(load_pictures(f"hf-datasets:{tmp_path / 'hub'}")) == content(
+        load_pictures(str(pets))
+    )
 
 
 def test_worker_processes_read_it(pets: Path, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from typer.testing import Result
 
+from cgan.config import DataConfig
 from cgan.data import SPLITS, Loader, describe_split, load_pictures
 from cgan.data.archive import Archive, ArchivePath
 from cgan.data.image_folder import ImageFolder, scan_folder
@@ -88,7 +89,7 @@ def test_an_archive_with_a_table_in_split_folders(pets: Path, tmp_path: Path) ->
     counts = {split: len(load_pictures(str(archive), split)) for split in SPLITS}
     assert counts["test"] == 24
     assert counts["train"] + counts["validation"] == 24
-    assert describe_split(str(archive), "test") == "the folder test"
+    assert describe_split(DataConfig(source=str(archive)), "test") == "the folder test"
 
 
 def test_workers_read_an_archive(pets: Path, tmp_path: Path) -> None:
@@ -115,8 +116,8 @@ def test_given_splits_are_kept_and_missing_ones_come_from_training(tmp_path: Pat
     assert counts["validation"] == 10
     assert counts["train"] + counts["test"] == 80
     assert 0 < counts["test"] < 20
-    assert describe_split(str(root), "validation") == "the folder val"
-    assert "hash" in describe_split(str(root), "test")
+    assert describe_split(DataConfig(source=str(root)), "validation") == "the folder val"
+    assert "hash" in describe_split(DataConfig(source=str(root)), "test")
 
 
 def test_leaked_images_are_left_out_of_training(
