@@ -53,7 +53,12 @@ class FileTree(ABC):
 
     Args:
         path: where the files are; messages name it.
+
+    Attributes:
+        kind: what their layout is called, if it is not that of folders.
     """
+
+    kind = ""
 
     def __init__(self, path: Path) -> None:
         self.path = path

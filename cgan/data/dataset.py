@@ -32,6 +32,7 @@ class ImageDataset:
         num_attributes: how many attributes a class combines (``cgan.attributes``). Names never
             tell: "salt + pepper" may be one class of a single attribute.
         conversion: how the files of a folder became images.
+        facts: how the folder was understood, one sentence each.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ImageDataset:
     source_digest: str | None = None
     num_attributes: int = 1
     conversion: Conversion = USUAL
+    facts: tuple[str, ...] = ()
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

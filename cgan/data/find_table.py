@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Sequence
 from pathlib import PurePosixPath
 
 from cgan.data.archive import AnyPath
+from cgan.data.facts import inform
 from cgan.data.folders import PLAIN_FOLDERS, SPLIT_FOLDERS, folders_in, holds_images, images_in
 from cgan.data.label_table import STYLEGAN_TABLE, TABLES, is_table_of_stylegan, read_labels
 from cgan.errors import DataError, first_few
 
 OWN_INDEX = re.compile(r"shard-\d{5}\.csv")
 """What ``cgan generate`` writes beside generated images."""
-
-logger = logging.getLogger("cgan")
 
 
 def table_of(root: AnyPath) -> AnyPath | None:
@@ -39,7 +37,7 @@ def foreign_tables(root: AnyPath) -> list[AnyPath]:
     found = [one for one in tables if labels_all(one)]
     for table in tables:
         if table not in found:
-            logger.info("a table that is not used: %s", table)
+            inform("a table that is not used: %s", table)
     return found
 
 
@@ -62,7 +60,7 @@ def labels_all(table: AnyPath) -> bool:
     try:
         names = read_labels(table, foreign=True).labels
     except DataError as error:
-        logger.info("%s", error)
+        inform("%s", error)
         return False
     wanted = {path.name for path in images_in(places[0])}
     known = {PurePosixPath(name).name for name in names}

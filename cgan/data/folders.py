@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from cgan.data.archive import IGNORED, AnyPath
+from cgan.data.facts import inform
 from cgan.data.image_file import SUFFIXES
 from cgan.data.label_table import MAX_ATTRIBUTES
 from cgan.data.splits import UNLABELLED_FOLDERS, Split
+from cgan.errors import first_few
 
 SPLIT_FOLDERS: dict[str, Split] = {
     "train": "train", "training": "train",
@@ -16,6 +20,13 @@ SPLIT_FOLDERS: dict[str, Split] = {
     "test": "test", "testing": "test",
 }  # fmt: skip
 """Names of folders that hold one split."""
+PICTURE_LIKE = {
+    ".npy", ".npz", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".dcm", ".dng", ".nef", ".cr2",
+    ".cr3", ".arw", ".raw", ".svg", ".psd", ".exr", ".hdr", ".mat", ".nii", ".mp4", ".avi",
+    ".mov", ".webm",
+}  # fmt: skip
+"""Suffixes of files whose owner takes them for images."""
+TABLE_SUFFIXES = (".csv", ".jsonl", ".json")
 PLAIN_FOLDERS = {"images", "image", "imgs", "img", "pictures", "photos", "jpg", "jpeg", "png"}
 """Names of folders inside of classes that say nothing."""
 
@@ -75,3 +86,24 @@ def names_in(folder: AnyPath) -> list[str]:
     return (
         os.listdir(folder) if isinstance(folder, Path) else [one.name for one in folder.iterdir()]
     )
+
+
+def unread_suffixes(folder: AnyPath) -> set[str]:
+    """The suffixes of the files in a folder that are no images."""
+    files = (path for path in folder.iterdir() if path.name[0] != "." and path.is_file())
+    return {path.suffix.lower() or "no suffix" for path in files} - SUFFIXES
+
+
+def say_what_is_not_read(folders: Iterable[AnyPath]) -> None:
+    """Log how many files of other suffixes are beside the images."""
+    counts: Counter[str] = Counter()
+    for folder in folders:
+        for name in names_in(folder):
+            suffix = os.path.splitext(name)[1].lower()
+            is_other = suffix not in SUFFIXES and suffix not in TABLE_SUFFIXES and name[0] != "."
+            if is_other and (folder / name).is_file():
+                counts[suffix or "without a suffix"] += 1
+    if counts:
+        in_order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        texts = [f"{count:,} {suffix}" for suffix, count in in_order]
+        inform("files beside the images that are not read: %s", first_few(texts, 10))

@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from cgan.data.archive import HUB_PREFIX, FileTree, Member, class_folders
+from cgan.data.facts import warn
 from cgan.data.splits import SPLITS
 from cgan.errors import DataError, first_few, one_line
 
@@ -63,6 +64,8 @@ class HubDataset(FileTree):
         DataError: the library is missing, the data set cannot be loaded, or it has no column of
             images or of labels.
     """
+
+    kind = "a data set of the Hub"
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -145,7 +148,7 @@ def load_tables(path: Path, streaming: bool = False) -> tuple[dict[str, Any], di
     if "train" not in tables:
         raise DataError(f"{path} has no split train: it has {first_few(list(tables))}")
     for split in tables.keys() - set(SPLITS):
-        logger.warning("%s: the split %s is left out", path, split)
+        warn("%s: the split %s is left out", path, split)
         del tables[split]
     return tables, {split: _find_columns(path, table) for split, table in tables.items()}
 

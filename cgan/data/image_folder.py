@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import logging
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median_low
@@ -15,12 +15,14 @@ from torch.utils.data import Dataset
 
 from cgan.config import height_and_width
 from cgan.data.archive import AnyPath, is_archive
+from cgan.data.facts import collect, inform
 from cgan.data.image_cache import probe_files
 from cgan.data.image_file import USUAL, Conversion, ignore_pillow_warnings, read_image
 from cgan.data.layout import NO_LABEL, find_images, open_root
 from cgan.data.scan_facts import (
     choose_conversion,
     count_by_class,
+    report_broken,
     say_how_images_look,
     shows_colour,
     warn_of_similar_names,
@@ -33,8 +35,6 @@ from cgan.storage.paths import require_utf8
 SIZES = (8, 16, 28, 32)
 """Sides that are chosen automatically. Larger ones need --size: on a CPU, a GAN at 64×64 sees too
 few images in the time in which one at 32×32 learns the classes."""
-
-logger = logging.getLogger("cgan")
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
         num_attributes: how many attributes a class combines (``cgan.attributes``).
         conversion: how the files become images.
         groups: the group of each image, whose images stay in one split; None if it has none.
+        facts: how the folder was understood, one sentence each, with paths from its own name on.
     """
 
     name: str
@@ -64,6 +65,7 @@ class ImageFolder(Dataset[tuple[Tensor, int]]):
     num_attributes: int = 1
     conversion: Conversion = USUAL
     groups: tuple[str | None, ...] = ()
+    facts: tuple[str, ...] = ()
 
     @property
     def nbytes(self) -> int:
@@ -142,9 +144,24 @@ def scan_folder(
         FileError: the folder or a class has a name that is not UTF-8.
     """
     require_utf8(root.resolve())
+    with collect() as facts:
+        folder = _scan(root, tree, size, skip_broken, skip_conflicts, background, fit)
+    above = f"{root.parent}{os.sep}"
+    return replace(folder, facts=tuple(fact.replace(above, "") for fact in facts))
+
+
+def _scan(
+    root: Path,
+    tree: AnyPath | None,
+    size: int | str | None,
+    skip_broken: bool,
+    skip_conflicts: bool,
+    background: str,
+    fit: str,
+) -> ImageFolder:
     layout = find_images(tree or open_root(root))
     probes = probe_files(root, layout.paths)
-    _report_broken([probe for probe in probes if isinstance(probe, str)], skip_broken)
+    report_broken([probe for probe in probes if isinstance(probe, str)], skip_broken)
     kept = [index for index, probe in enumerate(probes) if not isinstance(probe, str)]
     good = [probe for probe in probes if not isinstance(probe, str)]
     labels = [layout.labels[index] for index in kept]
@@ -163,13 +180,13 @@ def scan_folder(
     channels = 1 if is_grey else 3
     name = root.resolve().stem if is_archive(root) else root.resolve().name
     unlabelled = labels.count(NO_LABEL)
-    logger.info(
+    inform(
         "%s: %d images of %d classes%s, resized to %d×%d in %s (change it with --size)",
         name, len(good) - unlabelled, len(layout.classes),
         f" and {unlabelled} unlabelled ones" if unlabelled else "",
         width, height, "grey" if channels == 1 else "colour",
     )  # fmt: skip
-    logger.info("classes: %s", count_by_class(layout.classes, labels))
+    inform("classes: %s", count_by_class(layout.classes, labels))
     warn_of_similar_names(layout.classes)
     say_how_images_look(good, conversion, width / height)
     return ImageFolder(
@@ -178,18 +195,3 @@ def scan_folder(
         tuple(layout.splits[index] for index in kept), layout.num_attributes, conversion,
         tuple(layout.groups[index] for index in kept),
     )  # fmt: skip
-
-
-def _report_broken(broken: list[str], skip: bool) -> None:
-    """Log one warning about all broken images, or raise ``DataError``."""
-    if not broken:
-        return
-    first, others = broken[0], len(broken) - 1
-    if not skip and others:
-        raise DataError(
-            f"{first}; {others:,} more cannot be read either: add --skip-broken to skip them"
-        )
-    if not skip:
-        raise DataError(f"{first}: add --skip-broken to skip it")
-    what = f"{len(broken):,} broken images" if others else "the broken image"
-    logger.warning("skipped %s: %s", what, first_few(broken))

@@ -16,20 +16,19 @@ A folder ``_unlabelled`` beside the training images holds images without a class
 
 from __future__ import annotations
 
-import logging
-import os
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, NoReturn
 
 from cgan.attributes import JOINT, attribute_values, join_values
 from cgan.data.archive import HUB_PREFIX, AnyPath, Archive, ArchivePath, is_archive
+from cgan.data.facts import inform, warn
 from cgan.data.find_table import locate, table_of
 from cgan.data.folders import (
+    PICTURE_LIKE,
     PLAIN_FOLDERS,
     SPLIT_FOLDERS,
     folders_in,
@@ -37,7 +36,8 @@ from cgan.data.folders import (
     holds_images,
     images_in,
     leaves_of,
-    names_in,
+    say_what_is_not_read,
+    unread_suffixes,
 )
 from cgan.data.hub import HubDataset
 from cgan.data.image_file import SUFFIXES
@@ -47,19 +47,11 @@ from cgan.data.label_table import (
     read_labels,
 )
 from cgan.data.shard_trees import TarTree, is_webdataset, open_tree
-from cgan.data.splits import UNLABELLED_FOLDERS, Split
+from cgan.data.splits import SPLITS, UNLABELLED_FOLDERS, Split
 from cgan.errors import DataError, first_few, quote
 from cgan.storage.paths import require_utf8
 
-logger = logging.getLogger("cgan")
-PICTURE_LIKE = {
-    ".npy", ".npz", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".dcm", ".dng", ".nef", ".cr2",
-    ".cr3", ".arw", ".raw", ".svg", ".psd", ".exr", ".hdr", ".mat", ".nii", ".mp4", ".avi",
-    ".mov", ".webm",
-}  # fmt: skip
-"""Suffixes of files whose owner takes them for images."""
 DOMAIN_FOLDER = re.compile(f"({'|'.join(SPLIT_FOLDERS)})_?[ab]")
-TABLE_SUFFIXES = (".csv", ".jsonl", ".json")
 NO_LABEL = -1
 """The label of an image without a class."""
 
@@ -82,7 +74,7 @@ def class_images(root: AnyPath, nested: bool) -> list[tuple[tuple[str, ...], Any
         return [((name,), path) for name, paths in found.items() for path in paths]
     leaves = {folder.name: leaves_of(folder, (folder.name,)) for folder in folders}
     if empty := [str(root / name) for name, found_ in leaves.items() if not found_]:
-        logger.warning("ignored, because they hold no images: %s", first_few(empty))
+        warn("ignored, because they hold no images: %s", first_few(empty))
     every = [leaf for found_ in leaves.values() for leaf in found_]
     if not every:
         raise DataError(f"no images in {root}: it must contain folders like those for training")
@@ -118,14 +110,14 @@ def _check_class_folders(root: AnyPath, found: dict[str, list[AnyPath]]) -> None
             f"({', '.join(sorted(SUFFIXES))})"
         )
     if links := [path for path in nested if Path(path).is_symlink()]:  # they may lead to a loop
-        logger.warning("ignored, because they are links: %s", first_few(links))
+        warn("ignored, because they are links: %s", first_few(links))
     if nested := [path for path in nested if path not in links]:
         direct = next(name for name, paths in found.items() if paths)
         raise DataError(
             f"{first_few(nested)} holds folders of images, and {root / direct} holds images: put "
             "all images of a class directly into its folder, or all of them one folder deeper"
         )
-    unread = {name: _unread_suffixes(root / name) for name, paths in found.items() if not paths}
+    unread = {name: unread_suffixes(root / name) for name, paths in found.items() if not paths}
     if full := [name for name, suffixes in unread.items() if suffixes & PICTURE_LIKE]:
         suffixes = ", ".join(sorted(unread[full[0]]))
         raise DataError(
@@ -133,28 +125,7 @@ def _check_class_folders(root: AnyPath, found: dict[str, list[AnyPath]]) -> None
             "read: convert them to PNG, or move the folder elsewhere"
         )
     if empty:
-        logger.warning("ignored, because they hold no images: %s", first_few(empty))
-
-
-def _unread_suffixes(folder: AnyPath) -> set[str]:
-    """The suffixes of the files in a folder that are no images."""
-    files = (path for path in folder.iterdir() if path.name[0] != "." and path.is_file())
-    return {path.suffix.lower() or "no suffix" for path in files} - SUFFIXES
-
-
-def say_what_is_not_read(folders: Iterable[AnyPath]) -> None:
-    """Log how many files of other suffixes are beside the images."""
-    counts: Counter[str] = Counter()
-    for folder in folders:
-        for name in names_in(folder):
-            suffix = os.path.splitext(name)[1].lower()
-            is_other = suffix not in SUFFIXES and suffix not in TABLE_SUFFIXES and name[0] != "."
-            if is_other and (folder / name).is_file():
-                counts[suffix or "without a suffix"] += 1
-    if counts:
-        in_order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        texts = [f"{count:,} {suffix}" for suffix, count in in_order]
-        logger.info("files beside the images that are not read: %s", first_few(texts, 10))
+        warn("ignored, because they hold no images: %s", first_few(empty))
 
 
 def _warn_of_other_images(root: AnyPath, class_folders: Sequence[AnyPath]) -> None:
@@ -162,7 +133,7 @@ def _warn_of_other_images(root: AnyPath, class_folders: Sequence[AnyPath]) -> No
     inner = [one for folder in class_folders for one in folders_in(folder)]
     others = [str(path) for folder in (root, *inner) for path in images_in(folder)]
     if others:
-        logger.warning(
+        warn(
             "ignored, because they are not directly in the folder of a class: %s",
             first_few(others),
         )
@@ -316,6 +287,7 @@ def find_images(root: AnyPath) -> Layout:
         has_table = table_of(training) is not None
         if several and not has_table:
             found = _find_groups(found)
+        inform("layout: %s", _describe(training, parts, found))
     except OSError as error:
         raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
     trained = {one.values for split in ("train", None) for one in found.get(split, ())}
@@ -342,6 +314,30 @@ def find_images(root: AnyPath) -> Layout:
     say_what_is_not_read({path.parent for path in paths})
     classes = tuple(map(join_values, in_order))
     return Layout(classes, paths, labels, splits, len(in_order[0]), groups)
+
+
+def _describe(
+    training: AnyPath,
+    parts: Mapping[Split | None, AnyPath],
+    found: Mapping[Split | None, Sequence[Labelled]],
+) -> str:
+    """The layout as text, such as "one folder per class, in train and test"."""
+    several, table = (
+        any(one.group for images in found.values() for one in images),
+        table_of(training),
+    )
+    attributes = max((len(one.values) for images in found.values() for one in images), default=1)
+    if isinstance(training, ArchivePath) and training.archive.kind:
+        text = training.archive.kind
+    elif table is not None:
+        text = table.name
+    elif attributes > 1:
+        text = "nested folders, one level for each attribute"
+    else:
+        text = "one folder per class" + (", and in it one per group" if several else "")
+    if folders := [parts[split].name for split in SPLITS if split in parts]:
+        text += f", in {' and '.join(folders)}"
+    return text
 
 
 class Labelled(NamedTuple):
@@ -378,7 +374,7 @@ def _find_groups(
         (level for level in range(1, len(kept)) if _is_level_of_groups(rows, level)), len(kept)
     )
     if attributes < len(kept):
-        logger.info(
+        inform(
             "folders that are below one class each, such as %s, are groups: all images of one are "
             "in the same split",
             "/".join(min(rows)),
@@ -432,7 +428,7 @@ def check_attributes(rows: Sequence[tuple[str, ...]], root: AnyPath) -> None:
                     f"{quote(columns[index][0])} and {quote(columns[other][0])} in {root} always "
                     "occur together, as do the other values of both attributes: leave one out"
                 )
-    logger.info("%d attributes: %s", len(values), "; ".join(map(first_few, values)))
+    inform("%d attributes: %s", len(values), "; ".join(map(first_few, values)))
 
 
 def _has_several_labels(root: AnyPath) -> bool:
@@ -450,12 +446,12 @@ def _labelled(root: AnyPath, several: bool) -> list[Labelled]:
         found = read_labels(table, is_foreign(table))
         labels = found.labels
         if found.unused:
-            logger.info("columns of %s that are not used: %s", table, first_few(found.unused))
+            inform("columns of %s that are not used: %s", table, first_few(found.unused))
         paths = locate(root, table, list(labels))
         used = {str(path.parent) for path in paths.values()}
         others = [one for one in folders_in(root) if str(one) not in used and images_in(one)]
         if others:
-            logger.warning(
+            warn(
                 "ignored, because %s names none of their images: %s",
                 table.name, first_few([one.name for one in others]),
             )  # fmt: skip
@@ -479,10 +475,10 @@ def _unlabelled(parts: dict[Split | None, AnyPath]) -> list[tuple[AnyPath, int, 
             if not folder.is_dir():
                 continue
             if split in ("validation", "test"):
-                logger.warning("ignored, because only training uses unlabelled images: %s", folder)
+                warn("ignored, because only training uses unlabelled images: %s", folder)
                 continue
             images = images_in(folder)
             if not images:
-                logger.warning("ignored, because it holds no images: %s", folder)
+                warn("ignored, because it holds no images: %s", folder)
             found += [(path, NO_LABEL, split) for path in images]
     return found

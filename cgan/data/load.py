@@ -260,7 +260,7 @@ def _read_all(folder: ImageFolder, root: Path, name: str, cached: bool) -> Image
             cache.write_pixels(name, digest, images.numpy())
     return ImageDataset(
         folder.name, images, folder.labels, folder.classes, digest, folder.num_attributes,
-        folder.conversion,
+        folder.conversion, folder.facts,
     )  # fmt: skip
 
 

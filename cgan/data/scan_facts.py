@@ -6,7 +6,6 @@ its owner thinks trains without an error.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -14,10 +13,11 @@ from itertools import pairwise
 
 from PIL import ImageColor
 
+from cgan.data.facts import inform, warn
 from cgan.data.image_cache import Probe
 from cgan.data.image_file import DEEP, Conversion
 from cgan.data.layout import NO_LABEL, Layout
-from cgan.errors import first_few
+from cgan.errors import DataError, first_few
 
 MAX_COUNTED = 20
 """Classes that are listed with their counts."""
@@ -31,8 +31,6 @@ MANY = 0.05
 """Share of the images that is worth a warning."""
 KEPT_WELL, KEPT_BADLY = 0.9, 0.6
 """Share of the area that cropping keeps: less is said, and much less is a warning."""
-
-logger = logging.getLogger("cgan")
 
 
 def count_by_class(classes: Sequence[str], labels: Sequence[int]) -> str:
@@ -77,6 +75,21 @@ def shows_colour(probes: Sequence[Probe], conversion: Conversion) -> bool:
     return anywhere and not red == green == blue
 
 
+def report_broken(broken: list[str], skip: bool) -> None:
+    """Log one warning about all broken images, or raise ``DataError``."""
+    if not broken:
+        return
+    first, others = broken[0], len(broken) - 1
+    if not skip and others:
+        raise DataError(
+            f"{first}; {others:,} more cannot be read either: add --skip-broken to skip them"
+        )
+    if not skip:
+        raise DataError(f"{first}: add --skip-broken to skip it")
+    what = f"{len(broken):,} broken images" if others else "the broken image"
+    warn("skipped %s: %s", what, first_few(broken))
+
+
 def without_conflicts(
     layout: Layout, kept: list[int], probes: list[Probe], labels: list[int], skip: bool
 ) -> tuple[list[int], list[Probe], list[int]]:
@@ -95,9 +108,9 @@ def without_conflicts(
     ]  # fmt: skip
     where = f"{len(conflicts):,} images are in several classes, such as {first_few(same)}"
     if not skip:
-        logger.warning("%s: --skip-conflicts leaves them out", where)
+        warn("%s: --skip-conflicts leaves them out", where)
         return kept, probes, labels
-    logger.warning("%s: they are left out", where)
+    warn("%s: they are left out", where)
     rows = [
         row for row in zip(kept, probes, labels, strict=True)
         if row[2] == NO_LABEL or row[1].digest not in conflicts
@@ -115,17 +128,17 @@ def say_how_images_look(probes: Sequence[Probe], conversion: Conversion, aspect:
     """
     if any(probe.maximum for probe in probes) and conversion.maximum != DEEP:
         deepest = max(probe.maximum for probe in probes)
-        logger.info(
+        inform(
             "files of 16 bits: their largest value is %s, so %s becomes white",
             f"{deepest:,}", f"{conversion.maximum:,}",
         )  # fmt: skip
     clear = [probe for probe in probes if probe.black_span >= 0]
     if clear and conversion.background != "white":
-        logger.info(
+        inform(
             "%d images have transparent parts: %s shows there", len(clear), conversion.background
         )
     if frames := sum(probe.has_frames for probe in probes):
-        logger.info("%d files have several frames: the first one is read", frames)
+        inform("%d files have several frames: the first one is read", frames)
     if conversion.fit == "crop":
         _say_what_is_cropped(probes, aspect)
     spans = [
@@ -144,7 +157,7 @@ def say_how_images_look(probes: Sequence[Probe], conversion: Conversion, aspect:
         (copies, probes, "are copies of another file"),
     ):
         if count > MANY * len(of):
-            logger.warning("%s of %s images %s", f"{count:,}", f"{len(of):,}", what)
+            warn("%s of %s images %s", f"{count:,}", f"{len(of):,}", what)
 
 
 def _say_what_is_cropped(probes: Sequence[Probe], aspect: float) -> None:
@@ -154,10 +167,10 @@ def _say_what_is_cropped(probes: Sequence[Probe], aspect: float) -> None:
     if kept >= KEPT_WELL:
         return
     if kept >= KEPT_BADLY:
-        logger.info("cropped at the centre: %.0f %% of the area is kept", 100 * kept)
+        inform("cropped at the centre: %.0f %% of the area is kept", 100 * kept)
         return
     middle = aspects[len(aspects) // 2]
-    logger.warning(
+    warn(
         "cropping at the centre keeps %.0f %% of the area: --set data.fit=pad or stretch keeps all "
         "of it, and --size %s fits most images",
         100 * kept, _size_of_aspect(middle),
@@ -181,7 +194,7 @@ def warn_of_similar_names(classes: Sequence[str]) -> None:
     in_order = sorted((simple(name), name) for name in classes)
     pairs = [(a[1], b[1]) for a, b in pairwise(in_order) if a[0] == b[0]]
     if pairs:
-        logger.warning(
+        warn(
             "different classes with almost the same name: %s",
             first_few([f"{one!r} and {other!r}" for one, other in pairs]),
         )

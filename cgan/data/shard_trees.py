@@ -65,6 +65,8 @@ class ArrayTree(FileTree):
         DataError: a file cannot be read, has no pair of arrays, or needs too much memory.
     """
 
+    kind = "arrays of images and labels"
+
     def __init__(self, path: Path, files: Sequence[Path] = ()) -> None:
         super().__init__(path)
         self.shards, self.images = tuple(files), list[np.ndarray]()
@@ -163,6 +165,8 @@ class TarTree(FileTree):
     Raises:
         DataError: a sample has no image or no class.
     """
+
+    kind = "WebDataset's samples"
 
     def __init__(self, path: Path, archives: Sequence[Archive]) -> None:
         super().__init__(path)

@@ -16,7 +16,7 @@ import hashlib
 import logging
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -28,6 +28,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from cgan.config import DataConfig
 from cgan.data.archive import HUB_PREFIX, ArchivePath
+from cgan.data.facts import collect, inform
 from cgan.data.image_file import Conversion, read_image
 from cgan.data.image_folder import ImageFolder, scan_folder
 from cgan.data.splits import FOLDER_TEST_FRACTION, VALIDATION_FRACTION, is_below
@@ -82,9 +83,10 @@ def _open(data: DataConfig, stamps: tuple[object, ...]) -> tuple[ImageFolder, Im
     shards, path = open_shards(data.source), Path(data.source)
     if None in shards and path.suffix.lower() == ".tar":
         path = path.parent
-    tree = read_sample(shards, path)
+    with collect() as facts:
+        tree = read_sample(shards, path)
     training = shards["train" if "train" in shards else None]
-    logger.info(
+    inform(
         "%s is read in order, from %s shards. What needs all images is computed on a sample: %s "
         "images from the beginning of %s",
         data.source, f"{len(training):,}", f"{len(tree.contents):,}",
@@ -100,7 +102,7 @@ def _open(data: DataConfig, stamps: tuple[object, ...]) -> tuple[ImageFolder, Im
         path, training, folder.classes, folder.image_shape, folder.conversion, held_out,
         data.skip_broken,
     )  # fmt: skip
-    return folder, stream
+    return replace(folder, facts=(*facts, *folder.facts)), stream
 
 
 @dataclass(frozen=True)

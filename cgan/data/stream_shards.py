@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from cgan.data.archive import HUB_PREFIX, FileTree, Member, class_folders
+from cgan.data.facts import warn
 from cgan.data.hub import Columns, load_tables, read_cell
 from cgan.data.image_file import MAX_FILE_BYTES, SUFFIXES
 from cgan.data.shard_trees import CLASS_SUFFIX, class_names
@@ -166,6 +167,8 @@ class Contents(FileTree):
         files: the content of each file, by its path in the tree.
     """
 
+    kind = "shards"
+
     def __init__(self, path: Path, files: Mapping[str, bytes]) -> None:
         super().__init__(path)
         self.contents = files
@@ -231,7 +234,7 @@ def read_sample(shards: Mapping[Split | None, Shards], path: Path) -> Contents:
                     break
             first.append(several)
         if split in (None, "train") and max(map(len, first)) == 1 < len(set().union(*first)):
-            logger.warning(
+            warn(
                 "each shard of %s begins with images of one class, so a batch holds few classes: "
                 "write the images in random order", path,
             )  # fmt: skip

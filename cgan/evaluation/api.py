@@ -188,7 +188,7 @@ def compare(
         described = _describe_splits(source)
         if reports and key == next(iter(references)):
             report = _with_fid_difference(report, reports[0], references[key])
-        named = replace(report, model=sampler.name, splits=described)
+        named = replace(report, model=sampler.name, splits=described, data_facts=train.facts)
         reports.append(replace(named, curves=curves, warnings=warnings))
     return reports
 

@@ -217,6 +217,7 @@ class Report:
             without images.
         positions: uint8 (2, 2, C, H, W): mean and deviation of generated and of real images.
         compared_features: (N, F), what FID compares.
+        data_facts: how the folder of the data was understood, one sentence each.
         curves: metrics of the run by name: (images seen, value) pairs; empty without a run.
     """
 
@@ -244,6 +245,7 @@ class Report:
     positions: Tensor | None = None
     compared_features: Tensor | None = None
     splits: dict[str, str] = field(default_factory=dict)
+    data_facts: tuple[str, ...] = ()
     curves: Curves = field(default_factory=dict)
 
     @property
@@ -263,6 +265,7 @@ class Report:
             "train_images": self.train_images,
             "test_images": self.test_images,
             "splits": self.splits,
+            "data_facts": self.data_facts,
             "compared": self.compared,
             "images_seen": self.images_seen,
             "seconds": self.seconds,

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 import cgan
-from cgan.data import load_pictures
+from cgan.data import ImageDataset, load_pictures
 from cgan.data.image_file import USUAL, Conversion, read_image
 from cgan.data.image_folder import scan_folder
 from cgan.data.scan_facts import describe_counts
@@ -220,3 +220,43 @@ def test_names_that_differ_in_a_mark_are_different(
     names = ("C", "C#", "C++", "+", "-", "-1", "1", "का", "की")
     scan_folder(make_pets(tmp_path / "signs", classes={n: 20 * i + 9 for i, n in enumerate(names)}))
     assert "almost the same name" not in caplog.text
+
+
+def test_what_is_said_is_collected(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Messages, dry run and report read the same facts."""
+    root = make_pets(tmp_path / "pets")
+    (root / "cat" / "notes.npy").touch()
+    with caplog.at_level("INFO", "cgan"):
+        folder = scan_folder(root)
+    assert folder.facts == (
+        "layout: one folder per class",
+        "files beside the images that are not read: 1 .npy",
+        "pets: 24 images of 2 classes, resized to 28×28 in colour (change it with --size)",
+        "classes: cat (12), dog (12)",
+    )
+    assert [record.getMessage() for record in caplog.records] == list(folder.facts)
+    read = load_pictures(str(root))
+    assert isinstance(read, ImageDataset)
+    assert read.facts == folder.facts
+
+
+@pytest.mark.parametrize(
+    ("names", "layout"),
+    [
+        (["cat/a.png", "dog/b.png"], "one folder per class"),
+        (["train/cat/a.png", "train/dog/b.png", "test/dog/c.png", "test/cat/d.png"],
+         "one folder per class, in train and test"),
+        (["cat/in/a.png", "dog/in/b.png", "cat/out/c.png"],
+         "nested folders, one level for each attribute"),
+        (["cat/rex/a.png", "cat/rex/b.png", "dog/bello/b.png", "cat/tom/c.png"],
+         "one folder per class, and in it one per group"),
+        (["a.png", "b.png", "labels.csv"], "labels.csv"),
+    ],
+)  # fmt: skip
+def test_the_layout_is_named(tmp_path: Path, names: list[str], layout: str) -> None:
+    for index, name in enumerate(names):
+        if name.endswith("csv"):
+            (tmp_path / name).write_text("file_name,label\na.png,cat\nb.png,dog\n")
+        else:
+            save(np.full((8, 8), 40 * index, np.uint8) + np.eye(8, dtype=np.uint8), tmp_path, name)
+    assert f"layout: {layout}" in scan_folder(tmp_path).facts[:2]

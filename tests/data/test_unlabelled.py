@@ -37,7 +37,7 @@ def test_unlabelled_images_are_no_class_and_in_no_split(half_labelled: Path) -> 
     for part in parts:
         assert part.classes == ("cat", "dog")
         assert set(part.labels.tolist()) <= {0, 1}
-    _, unlabelled = load_training_split(config)
+    _, unlabelled, _ = load_training_split(config)
     assert unlabelled is not None
     assert unlabelled.classes == ("cat", "dog")
     assert unlabelled.labels.unique().tolist() == [-1]
@@ -56,7 +56,7 @@ def test_a_copy_of_a_held_out_image_is_not_trained_on(half_labelled: Path) -> No
     paths = [path for path in scanned.paths if path.parent.name != "_unlabelled"]
     for index, path in enumerate(paths):  # every labelled image again, without its label
         shutil.copy(str(path), half_labelled / "_unlabelled" / f"copy{index}.png")
-    _, unlabelled = load_training_split(DataConfig(source=str(half_labelled)))
+    _, unlabelled, _ = load_training_split(DataConfig(source=str(half_labelled)))
     assert unlabelled is not None
     shape = scanned.image_shape
     held_out = {image.numpy().tobytes() for image in test.take(torch.arange(len(test)))}
@@ -73,7 +73,7 @@ def test_beside_split_folders(half_labelled: Path, caplog: pytest.LogCaptureFixt
     shutil.copytree(half_labelled / "_unlabelled", root / "test" / "_unlabelled")
     shutil.copytree(half_labelled / "_unlabelled", root / "_unlabelled")
     with caplog.at_level(logging.WARNING, "cgan"):
-        _, unlabelled = load_training_split(DataConfig(source=str(root)))
+        _, unlabelled, _ = load_training_split(DataConfig(source=str(root)))
     assert unlabelled is not None
     assert len(unlabelled) > 40  # of 60, in train/ and beside it
     assert str(root / "test" / "_unlabelled") in caplog.text
@@ -133,7 +133,7 @@ def test_labelled_and_unlabelled_images_have_orders_of_their_own() -> None:
 
 def test_shards_and_folders_give_the_same_batches(half_labelled: Path) -> None:
     config = DataConfig(source=str(half_labelled), size=8)
-    labelled, unlabelled = load_training_split(config)
+    labelled, unlabelled, _ = load_training_split(config)
     on_disk = load_pictures(config.source, "train", size=8, memory_bytes=0)
     batches = Loader(labelled, 8, unlabelled=unlabelled).batches()
     shards = [
