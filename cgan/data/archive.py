@@ -24,7 +24,7 @@ from pathlib import Path, PurePosixPath
 from cgan.data.splits import UNLABELLED_FOLDERS
 from cgan.errors import DataError, one_line, quote
 
-SUFFIXES = (".zip", ".tar", ".npz")
+SUFFIXES = (".zip", ".tar", ".npz", ".npy")
 HUB_PREFIX = "hf-datasets:"
 """Begins the name of a data set of the Hugging Face Hub: see ``cgan.data.hub``."""
 IGNORED = "__MACOSX"

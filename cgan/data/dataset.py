@@ -8,13 +8,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cgan.data.image_file import USUAL, Conversion
 from cgan.errors import first_few
 
 if TYPE_CHECKING:
     from cgan.data.image_folder import ImageFolder
+
+COMPARED = 2_000
+"""Images that tell whether classes differ in brightness only."""
 
 logger = logging.getLogger("cgan")
 
@@ -81,6 +84,39 @@ def class_indices(labels: Tensor, generator: torch.Generator | None = None) -> d
     return found
 
 
+def only_brightness_differs(dataset: ImageDataset) -> bool:
+    """Whether nothing but the brightness of an image tells its class.
+
+    It compares F statistics (variance between classes divided by that within them; 1 if the classes
+    are equal) of the brightness, of the image without brightness and contrast at 8×8 pixels, and of
+    its fine detail.
+    """
+    chosen = torch.linspace(0, len(dataset) - 1, min(len(dataset), COMPARED)).long()
+    images, labels = dataset.take(chosen).float().mean(1, keepdim=True), dataset.labels[chosen]
+    brightness = images.mean((1, 2, 3))
+    contrast = images.std((1, 2, 3)) + 1e-3
+    shape = nn.functional.adaptive_avg_pool2d(images - brightness.view(-1, 1, 1, 1), 8).flatten(1)
+    detail = images.diff(dim=3).abs().mean((1, 2, 3)) / contrast
+    told, shape_told, detail_told = (
+        float(f_statistic(values, labels).mean())
+        for values in (brightness[:, None], shape / contrast[:, None], detail[:, None])
+    )
+    return told > 20 and shape_told < 2 and detail_told < 5
+
+
+def f_statistic(values: Tensor, labels: Tensor) -> Tensor:
+    """The F statistic of each column of (N, F) values: (F,); 0 if a class has a single image."""
+    classes, labels = labels.unique(return_inverse=True)
+    counts = labels.bincount().float()
+    if len(classes) < 2 or len(values) <= len(classes):
+        return torch.zeros(values.shape[1])
+    means = torch.zeros(len(classes), values.shape[1]).index_add(0, labels, values)
+    means /= counts[:, None]
+    between = (counts[:, None] * (means - values.mean(0)) ** 2).sum(0) / (len(classes) - 1)
+    within = ((values - means[labels]) ** 2).sum(0) / (len(values) - len(classes))
+    return between / within.clamp_min(1e-12)
+
+
 def warn_about_classes(dataset: ImageDataset | ImageFolder, balanced: bool = False) -> None:
     """Log a warning about a single class, very small classes, and imbalance."""
     counts = torch.bincount(dataset.labels, minlength=len(dataset.classes))
@@ -90,6 +126,11 @@ def warn_about_classes(dataset: ImageDataset | ImageFolder, balanced: bool = Fal
     few = [name for name, n in zip(dataset.classes, counts.tolist(), strict=True) if n < 10]
     if few:
         logger.warning("fewer than 10 images in: %s", first_few(few))
+    if isinstance(dataset, ImageDataset) and only_brightness_differs(dataset):
+        logger.warning(
+            "the classes of %s seem to differ in brightness only: check that the files are right",
+            dataset.name,
+        )
     most, least = int(counts.max()), max(int(counts.min()), 1)
     if most > 10 * least and not balanced:
         logger.warning(

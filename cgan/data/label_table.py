@@ -193,7 +193,7 @@ def _read_rows(table: AnyPath) -> Iterator[tuple[int, Mapping[Any, Any]]]:
                 raise DataError(f"{table}: entry {number} of its labels is not a name and a label")
             yield number, {FILE_COLUMN: pair[0], LABEL_COLUMN: pair[1]}
         return
-    first = text.lstrip().partition("\n")[0]
+    first = re.sub(r'"[^"]*"', "", text.lstrip().partition("\n")[0])
     separator = next((one for one in ",;\t" if one in first), ",")
     reader = csv.DictReader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
     try:

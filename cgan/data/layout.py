@@ -36,6 +36,7 @@ from cgan.data.folders import (
     holds_images,
     images_in,
     leaves_of,
+    names_in,
     say_what_is_not_read,
     unread_suffixes,
 )
@@ -51,6 +52,7 @@ from cgan.data.splits import SPLITS, UNLABELLED_FOLDERS, Split
 from cgan.errors import DataError, first_few, quote
 from cgan.storage.paths import require_utf8
 
+PACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 DOMAIN_FOLDER = re.compile(f"({'|'.join(SPLIT_FOLDERS)})_?[ab]")
 NO_LABEL = -1
 """The label of an image without a class."""
@@ -104,6 +106,11 @@ def _check_class_folders(root: AnyPath, found: dict[str, list[AnyPath]]) -> None
             raise DataError(
                 f"put the images in {root} into one folder per class, named after it, or add a "
                 "labels.csv with the columns file_name and label"
+            )
+        if archives := [name for name in names_in(root) if name.lower().endswith(PACKED)]:
+            raise DataError(
+                f"no images in {root}, but {first_few(archives)}: unpack what is inside, into one "
+                "folder per class"
             )
         raise DataError(
             f"no images in {root}: it must contain one folder of images per class "

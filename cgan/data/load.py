@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -31,6 +32,13 @@ from cgan.runtime.cpu import free_memory
 from cgan.runtime.device import torch_defaults
 from cgan.runtime.process import local_world_size
 from cgan.storage.paths import default_data_dir, require_utf8
+
+UNPACK = {
+    ".gz": "gunzip -k", ".tgz": "gunzip -k", ".bz2": "bunzip2 -k", ".xz": "unxz -k",
+    ".zst": "unzstd",
+}  # fmt: skip
+"""What unpacks a compressed TAR file. 64 images in random order of one with 5,000 photographs took
+300 times as long as without compression, and more of a larger one."""
 
 TEST_SET = "the test set"
 """How the test images of a data set with a test set of its own were chosen."""
@@ -222,6 +230,11 @@ def _scan(data: DataConfig) -> ImageFolder:
             skip_conflicts=data.skip_conflicts, background=data.background, fit=data.fit,
         )  # fmt: skip
     if os.path.isfile(source):
+        if command := UNPACK.get(Path(source).suffix.lower()):
+            raise DataError(
+                f"{source} is compressed as a whole, so no image in it can be read alone: run "
+                f"{command} {shlex.quote(source)}, and give the .tar file"
+            )
         raise DataError(
             f"{source} is neither a folder nor a ZIP file (.zip) or a TAR file without compression "
             "(.tar): unpack it"

@@ -1,6 +1,7 @@
 """Arrays in ``.npz`` files and WebDataset's shards, read as trees of images.
 
     images, labels                     of one .npz file: ours, and most others
+    images.npy, labels.npy             a pair of files, or several for the splits
     train_images, train_labels, …      MedMNIST's; x_train, y_train, …: Keras's
     shard-00000.npz, shard-00000.tar   the folders that ``cgan generate`` writes
     000000000.png, 000000000.cls       WebDataset's samples in a .tar file
@@ -11,6 +12,7 @@ Nothing is unpickled.
 from __future__ import annotations
 
 import json
+import os
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -55,11 +57,11 @@ def shards_in(folder: Path) -> list[Path]:
 
 
 class ArrayTree(FileTree):
-    """Images and labels of ``.npz`` files as a tree ``SPLIT/CLASS/ROW.ppm``.
+    """Images and labels of ``.npz`` files, or of ``.npy``, as a tree ``SPLIT/CLASS/ROW.ppm``.
 
     Args:
         path: the file, or the folder of the files; messages name it.
-        files: all files; their rows follow each other.
+        files: all ``.npz`` files; their rows follow each other.
 
     Raises:
         DataError: a file cannot be read, has no pair of arrays, or needs too much memory.
@@ -72,7 +74,8 @@ class ArrayTree(FileTree):
         self.shards, self.images = tuple(files), list[np.ndarray]()
         rows = 0
         for file in files or [path]:
-            for split, images, labels in _read_pairs(file):
+            read = _read_pairs if file.suffix.lower() == ".npz" else _read_npy_pairs
+            for split, images, labels in read(file):
                 names = name_labels(labels, path if path.is_dir() else path.parent)
                 folders = class_folders(path, names)
                 for row, name in enumerate(names):
@@ -114,6 +117,47 @@ def _read_pairs(file: Path) -> list[tuple[Split | None, np.ndarray, np.ndarray]]
             "images and labels"
         )
     return [(split, *_check_pair(file, images, labels)) for split, images, labels in found]
+
+
+def _read_npy_pairs(file: Path) -> list[tuple[Split | None, np.ndarray, np.ndarray]]:
+    """The same of the ``.npy`` files of a folder, which stay on disk; ``file`` may be one of them.
+
+    Raises:
+        DataError: there is no pair, or a file cannot be read.
+    """
+    folder = file if file.is_dir() else file.parent
+    files = {path.stem.lower(): path for path in folder.iterdir() if path.suffix == ".npy"}
+    pairs = [
+        (split, files[images], files[labels])
+        for split, images, labels in _names_of_pairs(files)
+        if file in (folder, files[images], files[labels])
+    ]
+    if not pairs:
+        raise DataError(
+            f"{file} has no labels beside it: call the files images.npy and labels.npy, or x.npy "
+            "and y.npy"
+        )
+    found = []
+    for split, *pair in pairs:
+        try:
+            arrays = [np.load(path, mmap_mode="r", allow_pickle=False) for path in pair]
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(
+                f"{pair[0]} or {pair[1].name} cannot be read ({one_line(error)})"
+            ) from error
+        found.append((split, *_check_pair(pair[0], *arrays)))
+    return found
+
+
+def _has_npy_pair(folder: Path) -> bool:
+    """Whether a folder holds a pair of arrays, and no folders that could be classes."""
+    try:
+        with os.scandir(folder) as inside:
+            entries = list(inside)
+    except OSError:  # whoever lists it next says so
+        return False
+    names = {entry.name[:-4].lower() for entry in entries if entry.name.endswith(".npy")}
+    return bool(_names_of_pairs(names)) and not any(entry.is_dir() for entry in entries)
 
 
 def _names_of_pairs(names: Iterable[str]) -> list[tuple[Split | None, str, str]]:
@@ -228,7 +272,9 @@ def name_labels(labels: np.ndarray, folder: Path) -> list[str | None]:
 
 
 def open_tree(path: Path) -> FileTree | None:
-    """The tree of an ``.npz`` file or of a folder of shards; None for anything else."""
+    """The tree of ``.npz`` or ``.npy`` files, or of a folder of shards; None for anything else."""
+    if path.is_dir() and _has_npy_pair(path):
+        return ArrayTree(path)
     if path.is_dir():
         shards = shards_in(path)
         if not shards:
@@ -236,4 +282,4 @@ def open_tree(path: Path) -> FileTree | None:
         if shards[0].suffix == ".npz":
             return ArrayTree(path, shards)
         return TarTree(path, [Archive(shard) for shard in shards])
-    return ArrayTree(path) if path.suffix.lower() == ".npz" else None
+    return ArrayTree(path) if path.suffix.lower() in (".npz", ".npy") else None

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pickle
+import shlex
 import shutil
 import struct
 import tarfile
@@ -426,9 +427,9 @@ def test_a_file_beside_the_only_folder(pets: Path, tmp_path: Path) -> None:
 
 
 def test_other_archives_are_named(tmp_path: Path) -> None:
-    (tmp_path / "a.tar.gz").write_bytes(b"x")
+    (tmp_path / "a.rar").write_bytes(b"x")
     with pytest.raises(DataError, match=r"neither a folder nor a ZIP file \(.zip\) or a TAR"):
-        load_pictures(str(tmp_path / "a.tar.gz"))
+        load_pictures(str(tmp_path / "a.rar"))
 
 
 def test_folders_without_images_beside_splits_are_ignored(tmp_path: Path) -> None:
@@ -479,3 +480,24 @@ def test_a_size_that_is_none(pets: Path, size: Any) -> None:
 def test_an_unknown_split(pets: Path) -> None:
     with pytest.raises(UnknownNameError, match="val"):
         load_pictures(str(pets), "val")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [("a.tar.gz", "gunzip -k"), ("a b.tgz", "gunzip -k"), ("a.tar.zst", "unzstd")],
+)
+def test_compressed_archives_are_unpacked_once(tmp_path: Path, name: str, command: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(DataError, match="no image in it can be read alone") as caught:
+        load_pictures(str(tmp_path / name))
+    assert f"run {command} {shlex.quote(str(tmp_path / name))}, and give" in str(caught.value)
+
+
+def test_archives_inside(tmp_path: Path) -> None:
+    make_pets(tmp_path / "pets")
+    shutil.make_archive(str(tmp_path / "packed" / "pets"), "zip", tmp_path / "pets")
+    with pytest.raises(DataError, match=r"no images in .*packed, but pets\.zip: unpack what is"):
+        load_pictures(str(tmp_path / "packed"))
+    outer = shutil.make_archive(str(tmp_path / "outer"), "zip", tmp_path / "packed")
+    with pytest.raises(DataError, match=r"no images in .*outer\.zip, but pets\.zip: unpack what"):
+        load_pictures(outer)

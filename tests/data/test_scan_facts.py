@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 from PIL import Image
 
 import cgan
-from cgan.data import ImageDataset, load_pictures
+from cgan.data import ImageDataset, load_pictures, warn_about_classes
+from cgan.data.dataset import f_statistic
 from cgan.data.image_file import USUAL, Conversion, read_image
 from cgan.data.image_folder import scan_folder
 from cgan.data.scan_facts import describe_counts
@@ -260,3 +262,29 @@ def test_the_layout_is_named(tmp_path: Path, names: list[str], layout: str) -> N
         else:
             save(np.full((8, 8), 40 * index, np.uint8) + np.eye(8, dtype=np.uint8), tmp_path, name)
     assert f"layout: {layout}" in scan_folder(tmp_path).facts[:2]
+
+
+def test_the_f_statistic() -> None:
+    """By hand: means 2 and 5, variance within 1, between 3 (1.5² + 1.5²) = 13.5."""
+    values = torch.tensor([[1.0, 0], [2, 0], [3, 9], [4, 0], [5, 0], [6, 9]])
+    labels = torch.tensor([4, 4, 4, 7, 7, 7])
+    assert f_statistic(values, labels).tolist() == pytest.approx([13.5, 0])
+    assert f_statistic(values, torch.arange(6)).tolist() == [0, 0]
+    assert f_statistic(values, torch.zeros(6)).tolist() == [0, 0]
+
+
+def test_classes_that_differ_in_brightness_only(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    flat = load_pictures(str(make_pets(tmp_path / "pets", count=40)))
+    assert isinstance(flat, ImageDataset)
+    warn_about_classes(flat)
+    assert "the classes of pets seem to differ in brightness only" in caplog.text
+    caplog.clear()
+    brighter = (flat.labels == 0).view(-1, 1, 1, 1)
+    slope = torch.arange(28, dtype=torch.uint8).expand(3, 28, 28)
+    for other in (slope, slope.mT, 40 * (slope % 2)):  # another shape, or other detail
+        warn_about_classes(
+            replace(flat, images=torch.where(brighter, flat.images - other, flat.images))
+        )
+        assert "brightness" not in caplog.text

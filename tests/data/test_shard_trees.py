@@ -137,3 +137,36 @@ def test_samples_of_the_same_name_in_two_folders_and_files_of_macos(tmp_path: Pa
     found = scan_folder(tmp_path / "shard.tar")
     assert found.classes == ("0", "1")
     assert set(contents(found)) == {image.tobytes() for image in IMAGES[:8]}
+
+
+def test_pairs_of_npy_files(tmp_path: Path) -> None:
+    np.save(tmp_path / "images.npy", COLOUR)
+    np.save(tmp_path / "labels.npy", LABELS)
+    wanted = {
+        image.tobytes(): str(label)
+        for image, label in zip(np.moveaxis(COLOUR, 3, 1), LABELS, strict=True)
+    }
+    for source in (tmp_path, tmp_path / "images.npy", tmp_path / "labels.npy"):
+        assert contents(scan_folder(source)) == wanted
+    for old, new in (("images", "X_train"), ("labels", "y_train")):
+        (tmp_path / f"{old}.npy").rename(tmp_path / f"{new}.npy")
+    np.save(tmp_path / "X_test.npy", IMAGES)
+    np.save(tmp_path / "y_test.npy", LABELS)
+    assert set(contents(load_pictures(str(tmp_path), "test")).values()) == {"0", "1", "2"}
+    assert load_pictures(str(tmp_path), "test").image_shape == (3, 8, 8)
+    assert len(load_pictures(str(tmp_path), "test")) == 60
+
+
+def test_npy_files_that_are_no_pair(tmp_path: Path) -> None:
+    np.save(tmp_path / "pictures.npy", IMAGES)
+    with pytest.raises(
+        DataError, match=r"pictures\.npy has no labels beside it: call the files ima"
+    ):
+        load_pictures(str(tmp_path / "pictures.npy"))
+    np.save(tmp_path / "images.npy", IMAGES)
+    np.save(tmp_path / "labels.npy", np.array([{}] * 60, object), allow_pickle=True)
+    with pytest.raises(DataError, match=r"images\.npy or labels\.npy cannot be read"):
+        load_pictures(str(tmp_path))
+    np.save(tmp_path / "labels.npy", LABELS[:-1])
+    with pytest.raises(DataError, match="for 60 images: one whole number or name"):
+        load_pictures(str(tmp_path))

@@ -46,6 +46,12 @@ def labelled(label: Callable[[int], str], separator: str = ",") -> list[str]:
     ]
 
 
+def test_a_quoted_name_of_a_column_may_hold_a_comma(tmp_path: Path) -> None:
+    rows = labelled(lambda index: "cat" if index < 4 else "dog", ";")
+    rows = [f'{row};"{index}, 5"' for index, row in enumerate(rows)]
+    assert scan_folder(table(draw(tmp_path), rows)).classes == ("cat", "dog")
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_any_usual_separator(tmp_path: Path, separator: str) -> None:
     rows = labelled(lambda index: "cat" if index < 4 else "dog", separator)
