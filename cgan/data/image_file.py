@@ -6,6 +6,7 @@ Files may come from anyone. Every file is opened here, so that all obey the same
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 import warnings
 from collections.abc import Iterator
@@ -67,9 +68,36 @@ class Conversion(NamedTuple):
 USUAL = Conversion()
 
 
+class EncodedImage:
+    """A file in memory, with the methods of ``pathlib.Path`` that reading an image needs.
+
+    Args:
+        name: what messages call it.
+        content: the file.
+    """
+
+    def __init__(self, name: str, content: bytes) -> None:
+        self.name, self.content = name, content
+        self.suffix = os.path.splitext(name)[1]
+
+    def __str__(self) -> str:
+        return self.name
+
+    def stat(self) -> os.stat_result:
+        """Its size."""
+        return os.stat_result((stat.S_IFREG | 0o444, 0, 0, 1, 0, 0, len(self.content), 0, 0, 0))
+
+    def open(self, mode: str = "rb") -> BytesIO:
+        """The content."""
+        return BytesIO(self.content)
+
+
+ImageSource = AnyPath | EncodedImage
+
+
 @contextmanager
 def open_image(
-    path: AnyPath, conversion: Conversion = USUAL
+    path: ImageSource, conversion: Conversion = USUAL
 ) -> Iterator[tuple[Image.Image, BufferedReader | BytesIO]]:
     """Decode a file's first image: upright, mode ``L`` if the file is grey, otherwise ``RGB``.
 
@@ -83,7 +111,7 @@ def open_image(
 
 
 @contextmanager
-def decode(path: AnyPath) -> Iterator[tuple[Image.Image, BufferedReader | BytesIO]]:
+def decode(path: ImageSource) -> Iterator[tuple[Image.Image, BufferedReader | BytesIO]]:
     """Decode a file's first image, upright, in the file's own mode; yields it and the open file.
 
     Raises:
@@ -110,7 +138,7 @@ def decode(path: AnyPath) -> Iterator[tuple[Image.Image, BufferedReader | BytesI
         raise DataError(f"{path} cannot be read as an image ({_reason(error)})") from error
 
 
-def image_digest(path: AnyPath) -> bytes:
+def image_digest(path: ImageSource) -> bytes:
     """SHA-256 of a file; of one that ``open_image`` would not read, that of nothing."""
     try:
         status = path.stat()
@@ -123,7 +151,7 @@ def image_digest(path: AnyPath) -> bytes:
 
 
 def read_image(
-    path: AnyPath, image_shape: tuple[int, int, int], conversion: Conversion = USUAL
+    path: ImageSource, image_shape: tuple[int, int, int], conversion: Conversion = USUAL
 ) -> Tensor:
     """Read one file as uint8 of the given (C, H, W).
 

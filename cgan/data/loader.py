@@ -219,8 +219,9 @@ class Loader:
             found = [next(parts) for _ in range(max(workers, 1))]  # in the order of the workers
             if broken := [one for one in found if isinstance(one, str)]:
                 raise DataError(broken[0])
-            images, labels = (torch.cat(list(one)) for one in zip(*found, strict=True))
-            yield to_signed(self._send(images)), self._send(labels)
+            images, labels = (torch.cat(list(one), dim=1) for one in zip(*found, strict=True))
+            for batch in zip(images, labels, strict=True):
+                yield to_signed(self._send(batch[0])), self._send(batch[1])
 
     def _send(self, tensor: Tensor) -> Tensor:
         """Copy to the device. Only CUDA needs no wait: MPS would read memory that is free again."""

@@ -15,11 +15,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import islice
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -29,12 +29,11 @@ from torch.utils.data import IterableDataset, get_worker_info
 from cgan.config import DataConfig
 from cgan.data.archive import HUB_PREFIX, ArchivePath
 from cgan.data.facts import collect, inform
-from cgan.data.image_file import Conversion, read_image
+from cgan.data.image_file import Conversion, EncodedImage, read_image
 from cgan.data.image_folder import ImageFolder, scan_folder
 from cgan.data.splits import FOLDER_TEST_FRACTION, VALIDATION_FRACTION, is_below
 from cgan.data.stream_shards import (
     SAMPLE_SHARDS,
-    Contents,
     Row,
     Shards,
     TarShards,
@@ -50,6 +49,9 @@ CHAPTER = 1_000_000
 """Images after which the order of the shards is drawn anew."""
 BUFFER_IMAGES, BUFFER_BYTES = 8_192, 128 * 2**20
 """What the buffers of all lanes hold: the smaller of both."""
+
+BATCHES = 8
+"""Batches that a worker process passes at once."""
 
 logger = logging.getLogger("cgan")
 
@@ -178,12 +180,8 @@ class ImageStream:
                 f"{row.name} has the class {row.label!r}, which the sample of "
                 f"{len(self.classes):,} classes lacks: write the images in random order"
             )
-        name = f"image{PurePosixPath(row.name).suffix}"
-        path = ArchivePath(Contents(self.path, {name: row.content}), PurePosixPath(name))
-        try:
-            return read_image(path, self.image_shape, self.conversion), label
-        except DataError as error:
-            raise DataError(str(error).replace(str(path), row.name)) from error
+        image = EncodedImage(row.name, row.content)
+        return read_image(image, self.image_shape, self.conversion), label
 
 
 def shuffle(
@@ -205,7 +203,8 @@ def shuffle(
 
 
 class LaneReader(IterableDataset[tuple[Tensor, Tensor] | str]):
-    """Batches without end: images, uint8 (B, C, H, W), and labels, int64 (B,).
+    """Batches without end, ``BATCHES`` at a time, because passing them between processes costs as
+    much as reading one: images, uint8 (BATCHES, B, C, H, W), and labels, int64 (BATCHES, B).
 
     A worker process yields the part of the batch that its lanes make; the parts of all workers, in
     order, are the batch. If an image is broken, it yields the error's message and ends.
@@ -238,16 +237,18 @@ class LaneReader(IterableDataset[tuple[Tensor, Tensor] | str]):
         rows = {lane: self.stream.lane(lane, self.lanes, self.seed, seen) for lane in own}
         try:
             while True:
-                parts = [list(islice(rows[lane], self.per_lane)) for lane in own]
-                chosen = [
-                    part[place]
-                    for lane, part in zip(own, parts, strict=True)
-                    for place in self.own[lane]
-                ]
-                images, labels = zip(*map(self.decode, chosen), strict=True)
-                yield torch.stack(images), torch.tensor(labels)
+                batches = [self.read(rows) for _ in range(BATCHES)]
+                images, labels = zip(*batches, strict=True)
+                yield torch.stack(images), torch.stack(labels)
         except DataError as error:
             yield str(error)
+
+    def read(self, rows: Mapping[int, Iterator[Row]]) -> tuple[Tensor, Tensor]:
+        """The images of the next batch that come from these lanes, and their labels."""
+        parts = {lane: list(islice(of_lane, self.per_lane)) for lane, of_lane in rows.items()}
+        chosen = [part[place] for lane, part in parts.items() for place in self.own[lane]]
+        images, labels = zip(*map(self.decode, chosen), strict=True)
+        return torch.stack(images), torch.tensor(labels)
 
     def decode(self, row: Row) -> tuple[Tensor, int]:
         """The image and the label of a row, or of the row before it if it is broken."""

@@ -110,15 +110,17 @@ def _files_of_tar(path: Path) -> Iterator[dict[str, Any]]:
 
     webdataset's own reader would decompress a file to any size.
     """
-    with path.open("rb") as file, tarfile.open(fileobj=file, mode="r|") as archive:
-        for member in archive:
+    with path.open("rb") as file, tarfile.open(path, "r:") as archive:
+        while (member := archive.next()) is not None:
             archive.members = []  # type: ignore[attr-defined]  # they would add up
             if not member.isreg() or member.issparse():
                 continue
-            if member.size > MAX_FILE_BYTES:
+            if not 0 <= member.size <= MAX_FILE_BYTES:
                 raise ValueError(f"{member.name} has {member.size:,} bytes")
-            content: Any = archive.extractfile(member)
-            yield {"fname": member.name, "data": content.read(), "__url__": str(path)}
+            file.seek(member.offset_data)
+            if len(content := file.read(member.size)) < member.size:
+                raise ValueError(f"it ends in {member.name}")
+            yield {"fname": member.name, "data": content, "__url__": str(path)}
 
 
 class HubShards:
