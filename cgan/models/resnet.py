@@ -138,15 +138,13 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         self.image_shape, self.num_classes, self.latent_dim = image_shape, num_classes, latent_dim
-        cbn_classes = classes_if(label == "cbn", num_classes)
+        normed = classes_if(label == "cbn", num_classes)
         channels = plan_channels(image_shape, width)[::-1]
         height, width_ = (side >> (len(channels) - 1) for side in image_shape[1:])
         self.embed = LatentConcat(latent_dim, classes_if(label == "concat", num_classes))
         self.gain = scaled_(nn.Linear(self.embed.features, channels[0], bias=False))
         self.base = nn.Parameter(torch.randn(channels[0], height, width_))
-        self.blocks = nn.ModuleList(
-            ResidualBlock(count, len(channels), cbn_classes) for count in channels
-        )
+        self.blocks = nn.ModuleList(ResidualBlock(n, len(channels), normed) for n in channels)
         self.up = nn.ModuleList(
             Resample(inputs, outputs, up=True) for inputs, outputs in pairwise(channels)
         )
