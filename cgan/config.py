@@ -37,7 +37,10 @@ DiscriminatorLabel = Literal["concat", "projection", "auxiliary", "projection+au
 LossName = Literal["nonsaturating", "least_squares", "hinge", "relativistic"]
 UpdateName = Literal["alternating", "simultaneous"]
 AugmentationName = Literal["auto", "mirror", "colour", "hue", "translation", "cutout"]
-DATA_NAMES = ("digits", "mnist", "fashion-mnist", "kmnist", "cifar10")
+DATA_NAMES = (
+    "digits", "mnist", "fashion-mnist", "kmnist", "emnist-letters", "emnist-balanced",
+    "cifar10", "cifar100", "svhn",
+)  # fmt: skip
 """The named data sets. Any other source is a folder."""
 MIN_UPDATES = 100
 """Training warns about a budget with fewer updates than this."""

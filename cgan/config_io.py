@@ -37,6 +37,8 @@ DEFAULT_FOR_DATA = {
     "mnist": "mnist-dcgan",
     "fashion-mnist": "fashion-dcgan",
     "kmnist": "fashion-dcgan",
+    "emnist-letters": "mnist-dcgan",
+    "emnist-balanced": "mnist-dcgan",
 }
 MAX_MISTAKES = 10
 """Mistakes that one message describes; it counts the others."""

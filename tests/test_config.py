@@ -233,6 +233,9 @@ def test_defaults_by_data() -> None:
     assert default_config_name() == "digits-mlp"
     assert default_config_name("mnist", "mlp") == "mnist-mlp"
     assert default_config_name("mnist") == "mnist-dcgan"
+    assert default_config_name("emnist-letters") == "mnist-dcgan"
+    assert default_config_name("emnist-balanced") == "mnist-dcgan"
+    assert default_config_name("cifar100") == default_config_name("svhn") == "folder-dcgan"
     assert default_config_name("/somewhere/pets") == "folder-dcgan"
     for name in DATA_NAMES:
         assert default_config_name(name) in config_names()

@@ -32,8 +32,8 @@ ConditionalOption = Annotated[
 TrainDataOption = Annotated[
     str | None,
     typer.Option(
-        help="digits, mnist, fashion-mnist, kmnist, cifar10, a folder, a ZIP or TAR file, or "
-        "hf-datasets:NAME."
+        help="digits, mnist, fashion-mnist, kmnist, emnist-letters, emnist-balanced, cifar10, "
+        "cifar100, svhn, a folder, a ZIP or TAR file, or hf-datasets:NAME."
     ),
 ]
 FromOption = Annotated[

@@ -18,6 +18,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from cgan.attributes import JOINT, join_values
 from cgan.data.dataset import ImageDataset
 from cgan.data.splits import Split, image_digests, split_indices
 from cgan.errors import DataError, one_line
@@ -44,25 +45,92 @@ def _digits_file() -> Path:
     return Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"
 
 
+class Stored(NamedTuple):
+    """How torchvision names and stores a data set.
+
+    Attributes:
+        kind: its class in ``torchvision.datasets``.
+        path: a file or folder of the test images, below the data folder.
+        part: of EMNIST, which is several data sets in one.
+    """
+
+    kind: str
+    path: str
+    part: str | None = None
+
+    @property
+    def title(self) -> str:
+        """Its name in messages and reports."""
+        return self.kind if self.part is None else f"{self.kind} {self.part}"
+
+    def open(self, split: Split, data_dir: Path, download: bool) -> Any:
+        """The object of torchvision with the official training or test images."""
+        from torchvision import datasets
+
+        official = "test" if split == "test" else "train"
+        make: Any = getattr(datasets, self.kind)
+        options: dict[str, Any] = {"train": official == "train"}
+        if self.kind == "SVHN":
+            options = {"split": official}
+        elif self.part is not None:
+            options["split"] = self.part
+        return make(root=str(data_dir), download=download, **options)
+
+
+STORED = {
+    "mnist": Stored("MNIST", "MNIST/raw"),
+    "fashion-mnist": Stored("FashionMNIST", "FashionMNIST/raw"),
+    "kmnist": Stored("KMNIST", "KMNIST/raw"),
+    "cifar10": Stored("CIFAR10", "cifar-10-batches-py"),
+    "emnist-letters": Stored(
+        "EMNIST", "EMNIST/raw/emnist-letters-test-images-idx3-ubyte", "letters"
+    ),
+    "emnist-balanced": Stored(
+        "EMNIST", "EMNIST/raw/emnist-balanced-test-images-idx3-ubyte", "balanced"
+    ),
+    "svhn": Stored("SVHN", "test_32x32.mat"),
+    "cifar100": Stored("CIFAR100", "cifar-100-python"),
+}
+"""The data sets of torchvision. It stores all of them in the same data folder."""
+
+
+def needs_download(name: str, data_dir: Path) -> bool:
+    """Whether loading the test images of a named data set would use the network."""
+    return name in STORED and not (data_dir / STORED[name].path).exists()
+
+
 def _load_torchvision(
-    kind: str, classes: tuple[str, ...], split: Split, data_dir: Path
+    name: str, classes: tuple[str, ...], num_attributes: int, split: Split, data_dir: Path
 ) -> ImageDataset:
+    stored = STORED[name]
     try:
-        found = _read_idx_files(data_dir / STORED_IN[DATA_OF[kind]], split)
+        found = _read_idx_files(stored, split, data_dir)
     except Exception as error:
-        raise _damaged(kind, data_dir, error) from error
-    images, labels = found or _ask_torchvision(kind, split, data_dir)
+        raise _damaged(stored, data_dir, error) from error
+    images, labels = found or _ask_torchvision(stored, split, data_dir)
+    if stored.kind == "EMNIST":  # its files hold each image column by column
+        images = images.transpose(2, 3).contiguous()
+    if stored.part == "letters":  # the letter a has the label 1
+        labels = labels - 1
+    if not ((labels >= 0) & (labels < len(classes))).all():
+        raise _damaged(stored, data_dir, ValueError("a label is out of range"))
+    if stored.kind == "CIFAR100":
+        labels = torch.tensor(CIFAR100_FROM_FINE)[labels]
     if split == "test":
-        return ImageDataset(kind, images, labels, classes)
-    return _take_split(kind, images, labels, classes, split, test=0)
+        return ImageDataset(stored.title, images, labels, classes, num_attributes=num_attributes)
+    return _take_split(stored.title, images, labels, classes, split, 0, num_attributes)
 
 
-def _read_idx_files(folder: Path, split: Split) -> tuple[Tensor, Tensor] | None:
-    """Images and labels of the MNIST family; None if the files are not there.
+def _read_idx_files(stored: Stored, split: Split, data_dir: Path) -> tuple[Tensor, Tensor] | None:
+    """Images (N, 1, H, W) and labels of the MNIST family, as the files hold them; None if the
+    files are not there.
 
     torchvision reads the same files, and its import takes a second.
     """
     part = "t10k" if split == "test" else "train"
+    if stored.part is not None:
+        part = f"emnist-{stored.part}-{'test' if split == 'test' else 'train'}"
+    folder = data_dir / stored.kind / "raw"
     paths = [folder / f"{part}-{name}-ubyte" for name in ("images-idx3", "labels-idx1")]
     if not all(path.is_file() for path in paths):
         return None
@@ -82,63 +150,58 @@ def _read_idx(path: Path) -> Tensor:
     return torch.from_numpy(values.copy()).view(sides)
 
 
-def _damaged(kind: str, data_dir: Path, error: Exception) -> DataError:
-    return DataError(f"{kind} in {data_dir} is damaged ({one_line(error)}): delete it there")
+def _damaged(stored: Stored, data_dir: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{stored.title} in {data_dir} is damaged ({one_line(error)}): delete it there"
+    )
 
 
-def _ask_torchvision(kind: str, split: Split, data_dir: Path) -> tuple[Tensor, Tensor]:
-    """Images and labels; it downloads what is missing."""
-    from torchvision import datasets
-
-    # torchvision checks the MD5 of CIFAR-10's files before it unpickles them. MNIST and
-    # its variants are not pickled.
-    make: Any = getattr(datasets, kind)
+def _ask_torchvision(stored: Stored, split: Split, data_dir: Path) -> tuple[Tensor, Tensor]:
+    """Images (N, C, H, W) and labels as torchvision has them; it downloads what is missing."""
+    # torchvision checks the MD5 of the files of CIFAR before it unpickles them, and that of SVHN's
+    # before scipy reads them. MNIST and its variants are not pickled.
     try:
-        data = make(root=str(data_dir), train=split != "test", download=False)
+        data = stored.open(split, data_dir, download=False)
     except Exception as error:  # damaged files raise exceptions of any type
         if "not found" not in str(error):
-            raise _damaged(kind, data_dir, error) from error
-        data = _download(make, kind, data_dir, split)
-    array = torch.as_tensor(data.data)
-    images = array.unsqueeze(1) if array.dim() == 3 else rearrange(array, "n h w c -> n c h w")
-    return images.contiguous(), torch.as_tensor(data.targets, dtype=torch.int64)
+            raise _damaged(stored, data_dir, error) from error
+        data = _download(stored, split, data_dir)
+    if stored.kind == "SVHN":
+        images, targets = torch.as_tensor(data.data), data.labels  # the digit 0 has the label 0
+    else:
+        array, targets = torch.as_tensor(data.data), data.targets
+        images = array.unsqueeze(1) if array.dim() == 3 else rearrange(array, "n h w c -> n c h w")
+    return images.contiguous(), torch.as_tensor(targets, dtype=torch.int64)
 
 
 def _take_split(
-    name: str, images: Tensor, labels: Tensor, classes: tuple[str, ...], split: Split, test: float
+    name: str,
+    images: Tensor,
+    labels: Tensor,
+    classes: tuple[str, ...],
+    split: Split,
+    test: float,
+    num_attributes: int = 1,
 ) -> ImageDataset:
     chosen = split_indices(image_digests(images), labels, split, test=test)
-    return ImageDataset(name, images[chosen], labels[chosen], classes)
+    return ImageDataset(
+        name, images[chosen], labels[chosen], classes, num_attributes=num_attributes
+    )
 
 
-STORED_IN = {
-    "mnist": "MNIST/raw", "fashion-mnist": "FashionMNIST/raw", "kmnist": "KMNIST/raw",
-    "cifar10": "cifar-10-batches-py",
-}  # fmt: skip
-"""Where torchvision stores its data sets."""
-DATA_OF = {
-    "MNIST": "mnist", "FashionMNIST": "fashion-mnist", "KMNIST": "kmnist", "CIFAR10": "cifar10",
-}  # fmt: skip
-"""Their names, by torchvision's."""
-
-
-def needs_download(name: str, data_dir: Path) -> bool:
-    """Whether loading a named data set would use the network."""
-    return name in STORED_IN and not (data_dir / STORED_IN[name]).is_dir()
-
-
-def _download(make: Any, kind: str, data_dir: Path, split: Split) -> Any:
-    logger.info("downloading %s to %s", kind, data_dir)
+def _download(stored: Stored, split: Split, data_dir: Path) -> Any:
+    size = " (one file of 560 MB; unpacked, it takes about 3 GB)" if stored.kind == "EMNIST" else ""
+    logger.info("downloading %s to %s%s", stored.kind, data_dir, size)
     try:
         data_dir.mkdir(parents=True, exist_ok=True)
-        return make(root=str(data_dir), train=split != "test", download=True)
+        return stored.open(split, data_dir, download=True)
     except Exception as error:  # no network, a broken mirror, no permission, a truncated archive
         lines = str(error).strip().splitlines() or [type(error).__name__]
         reason = lines[-1].strip()[:120]  # the first one only names the file
         raise DataError(
-            f"{kind} is not in {data_dir} and could not be downloaded ({reason}): check the "
-            "connection, or give the folder that holds it with --data-dir (--data digits needs no "
-            "download)"
+            f"{stored.title} is not in {data_dir} and could not be downloaded ({reason}): check "
+            "the connection, or give the folder that holds it with --data-dir (--data digits needs "
+            "no download)"
         ) from error
 
 
@@ -152,6 +215,44 @@ CIFAR10 = (
     "airplane", "automobile", "bird", "cat", "deer",
     "dog", "frog", "horse", "ship", "truck",
 )  # fmt: skip
+LETTERS = tuple("abcdefghijklmnopqrstuvwxyz")
+"""EMNIST's letters, lower-case as torchvision names them. Each class has both cases."""
+BALANCED = tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt")
+"""EMNIST's balanced classes. The other lower-case letters look like their capitals, and share
+their classes (Cohen et al. 2017)."""
+SUPERCLASSES = {
+    "aquatic_mammals": "beaver dolphin otter seal whale",
+    "fish": "aquarium_fish flatfish ray shark trout",
+    "flowers": "orchid poppy rose sunflower tulip",
+    "food_containers": "bottle bowl can cup plate",
+    "fruit_and_vegetables": "apple mushroom orange pear sweet_pepper",
+    "household_electrical_devices": "clock keyboard lamp telephone television",
+    "household_furniture": "bed chair couch table wardrobe",
+    "insects": "bee beetle butterfly caterpillar cockroach",
+    "large_carnivores": "bear leopard lion tiger wolf",
+    "large_man-made_outdoor_things": "bridge castle house road skyscraper",
+    "large_natural_outdoor_scenes": "cloud forest mountain plain sea",
+    "large_omnivores_and_herbivores": "camel cattle chimpanzee elephant kangaroo",
+    "medium_mammals": "fox porcupine possum raccoon skunk",
+    "non-insect_invertebrates": "crab lobster snail spider worm",
+    "people": "baby boy girl man woman",
+    "reptiles": "crocodile dinosaur lizard snake turtle",
+    "small_mammals": "hamster mouse rabbit shrew squirrel",
+    "trees": "maple_tree oak_tree palm_tree pine_tree willow_tree",
+    "vehicles_1": "bicycle bus motorcycle pickup_truck train",
+    "vehicles_2": "lawn_mower rocket streetcar tank tractor",
+}
+"""CIFAR-100's coarse labels, and the fine labels of each: Krizhevsky 2009, and the page of the data
+set, with the names of its file ``meta``."""
+CIFAR100 = tuple(
+    sorted(
+        join_values((coarse, fine)) for coarse, names in SUPERCLASSES.items()
+        for fine in names.split()
+    )
+)  # fmt: skip
+"""Classes of two attributes, the coarse and the fine label."""
+CIFAR100_FROM_FINE = sorted(range(len(CIFAR100)), key=lambda label: CIFAR100[label].split(JOINT)[1])
+"""The class of each fine label. The fine labels are numbered in the order of their names."""
 
 
 class NamedDataset(NamedTuple):
@@ -162,14 +263,20 @@ class NamedDataset(NamedTuple):
     classes: tuple[str, ...]
 
 
-def _torchvision(kind: str, shape: tuple[int, int, int], classes: tuple[str, ...]) -> NamedDataset:
-    return NamedDataset(partial(_load_torchvision, kind, classes), shape, classes)
+def _torchvision(
+    name: str, shape: tuple[int, int, int], classes: tuple[str, ...], num_attributes: int = 1
+) -> NamedDataset:
+    return NamedDataset(partial(_load_torchvision, name, classes, num_attributes), shape, classes)
 
 
 DATASETS = {
     "digits": NamedDataset(_load_digits, (1, 8, 8), DIGITS),
-    "mnist": _torchvision("MNIST", (1, 28, 28), DIGITS),
-    "fashion-mnist": _torchvision("FashionMNIST", (1, 28, 28), FASHION),
-    "kmnist": _torchvision("KMNIST", (1, 28, 28), KUZUSHIJI),
-    "cifar10": _torchvision("CIFAR10", (3, 32, 32), CIFAR10),
+    "mnist": _torchvision("mnist", (1, 28, 28), DIGITS),
+    "fashion-mnist": _torchvision("fashion-mnist", (1, 28, 28), FASHION),
+    "kmnist": _torchvision("kmnist", (1, 28, 28), KUZUSHIJI),
+    "emnist-letters": _torchvision("emnist-letters", (1, 28, 28), LETTERS),
+    "emnist-balanced": _torchvision("emnist-balanced", (1, 28, 28), BALANCED),
+    "cifar10": _torchvision("cifar10", (3, 32, 32), CIFAR10),
+    "cifar100": _torchvision("cifar100", (3, 32, 32), CIFAR100, num_attributes=2),
+    "svhn": _torchvision("svhn", (3, 32, 32), DIGITS),
 }
