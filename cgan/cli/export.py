@@ -34,6 +34,12 @@ OutOption = Annotated[
     str | None,
     typer.Option(help="An .onnx file.", show_default="next to the generator file"),
 ]
+OpsetOption = Annotated[
+    int | None,
+    typer.Option(
+        help="The opset of the ONNX file, 17 to 23; onnx2torch reads 17.", show_default="20"
+    ),
+]
 HtmlOption = Annotated[
     str | None,
     typer.Option(help="Write a page that draws in a browser: one .html file, without a server."),
@@ -44,22 +50,28 @@ def export(
     model: ModelArgument = None,
     onnx: OnnxOption = False,
     out: OutOption = None,
+    opset: OpsetOption = None,
     html: HtmlOption = None,
 ) -> None:
     """Export a generator: as ONNX, which draws without torch, or as a web page that draws."""
     from cgan.storage.paths import newest_model
 
     chosen = model if model is not None else newest_model()
-    if html is not None and out is not None and not onnx:
-        raise ConfigError("--out is the path of the ONNX file: give --onnx too, or only --html")
+    if html is not None and not onnx:
+        if out is not None:
+            raise ConfigError("--out is the path of the ONNX file: give --onnx too, or only --html")
+        if opset is not None:
+            raise ConfigError("--opset is that of the ONNX file: give --onnx too, or only --html")
     if html is not None:
         from cgan.sharing.page import export_page
 
         results.print(str(export_page(chosen, Path(html))))
     if onnx or html is None:
+        from cgan.sampling.export import OPSET
         from cgan.sampling.export import export as write_export
 
-        results.print(str(write_export(chosen, None if out is None else Path(out))))
+        target = None if out is None else Path(out)
+        results.print(str(write_export(chosen, target, OPSET if opset is None else opset)))
 
 
 def show(model: ModelArgument = None) -> None:

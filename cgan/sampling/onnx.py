@@ -126,10 +126,12 @@ class OnnxSampler(GeneratorInfo):
         """Images (≤ batch size, C, H, W) in [0, 1] and their labels, in order.
 
         Raises:
+            UnknownNameError: a label is not the index of a class.
             ConfigError: a mix was requested.
         """
         if request.mix is not None:
             raise ConfigError("an export takes no mix of classes: use the generator file")
+        self.check_numbers(request.labels or ())
         size = batch_size(self.image_shape, "cpu")
         for start in range(0, len(request), size):
             seeds = request.seeds[start : start + size]

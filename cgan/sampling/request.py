@@ -176,9 +176,7 @@ class GeneratorInfo:
             labels = labels.tolist()  # one value of NumPy or torch is like one of Python
         if isinstance(labels, Indices):
             indices = [_whole_number("a class index", index) for index in labels.flatten().tolist()]
-            wrong = [index for index in indices if not 0 <= index < len(self.classes)]
-            if wrong:
-                raise UnknownNameError("class number", wrong[0], self._numbers())
+            self.check_numbers(indices)
             return indices
         if isinstance(labels, str | int):
             labels = [labels]
@@ -190,6 +188,12 @@ class GeneratorInfo:
         whole = [self._class_index(one) for one in labels if one not in values]
         matching = match_values(self.classes, self.num_attributes, values) if values else []
         return [*whole, *(index for index in matching if index not in whole)]
+
+    def check_numbers(self, indices: Sequence[int]) -> None:
+        """Raise ``UnknownNameError`` unless each index is in 0..K − 1 for K classes."""
+        wrong = [index for index in indices if not 0 <= index < len(self.classes)]
+        if wrong:
+            raise UnknownNameError("class number", wrong[0], self._numbers())
 
     def _class_index(self, label: str | int) -> int:
         """Look up a name; an int is an index unless some class name is a number."""

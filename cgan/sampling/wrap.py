@@ -139,7 +139,7 @@ def load_plain(path_or_run: str | Path) -> PlainGenerator:
         ConfigError: it is conditional, or is not a generator.
         MeasureError: an ONNX file draws values that are not finite, or always the same image.
     """
-    path = find_generator(path_or_run)
+    path = find_generator(path_or_run, onnx=True)
     if path.suffix == ".onnx":
         return _load_onnx(path)
     digest = file_digest(path)

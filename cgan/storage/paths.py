@@ -56,15 +56,20 @@ def packaged_names() -> list[str]:
     return sorted(path.parent.name for path in PACKAGED.glob(f"*/{GENERATOR_FILE}"))
 
 
-def find_generator(path_or_run: str | Path) -> Path:
+def find_generator(path_or_run: str | Path, onnx: bool = False) -> Path:
     """The generator file for a file path, a run folder, or the name of a generator.
 
     Names are those of packaged generators, also if there is a folder of that name without a
     generator, and ``hf-hub:owner/name@revision``, which is downloaded
     into the cache of the Hub.
 
+    Args:
+        path_or_run: the path or the name.
+        onnx: whether an ONNX file is a generator too, as it is for ``cgan steer``.
+
     Raises:
-        FileError: there is none, its folder cannot be read, or its path is not UTF-8.
+        FileError: there is none, its folder cannot be read, its path is not UTF-8, or it is an ONNX
+            file.
         ConfigError: the Hub has no such names, or its library is not installed.
     """
     if is_hub_name(str(path_or_run)):
@@ -91,7 +96,21 @@ def find_generator(path_or_run: str | Path) -> Path:
         similar = get_close_matches(name, packaged_names(), n=1)
         hint = f"; did you mean {similar[0]!r}?" if similar else ""
         raise FileError(f"there is no run or generator file {path}{hint}")
+    if path.suffix == ".onnx" and not onnx:
+        raise FileError(_instead_of_onnx(path))
     return path
+
+
+def _instead_of_onnx(path: Path) -> str:
+    """What to give in place of an ONNX file, as a sentence."""
+    source = path.with_suffix(".safetensors")
+    if not source.is_file():
+        return (
+            f"{path} is an ONNX network, which is for other programs: give a generator file or a "
+            "run folder, or draw from the network with onnxruntime (docs/python.md)"
+        )
+    folder = f", or its folder {path.parent}" if source.name == GENERATOR_FILE else ""
+    return f"{path} is an export for other programs: give {source}, which is beside it{folder}"
 
 
 def require_utf8(path: Path) -> None:

@@ -138,6 +138,10 @@ def test_a_given_judge(
     judge.save(tmp_path / "letters.safetensors")
     with pytest.raises(MeasureError, match="more digits does not fit"):
         cgan.evaluate(small_run.folder, per_class=20, judge=tmp_path / "letters.safetensors")
+    judge.header = replace(judge.header, classes=tuple("1023456789"))
+    judge.save(tmp_path / "order.safetensors")
+    with pytest.raises(MeasureError, match="with the same classes, in the same order, and the"):
+        cgan.evaluate(small_run.folder, per_class=20, judge=tmp_path / "order.safetensors")
     for data in (pets, "mnist"):  # other classes; another shape
         with pytest.raises(MeasureError, match="give the generator's training data with --data"):
             cgan.evaluate(small_run.folder, data=str(data), judge=tmp_path / "own.safetensors")

@@ -218,11 +218,17 @@ def test_a_map_and_a_range_are_exported_too(tmp_path: Path) -> None:
     assert plain.header["value_range"] == [0, 1]
     model = ModelConfig(latent_dim=12, flow_width=8)
     steered = steer_generator(plain.network, model, 3, kl_weight=0.0).eval()
-    session = open_session(merge(steered, 12, (1, 8, 8)).SerializeToString())
+    session = open_session(merge(steered, 12, (1, 8, 8), 3).SerializeToString())
     labels = torch.tensor([0, 2, 1, 1])
     (drawn,) = session.run(None, {"z": z().numpy(), "labels": labels.numpy()})
     wanted = to_unit(steered(z(), labels)).detach().numpy()
     assert np.allclose(drawn, wanted, atol=1e-5)
+    numbers = np.array([0, 3, 1, -1])
+    (partly,) = session.run(None, {"z": z().numpy(), "labels": numbers})
+    assert np.isnan(partly[[1, 3]]).all()  # these labels are no classes
+    assert np.array_equal(partly[0], drawn[0])
+    with pytest.raises(ConfigError, match="cannot be merged with its flow"):
+        merge(steered, 12, (1, 8, 8), 3, opset=1)
 
 
 @pytest.mark.parametrize(

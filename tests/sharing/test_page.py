@@ -377,6 +377,7 @@ def test_export_in_the_shell(shell: Callable[..., Result], tmp_path: Path) -> No
     for words, sentence in (
         (("--html", "draw.txt"), "a page is an .html file, not draw.txt"),
         (("--html", "a.html", "--out", "b.onnx"), "--out is the path of the ONNX file"),
+        (("--html", "a.html", "--opset", 17), "--opset is that of the ONNX file: give --onnx too"),
     ):
         result = shell("export", "mnist", *words)
         assert result.exit_code == 2
