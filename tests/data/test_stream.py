@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
 import random
 import re
 import sys
-import tarfile
 from collections import Counter
 from collections.abc import Callable
 from itertools import islice
@@ -30,31 +28,9 @@ from cgan.data.stream import ImageStream, open_stream, shuffle
 from cgan.data.stream_shards import HubShards, Row, TarShards
 from cgan.errors import CganError, ConfigError, DataError
 from cgan.runtime.distributed import World
-from tests.conftest import columns_of, make_pets, write_parquet
+from tests.conftest import columns_of, make_pets, write_parquet, write_shards, write_tar
 
 pytest.importorskip("webdataset")
-
-
-def write_shards(folder: Path, pets: Path, count: int = 4, seed: int = 0) -> str:
-    """The images of class folders as WebDataset's shards, in random order; their pattern."""
-    paths = sorted(pets.glob("*/*"))
-    random.Random(seed).shuffle(paths)
-    folder.mkdir(exist_ok=True)
-    for shard in range(count):
-        files = []
-        for index, path in enumerate(paths[shard::count]):
-            files += [(f"{index:03}.png", path.read_bytes())]
-            files += [(f"{index:03}.cls", path.parent.name.encode())]
-        write_tar(folder / f"{shard:03}.tar", files)
-    return str(folder / f"{{000..{count - 1:03}}}.tar")
-
-
-def write_tar(path: Path, files: list[tuple[str, bytes]]) -> None:
-    with tarfile.open(path, "w") as archive:
-        for name, content in files:
-            member = tarfile.TarInfo(name)
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
 
 
 @pytest.fixture

@@ -32,6 +32,7 @@ from tests.conftest import (
     save_untrained_judge,
     write_idx,
     write_parquet,
+    write_shards,
 )
 
 ROOT = Path(__file__).parent.parent.parent
@@ -114,6 +115,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     random = np.random.default_rng(0)
     images = random.integers(0, 256, (60, 8, 8), np.uint8)
     np.savez(root / "arrays.npz", images=images, labels=np.arange(60) % 3)
+    (root / "array-files").mkdir()
+    np.save(root / "array-files" / "images.npy", images)
+    np.save(root / "array-files" / "labels.npy", np.arange(60) % 3)
+    write_shards(root / "shards", root / "my-pictures")
     shutil.copytree(root / "my-pictures", root / "half-labelled")
     (root / "half-labelled" / "lynx").rename(root / "half-labelled" / "_unlabelled")
     write_idx(root / "data", "MNIST")
