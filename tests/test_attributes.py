@@ -1,4 +1,4 @@
-"""Classes that combine attributes: names, networks, data, and control of each attribute."""
+"""Names of classes and their order; classes that combine attributes, in networks and in data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ from PIL import Image
 from torch import nn
 
 import cgan
-from cgan.attributes import attribute_values, match_values, num_attributes_of, split_classes
+from cgan.attributes import (
+    attribute_values,
+    display_order,
+    match_values,
+    natural_order,
+    num_attributes_of,
+    sort_for_display,
+    split_classes,
+)
+from cgan.data.datasets import DATASETS
 from cgan.data.image_folder import scan_folder
 from cgan.errors import ConfigError, DataError, FileError, RunError, UnknownNameError
 from cgan.evaluation.control import Control
@@ -36,6 +45,40 @@ def test_names() -> None:
     assert split_classes(CLASSES, 2) == ROWS
     assert split_classes(CLASSES, 1) is None
     assert attribute_values(ROWS) == [("cat", "dog", "owl"), ("in", "out")]
+
+
+@pytest.mark.parametrize(
+    ("names", "order"),
+    [
+        ([], []),
+        (["1", "10", "2"], [0, 2, 1]),
+        (["v10", "v9"], [1, 0]),
+        (["b", "A"], [1, 0]),
+        (["a", "A"], [1, 0]),  # alike: text order
+        (["01", "1"], [0, 1]),
+        (["1", "01", "001"], [2, 1, 0]),
+        (["²", "2"], [1, 0]),  # int cannot read it
+        (["٣", "3", "٢"], [1, 2, 0]),  # digits that are not 0 to 9 are text
+        (["a1b10", "a1b9", "a01b2"], [2, 1, 0]),
+        (["a", "a1", "a-b", "a b"], [0, 3, 2, 1]),  # a number stands where a digit does
+        (["x\n10", "x\n9"], [1, 0]),
+        (["straße", "STRASSE"], [1, 0]),
+        (["same", "same"], [0, 1]),
+        (["9" * 5_000 + "1", "9" * 5_000, "0" * 6_000 + "8"], [2, 1, 0]),
+        (["a + 10", "a + 2", "a 2 + 1", "b + 1"], [1, 0, 2, 3]),
+    ],
+)
+def test_natural_order(names: list[str], order: list[int]) -> None:
+    assert natural_order(names) == order
+
+
+def test_only_text_order_is_replaced() -> None:
+    """A data set that states an order, such as small, medium, large, keeps it."""
+    assert display_order(("0", "1", "10", "11", "2")) == [0, 1, 4, 2, 3]
+    assert sort_for_display(("B", "a", "b")) == ["a", "B", "b"]
+    assert sort_for_display(DATASETS["fashion-mnist"].classes)[:2] == ["T-shirt/top", "Trouser"]
+    assert display_order(("small", "medium", "large 10", "large 9")) == [0, 1, 2, 3]
+    assert display_order([]) == []
 
 
 @pytest.mark.parametrize(

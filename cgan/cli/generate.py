@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from cgan.attributes import sort_for_display
 from cgan.cli.options import (
     DataDirOption,
     DataOption,
@@ -242,7 +243,7 @@ def write_latents(
             f"{sampler.name}"
         )
     if labels is not None:
-        chosen = torch.tensor(sampler.class_indices(labels))
+        chosen = torch.tensor(sampler.grid_rows(labels))
         z, weights = z.repeat(len(chosen), 1), chosen.repeat_interleave(columns)
     if sampler.conditional == (weights is None):
         raise ConfigError(f"{file} has no classes that fit {sampler.name}: choose with --class")
@@ -288,7 +289,7 @@ def generate(
     if digit and not sampler.has_digits:
         raise ConfigError(
             f"the classes of {sampler.name} are not digits: choose with --class from "
-            f"{', '.join(sampler.classes)}"
+            f"{', '.join(sort_for_display(sampler.classes))}"
         )
     seed, n = seed or 0, 16 if n is None else n
     if verify:
@@ -301,7 +302,10 @@ def generate(
         return
     if n > MAX_IMAGES:
         raise ConfigError(f"-n is at most {MAX_IMAGES:,}, not {n:,}: write more with --count")
-    request = sampler.request(labels, n, seed, weights, truncation)
+    import numpy as np
+
+    rows = labels if weights or not sampler.conditional else np.array(sampler.grid_rows(labels))
+    request = sampler.request(rows, n, seed, weights, truncation)
     target = Path(out) if out else default_out(sampler, labels, request, n, mix, verify)
     if target.suffix and target.suffix != ".png" and not target.is_dir():
         raise ConfigError(f"--out must be a .png file or a folder, not {out}")

@@ -136,7 +136,8 @@ def invert(
         classes = torch.eye(len(sampler.classes))
         labels = classes[sampler.class_indices(found.label)]
         rows = {"class": found.label, **rows}
-        grid += [sampler.generate(z, labels), sampler.generate(z.repeat(len(classes), 1), classes)]
+        every = classes[sampler.grid_rows(None)]
+        grid += [sampler.generate(z, labels), sampler.generate(z.repeat(len(every), 1), every)]
     pixels = to_pixels(torch.cat(grid))
     save_png(make_grid(pixels, len(pixels), enlargement(sampler, scale)), target)
     Latents(z, labels, sampler.classes).save(latents)

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from rich.table import Table
 
+from cgan.attributes import sort_for_display
 from cgan.cli.options import results
 from cgan.config import Config
 from cgan.config_io import to_yaml
@@ -99,7 +100,7 @@ def _counted(sampler: Sampler) -> str:
     """The classes with their training images, if the header has the numbers."""
     counts = sampler.header.get("class_counts", [])
     if len(counts) != len(sampler.classes):
-        return ", ".join(sampler.classes)
+        return ", ".join(sort_for_display(sampler.classes))
     return describe_counts(sampler.classes, counts)
 
 
@@ -149,7 +150,8 @@ def print_classes(report: Report) -> None:
     distance = "intra-class KID" if few else "intra-class FID"
     for heading in ("control", "95 % interval", "real", distance, "real", "diversity"):
         table.add_column(heading, justify="right")
-    for one in report.classes:
+    for index in report.order:
+        one = report.classes[index]
         interval = format_interval((one.control_low, one.control_high))
         real = format_value(one.control_real, share=True)
         distances = (one.kid, one.kid_real) if few else (one.fid, one.fid_real)
@@ -162,9 +164,10 @@ def print_confusion(control: Control) -> None:
     """The confusion matrix in %; · means 0."""
     table = Table(title="requested class (rows), class predicted by the judge (columns), %")
     table.add_column("")
-    for name in control.classes:
+    shown = control.for_display()
+    for name in shown.classes:
         table.add_column(name[:5], justify="right")
-    for name, row in zip(control.classes, control.confusion, strict=True):
+    for name, row in zip(shown.classes, shown.confusion, strict=True):
         shares = (100 * row / row.sum()).tolist()
         table.add_row(name, *[f"{share:.1f}" if share else "·" for share in shares])
     results.print(table)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from cgan.attributes import sort_for_display
 from cgan.data.image_file import USUAL, Conversion
 from cgan.errors import first_few
 
@@ -125,7 +126,7 @@ def warn_about_classes(dataset: ImageDataset | ImageFolder, balanced: bool = Fal
         return
     few = [name for name, n in zip(dataset.classes, counts.tolist(), strict=True) if n < 10]
     if few:
-        logger.warning("fewer than 10 images in: %s", first_few(few))
+        logger.warning("fewer than 10 images in: %s", first_few(sort_for_display(few)))
     if isinstance(dataset, ImageDataset) and only_brightness_differs(dataset):
         logger.warning(
             "the classes of %s seem to differ in brightness only: check that the files are right",

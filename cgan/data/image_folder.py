@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from cgan.attributes import sort_for_display
 from cgan.config import height_and_width
 from cgan.data.archive import AnyPath, is_archive
 from cgan.data.facts import collect, inform
@@ -167,9 +168,9 @@ def _scan(
     labels = [layout.labels[index] for index in kept]
     kept, good, labels = without_conflicts(layout, kept, good, labels, skip_conflicts)
     if missing := sorted(set(range(len(layout.classes))) - set(labels)):
-        names = first_few([layout.classes[label] for label in missing])
+        without = sort_for_display([layout.classes[label] for label in missing])
         why = "is in no other class" if skip_conflicts else "can be read"
-        raise DataError(f"no image of {names} in {root} {why}")
+        raise DataError(f"no image of {first_few(without)} in {root} {why}")
 
     if size is None:
         middle = median_low(probe.side for probe in good)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, NoReturn
 
-from cgan.attributes import JOINT, attribute_values, join_values
+from cgan.attributes import JOINT, attribute_values, join_values, sort_for_display
 from cgan.data.archive import HUB_PREFIX, AnyPath, Archive, ArchivePath, is_archive
 from cgan.data.facts import inform, warn
 from cgan.data.find_table import locate, table_of
@@ -300,9 +300,9 @@ def find_images(root: AnyPath) -> Layout:
     trained = {one.values for split in ("train", None) for one in found.get(split, ())}
     for split, images in found.items():
         if unknown := sorted({one.values for one in images} - trained):
+            names = first_few(sort_for_display(sorted(map(join_values, unknown))))
             raise DataError(
-                f"{first_few(list(map(join_values, unknown)))} in {parts[split]} has no training "
-                "images: add some, or remove it"
+                f"{names} in {parts[split]} has no training images: add some, or remove it"
             )
     _refuse_pairs_of_domains(training, trained)
     if (training / STYLEGAN_TABLE).is_file() and not has_table:
@@ -435,7 +435,8 @@ def check_attributes(rows: Sequence[tuple[str, ...]], root: AnyPath) -> None:
                     f"{quote(columns[index][0])} and {quote(columns[other][0])} in {root} always "
                     "occur together, as do the other values of both attributes: leave one out"
                 )
-    inform("%d attributes: %s", len(values), "; ".join(map(first_few, values)))
+    shown = "; ".join(first_few(sort_for_display(known)) for known in values)
+    inform("%d attributes: %s", len(values), shown)
 
 
 def _has_several_labels(root: AnyPath) -> bool:

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from pydantic import ValidationError
 
+from cgan.attributes import sort_for_display
 from cgan.config import DATA_NAMES, DataConfig, check_path, is_shard_pattern
 from cgan.data.archive import HUB_PREFIX, is_archive
 from cgan.data.dataset import ImageDataset
@@ -248,9 +249,10 @@ def _check_every_class(folder: ImageFolder, indices: torch.Tensor) -> None:
     """Raise ``DataError`` if a class has no training images."""
     counts = torch.bincount(folder.labels[indices], minlength=len(folder.classes))
     if without := [folder.classes[label] for label in (counts == 0).nonzero().flatten().tolist()]:
+        names = first_few(sort_for_display(without))
         raise DataError(
-            f"{folder.name} has no training image of {first_few(without)} that can be read and is "
-            "not also in a held-out split: add some"
+            f"{folder.name} has no training image of {names} that can be read and is not also "
+            "in a held-out split: add some"
         )
 
 

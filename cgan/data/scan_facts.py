@@ -10,9 +10,11 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
+from operator import itemgetter
 
 from PIL import ImageColor
 
+from cgan.attributes import display_order
 from cgan.data.facts import inform, warn
 from cgan.data.image_cache import Probe
 from cgan.data.image_file import DEEP, Conversion
@@ -45,12 +47,14 @@ def count_by_class(classes: Sequence[str], labels: Sequence[int]) -> str:
 
 
 def describe_counts(classes: Sequence[str], counts: Sequence[int]) -> str:
-    """The same from the number of images of each class."""
-    texts = [f"{name} ({count:,})" for name, count in zip(classes, counts, strict=True)]
-    if len(classes) <= MAX_COUNTED:
-        return ", ".join(texts)
-    largest, smallest = (counts.index(choose(counts)) for choose in (max, min))
-    return f"{len(classes):,}, the largest {texts[largest]}, the smallest {texts[smallest]}"
+    """The same from the number of images of each class, in the order in which people see them."""
+    rows = [
+        (counts[index], f"{classes[index]} ({counts[index]:,})") for index in display_order(classes)
+    ]
+    if len(rows) <= MAX_COUNTED:
+        return ", ".join(text for _, text in rows)
+    (_, largest), (_, smallest) = (choose(rows, key=itemgetter(0)) for choose in (max, min))
+    return f"{len(rows):,}, the largest {largest}, the smallest {smallest}"
 
 
 def choose_conversion(probes: Sequence[Probe], background: str, fit: str) -> Conversion:

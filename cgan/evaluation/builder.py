@@ -8,6 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from cgan.attributes import display_order
 from cgan.evaluation.artifacts import position_images
 from cgan.evaluation.control import Control, check_judge
 from cgan.evaluation.distances import Nearest
@@ -154,10 +155,9 @@ def closest_pairs(
     """
     target = drawn.target[drawn.kept]
     by_distance = closest.distance.argsort()
-    each = max(PAIRS // len(reference.labels), 1)
-    order = torch.cat(
-        [by_distance[target[by_distance] == label][:each] for label in reference.labels]
-    )
+    labels = display_order(reference.train.classes)  # the page shows pairs class by class
+    each = max(PAIRS // len(labels), 1)
+    order = torch.cat([by_distance[target[by_distance] == label][:each] for label in labels])
     if len(order) > PAIRS:  # more classes than pairs: those with the closest pairs
         order = order[closest.distance[order].argsort()[:PAIRS]]
     pairs = torch.stack([drawn.images[order], reference.train.take(closest.index[order])], dim=1)

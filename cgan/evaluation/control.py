@@ -6,14 +6,14 @@ trained on real images, tested on generated ones. Its counterpart, the GAN-train
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isnan
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from cgan.attributes import attribute_values, split_classes
+from cgan.attributes import attribute_values, display_order, split_classes
 from cgan.errors import MeasureError, quote
 from cgan.evaluation.distances import (
     Interval,
@@ -72,6 +72,12 @@ class Control:
     judge_digest: str = ""
     num_attributes: int = 1
     judge_trials: int = 0
+
+    def for_display(self) -> Control:
+        """The same with rows and columns in the order in which people see classes."""
+        order = display_order(self.classes)
+        classes = tuple(self.classes[index] for index in order)
+        return replace(self, classes=classes, confusion=self.confusion[order][:, order])
 
     @property
     def accuracy(self) -> float:

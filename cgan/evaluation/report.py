@@ -20,6 +20,7 @@ from jinja2 import Environment, StrictUndefined
 from torch import Tensor
 
 from cgan import __version__
+from cgan.attributes import display_order
 from cgan.console import printable
 from cgan.evaluation.artifacts import to_decibels
 from cgan.evaluation.control import Control
@@ -256,8 +257,13 @@ class Report:
         chosen = f": {self.splits['test']}" if "test" in self.splits else ""
         return f"{self.test_images:,} test images{chosen}"
 
+    @property
+    def order(self) -> list[int]:
+        """The class indices in the order of pages and tables: ``cgan.attributes.display_order``."""
+        return display_order(self.control.classes)
+
     def to_dict(self) -> dict[str, Any]:
-        """All metrics as plain values for JSON, without images and curves."""
+        """All metrics as plain values for JSON, without images and curves, by class index."""
         return {
             "model": self.model,
             "data": self.data,
@@ -289,7 +295,8 @@ class Report:
     def _repr_html_(self) -> str:
         """The figures and some samples, for notebooks."""
         title = f"{self.model}: control accuracy {format_share(self.control.accuracy)}"
-        return figures_html(title, self.warnings, figure_rows([self]), self.grid)
+        grid = self.grid[self.order]
+        return figures_html(title, self.warnings, figure_rows([self]), grid)
 
 
 class FigureRow(NamedTuple):

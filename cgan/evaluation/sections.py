@@ -13,6 +13,7 @@ from math import isnan, prod
 
 import torch
 
+from cgan.attributes import natural_key, sort_for_display
 from cgan.data import ImageDataset
 from cgan.errors import first_few
 from cgan.evaluation.artifacts import PixelStatistics, spectrum_distance
@@ -82,7 +83,8 @@ def control_section(control: Control, reference: Reference) -> ReportSection:
         ),
     ]  # fmt: skip
     for index, one in enumerate(control.per_attribute):
-        few = ", ".join(one.values[:FEW_VALUES]) + ("…" if len(one.values) > FEW_VALUES else "")
+        values = sort_for_display(one.values)
+        few = ", ".join(values[:FEW_VALUES]) + ("…" if len(values) > FEW_VALUES else "")
         section.figures.append(
             Figure(
                 f"control_accuracy_attribute_{index + 1}", f"attribute {index + 1} ({few})",
@@ -106,13 +108,15 @@ def control_section(control: Control, reference: Reference) -> ReportSection:
         section.warnings += _class_warnings(control)
     absent = [name for name in control.classes if real and isnan(real.per_class[name])]
     if absent:
-        section.left_out = [f"metrics of real {', '.join(absent[:10])}: no image is held out"]
+        names = ", ".join(sort_for_display(absent)[:10])
+        section.left_out = [f"metrics of real {names}: no image is held out"]
     return section
 
 
 def _class_warnings(control: Control) -> list[str]:
     """Warnings for classes with less than 50 % control, the worst first."""
-    low = sorted((share, name) for name, share in control.per_class.items() if share < 0.5)
+    low = [(share, name) for name, share in control.per_class.items() if share < 0.5]
+    low.sort(key=lambda row: (row[0], natural_key(row[1])))
     warnings = []
     for share, name in low[:MAX_CLASS_WARNINGS]:
         index = control.classes.index(name)
@@ -198,8 +202,9 @@ def diversity_section(spreads: Values, reference: Reference) -> ReportSection:
     named = zip(classes, spreads, strict=True)
     uniform = [name for name, ratio in named if ratio is not None and ratio < LOW_DIVERSITY]
     if uniform:
+        names = first_few(sort_for_display(uniform))
         section.warnings = [
-            f"mode collapse in {first_few(uniform)}: images of different seeds are nearly the same "
+            f"mode collapse in {names}: images of different seeds are nearly the same "
             f"(lowest spread: {min(own):.2f} of the real one)"
         ]
     return section
@@ -279,7 +284,7 @@ def distance_section(drawn: FeatureSet, reference: Reference, class_fids: Values
         section.left_out.append("KID: it needs two generated and two held-out images")
     without = [label for label in reference.labels if class_fids[label] is None]
     if without:
-        names = ", ".join(classes[label] for label in without[:10])
+        names = ", ".join(sort_for_display([classes[label] for label in without])[:10])
         few = min(
             min(len(reference.matched(drawn, k)), len(reference.held_out.of_class(k)))
             for k in without

@@ -13,7 +13,7 @@ from operator import index
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from cgan.attributes import match_values, num_attributes_of
+from cgan.attributes import display_order, match_values, num_attributes_of, sort_for_display
 from cgan.errors import ConfigError, UnconditionalError, UnknownNameError
 from cgan.storage.paths import CONFIG_FILE, GENERATOR_FILE, PACKAGED, hub_name
 
@@ -195,6 +195,17 @@ class GeneratorInfo:
         if wrong:
             raise UnknownNameError("class number", wrong[0], self._numbers())
 
+    def grid_rows(self, labels: Sequence[str] | None) -> list[int]:
+        """The classes of the rows of a grid, as indices, for the arguments of ``class_indices``.
+
+        Classes that are named are in the order of their names. All others, which nobody named one
+        by one, are in the order in which people see them (``cgan.attributes.display_order``).
+        """
+        rows = self.class_indices(labels)
+        named = sum(one in self.classes for one in labels or ())
+        place = {index: rank for rank, index in enumerate(display_order(self.classes))}
+        return [*rows[:named], *sorted(rows[named:], key=place.__getitem__)]
+
     def _class_index(self, label: str | int) -> int:
         """Look up a name; an int is an index unless some class name is a number."""
         name = str(label)
@@ -204,7 +215,7 @@ class GeneratorInfo:
             if 0 <= label < len(self.classes):
                 return label
             raise UnknownNameError("class number", label, self._numbers())
-        raise UnknownNameError("class", name, self.classes)
+        raise UnknownNameError("class", name, sort_for_display(self.classes))
 
     def _numbers(self) -> list[str]:
         return [str(index) for index in range(len(self.classes))]

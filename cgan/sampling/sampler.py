@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cgan.attributes import sort_for_display
 from cgan.config import Config
 from cgan.config_io import make_config
 from cgan.errors import ConfigError, FileError, MeasureError, UnconditionalError, one_line
@@ -175,8 +176,8 @@ class Sampler(GeneratorInfo):
         return torch.cat(found) if found else torch.empty(0, *self.image_shape)
 
     def _repr_png_(self) -> bytes:
-        """Samples for notebooks: one row per class."""
-        labels = list(self.classes[:NOTEBOOK_ROWS]) if self.conditional else None
+        """Samples for notebooks: one row per class, in the order in which people see classes."""
+        labels = sort_for_display(self.classes)[:NOTEBOOK_ROWS] if self.conditional else None
         images = self.sample(labels, n=NOTEBOOK_ROWS)
         scale = max(1, round(32 / self.image_shape[2]))
         return encode_png(make_grid(to_pixels(images), NOTEBOOK_ROWS, scale))
@@ -311,9 +312,10 @@ class RejectionSampler:
         """
         check_verifiable(request)
         if self.judge.classes != generator.classes:
+            known, drawn = map(sort_for_display, (self.judge.classes, generator.classes))
             raise MeasureError(
-                f"the judge knows {', '.join(self.judge.classes[:5])}… and the generator draws "
-                f"{', '.join(generator.classes[:5])}…: use a judge of the generator's training data"
+                f"the judge knows {', '.join(known[:5])}… and the generator draws "
+                f"{', '.join(drawn[:5])}…: use a judge of the generator's training data"
             )
 
     @torch.inference_mode()

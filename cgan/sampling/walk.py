@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cgan.attributes import sort_for_display
 from cgan.errors import ConfigError
 from cgan.runtime.device import torch_defaults
 from cgan.sampling.latents import draw_latents
@@ -53,7 +54,8 @@ def walk(
     if not 2 <= frames <= MAX_FRAMES:
         raise ConfigError(f"a walk has from 2 to {MAX_FRAMES:,} frames, not {frames:,}")
     if start is None and sampler.conditional:
-        raise ConfigError(f"a walk begins at a class: choose from {', '.join(sampler.classes)}")
+        names = ", ".join(sort_for_display(sampler.classes))
+        raise ConfigError(f"a walk begins at a class: choose from {names}")
     end, end_seed = start if end is None else end, seed if end_seed is None else end_seed
     if (start, seed) == (end, end_seed):
         raise ConfigError("a walk needs an end: another class or another seed")
@@ -74,7 +76,8 @@ def _one_class(sampler: Sampler, name: str | int) -> int:
     """The index of a class; a value of an attribute is none if several classes have it."""
     indices = sampler.class_indices(name)
     if len(indices) > 1:
-        names = ", ".join(sampler.classes[index] for index in indices[:5])
+        found = sort_for_display([sampler.classes[index] for index in indices])
+        names = ", ".join(found[:5])
         raise ConfigError(f"{name!r} are several classes: choose one of {names}")
     return indices[0]
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from cgan.attributes import sort_for_display
 from cgan.console import printable
 from cgan.evaluation.report import format_interval, format_share, format_value
 from cgan.models import count_parameters
@@ -133,7 +134,8 @@ def render_readme(sampler: Sampler, name: str, license: str, files: set[str]) ->
     )
     environment.filters["md"] = escape_markdown
     template = (Path(__file__).parent / "README.md.j2").read_text(encoding="utf-8")
-    first = sampler.classes[0]
+    classes = sort_for_display(sampler.classes)
+    first = classes[0]
     rows = card_rows(sampler)
     channels, height, width = sampler.image_shape
     limits = rows.pop("limits", None) or (
@@ -149,8 +151,8 @@ def render_readme(sampler: Sampler, name: str, license: str, files: set[str]) ->
         name=name,
         example=f" --class {shlex.quote(printable(first))}" if sampler.conditional else "",
         first_class=f"{first!a}, " if sampler.conditional else "",
-        classes=sampler.classes[:MAX_NAMES],
-        more_classes=len(sampler.classes) - MAX_NAMES,
+        classes=classes[:MAX_NAMES],
+        more_classes=len(classes) - MAX_NAMES,
         rows={**rows, "licence": license},
         limits=limits,
         files=files,

@@ -253,7 +253,8 @@ class Generator {
   /** The JSON that page.py writes. */
   constructor(model) {
     const arrays = decode(model.weights, model.arrays);
-    this.classes = model.classes; // empty if it is unconditional
+    this.classes = model.classes; // by index; empty if it is unconditional
+    this.shown = model.shown; // the same names, in the order in which people see them
     this.latentDim = model.latent_dim;
     [this.channels, this.height, this.width] = model.image_shape;
     this.layers = attach(model.generator, arrays);
@@ -275,7 +276,7 @@ class Generator {
   only(className) {
     if (!this.classes.length && className == null) return [];
     const index = this.classes.indexOf(String(className));
-    if (index < 0) throw new Error(`there is no class ${className}: ${this.classes.join(", ")}`);
+    if (index < 0) throw new Error(`there is no class ${className}: ${this.shown.join(", ")}`);
     return [[index, 1]];
   }
 

@@ -85,10 +85,11 @@ function recognise(levels) {
   setText(byId("hand-caption"), "This is ", { name: classes[likely] }, ` (${percent} %).`);
   while (handTiles.length < shownClasses.length) handTiles.push(addTile(byId("hand-styles")));
   byId("hand-styles").hidden = false;
-  inTurn("hand", handTiles.map((tile, index) => {
-    const text = `${classes[index]} in this style`, image = () => generator.generate(z, [[index, 1]]);
-    label(tile, classes[index], text, () => enlarge(image(), text));
-    tile.button.classList.toggle("likely", index === likely);
+  inTurn("hand", handTiles.map((tile, place) => {
+    const className = shownClasses[place], text = `${className} in this style`;
+    const image = () => generator.generate(z, generator.only(className));
+    label(tile, className, text, () => enlarge(image(), text));
+    tile.button.classList.toggle("likely", className === classes[likely]);
     return () => show(tile.canvas, image());
   }));
 }

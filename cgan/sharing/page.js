@@ -2,7 +2,7 @@
 
 const model = JSON.parse(document.getElementById("model").textContent);
 const generator = new Generator(model);
-const { classes } = generator;
+const { classes, shown } = generator;
 const byId = (id) => document.getElementById(id);
 
 const GRID = 24; // images below the picture
@@ -12,7 +12,7 @@ const MAX_SEED = 2n ** 63n - 1n - 1000n;
 const FRAME_MS = 12; // then the browser gets a turn
 const WALK_MS = 2500; // from one end to the other
 
-const state = { className: classes.length ? classes[0] : null, seed: 0n, gridStart: 1n };
+const state = { className: classes.length ? shown[0] : null, seed: 0n, gridStart: 1n };
 
 /** For other pages and for tests: the bytes (H·W·C) of an image. */
 window.cgan = {
@@ -150,7 +150,7 @@ function addClasses() {
     byId("classes").append(list);
     return;
   }
-  for (const className of classes) {
+  for (const className of shown) {
     const label = document.createElement("label"), radio = document.createElement("input");
     const text = document.createElement("span"), name = document.createElement("bdi");
     Object.assign(radio, { type: "radio", name: "class", value: className });
@@ -164,7 +164,7 @@ function addClasses() {
 }
 
 function addOptions(list, selected) {
-  for (const name of classes) list.add(new Option(name, name, false, name === selected));
+  for (const name of shown) list.add(new Option(name, name, false, name === selected));
 }
 
 function selectClass(className) {
@@ -179,7 +179,7 @@ function selectClass(className) {
 // ---- the grid, and the style in every class ----
 
 const gridTiles = Array.from({ length: GRID }, () => addTile(byId("grid")));
-const shownClasses = classes.slice(0, MAX_TILES);
+const shownClasses = shown.slice(0, MAX_TILES);
 const styleTiles = shownClasses.map(() => addTile(byId("styles")));
 
 async function refreshGrid() {
@@ -198,7 +198,7 @@ async function refreshGrid() {
 function refreshStyles() {
   const { seed } = state;
   inTurn("styles", styleTiles.map((tile, index) => {
-    const className = classes[index];
+    const className = shown[index];
     label(tile, className, describe(className, seed), () => choose({ className }));
     return () => show(tile.canvas, generator.draw(className, seed));
   }));
@@ -283,8 +283,8 @@ const fileName = (word, seed) => (
 
 addClasses();
 if (classes.length) {
-  addOptions(byId("from"), classes[0]);
-  addOptions(byId("to"), classes[classes.length - 1]);
+  addOptions(byId("from"), shown[0]);
+  addOptions(byId("to"), shown[shown.length - 1]);
   byId("from").addEventListener("change", () => choose({ className: byId("from").value }));
   byId("to").addEventListener("change", refreshWalk);
   byId("change-style").addEventListener("change", refreshWalk);

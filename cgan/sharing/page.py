@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cgan import __version__
+from cgan.attributes import display_order, sort_for_display
 from cgan.errors import ConfigError
 from cgan.evaluation.invert import read_encoder
 from cgan.evaluation.judge import Classifier
@@ -303,16 +304,20 @@ def render_page(sampler: Sampler, reference: str | None = None) -> str:
     template = environment.from_string((HERE / "page.html.j2").read_text(encoding="utf-8"))
     model = page_model(sampler, reference)
     title = reference.rpartition("/")[2] if reference else card.title_of(sampler)
+    classes, order = sort_for_display(sampler.classes), display_order(sampler.classes)
     table = card.confusion(sampler.header) if sampler.conditional else None
+    if table is not None:
+        table = [[table[row][column] for column in order] for row in order]
     return template.render(
         title=title,
         sampler=sampler,
+        classes=classes,
         header=sampler.header,
         rows=card.card_rows(sampler),
         confusion=table if table and len(table) <= MAX_NUMBERED_CLASSES else None,
         draws=model["encoder"] is not None,
         max_tiles=MAX_TILES,
-        python_class=f"{sampler.classes[0]!a}, " if sampler.conditional else "",
+        python_class=f"{classes[0]!a}, " if sampler.conditional else "",
         # "<" would end the element that holds the JSON.
         model=Markup(json.dumps(model, separators=(",", ":")).replace("<", "\\u003c")),
         style=Markup(style),
@@ -343,7 +348,8 @@ def page_model(sampler: Sampler, reference: str | None = None) -> dict[str, Any]
     return {
         "name": card.title_of(sampler),
         "reference": reference or _reference(sampler),
-        "classes": list(sampler.classes) if sampler.conditional else [],
+        "classes": list(sampler.classes) if sampler.conditional else [],  # by index
+        "shown": sort_for_display(sampler.classes) if sampler.conditional else [],
         "image_shape": list(sampler.image_shape),
         "latent_dim": sampler.latent_dim,
         "generator": generator,

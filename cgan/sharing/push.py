@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from cgan.attributes import sort_for_display
 from cgan.errors import ConfigError, FileError
 from cgan.evaluation.invert import read_encoder
 from cgan.evaluation.judge import Judge
@@ -182,7 +183,7 @@ def write_repository(
         shutil.copyfile(source / REPORT_FILE, folder / REPORT_FILE)
     with suppress(ConfigError):  # no page can draw with an ONNX network
         (folder / PAGE_FILE).write_text(render_page(sampler, name), encoding="utf-8")
-    labels = list(sampler.classes[:MAX_ROWS]) if sampler.conditional else None
+    labels = sort_for_display(sampler.classes)[:MAX_ROWS] if sampler.conditional else None
     images = sampler.sample(labels, COLUMNS if sampler.conditional else COLUMNS**2)
     scale = max(1, round(56 / sampler.image_shape[2]))
     save_png(make_grid(to_pixels(images), COLUMNS, scale), folder / SAMPLES_FILE)

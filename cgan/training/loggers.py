@@ -85,7 +85,7 @@ class Wandb:
         self.run.log_artifact(artifact)
         if control is not None:
             columns = ["requested", "recognised", "images"]
-            table = self.wandb.Table(columns=columns, data=confusion_rows(control))
+            table = self.wandb.Table(columns=columns, data=confusion_rows(control.for_display()))
             self._log({"confusion": table, "images_seen": images_seen})
 
     def _log(self, row: dict[str, Any]) -> None:
@@ -132,7 +132,8 @@ class TensorBoard:
         }
         metrics = {"hparam/control_accuracy": control.accuracy}
         self.writer.add_hparams(hparams, metrics, run_name=".", global_step=images_seen)
-        shares = control.confusion / control.confusion.sum(1, keepdim=True).clamp_min(1)
+        cells = control.for_display().confusion
+        shares = cells / cells.sum(1, keepdim=True).clamp_min(1)
         self.writer.add_image("confusion", 1 - shares, images_seen, dataformats="HW")
 
     def close(self) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from cgan.attributes import sort_for_display
 from cgan.config import DATA_NAMES, Config
 from cgan.data import Loader
 from cgan.errors import DivergedError
@@ -309,7 +310,8 @@ class TrainLoop:
         """Write a grid: one row per class (unconditional: ten rows), always the same seeds."""
         sampler = self.state.sampler(self.folder)
         if sampler.conditional:
-            images = sampler.sample(list(sampler.classes[:GRID_CLASSES]), GRID_COLUMNS)
+            rows = sort_for_display(sampler.classes)[:GRID_CLASSES]
+            images = sampler.sample(rows, GRID_COLUMNS)
         else:
             images = sampler.sample(None, GRID_COLUMNS**2)
         images_seen = self.counters.images_seen

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cgan.attributes import sort_for_display
 from cgan.augment import choose_augmentations
 from cgan.config import MIN_UPDATES, RESUMABLE_CHANGES, Config
 from cgan.config_io import flatten, load_config
@@ -275,8 +276,9 @@ def check_classes(plan: Plan, plain: PlainGenerator) -> None:
     missing = [name for name, share in shares.items() if share == 0]
     if missing:
         which = "these classes" if missing[1:] else "this class"
+        names = ", ".join(sort_for_display(missing)[:10])
         raise MeasureError(
-            f"the generator drew {', '.join(missing[:10])} 0 times in {draws:,} images, so it has "
+            f"the generator drew {names} 0 times in {draws:,} images, so it has "
             f"no latent vectors to choose from: leave the images of {which} out of the data"
         )
     rarest = min(shares, key=lambda name: shares[name])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cgan import __version__
-from cgan.attributes import num_attributes_of, split_classes
+from cgan.attributes import num_attributes_of, sort_for_display, split_classes
 from cgan.config import DATA_NAMES, Config
 from cgan.data.image_file import USUAL
 from cgan.errors import DivergedError, RunError
@@ -220,9 +220,10 @@ class TrainState:
         """Raise ``RunError`` if the data is not that of a saved state."""
         classes = header.get("classes")  # version 0.2 did not store the data
         if classes is not None and tuple(classes) != self.classes:
+            old, new = map(sort_for_display, (classes, self.classes))
             raise RunError(
-                f"{folder} was trained on the classes {', '.join(classes[:10])} and the data has "
-                f"{', '.join(self.classes[:10])}: restore the class folders"
+                f"{folder} was trained on the classes {', '.join(old[:10])} and the data has "
+                f"{', '.join(new[:10])}: restore the class folders"
             )
         attributes = self.num_attributes if classes is None else num_attributes_of(header)
         if attributes != self.num_attributes:

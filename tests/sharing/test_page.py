@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from typer.testing import Result
 
 import cgan
 from cgan.errors import ConfigError
+from cgan.sampling.latents import draw_latents
 from cgan.sharing import page as pages
+from cgan.sharing.card import render_readme
 from cgan.sharing.page import export_page, render_page
 from cgan.storage.checkpoint import ENCODER, GENERATOR, open_checkpoint, save_tensors
 from cgan.storage.images import to_pixels
@@ -289,6 +292,46 @@ def test_hostile_class_names(open_page: Open, make_generator: Make, tmp_path: Pa
     assert page.inner_text("#command").startswith("cgan generate MODEL --class 'it'\\''s'")
     assert page.evaluate("document.querySelectorAll('b').length") == 1  # our own
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
+
+
+def test_numbers_are_in_natural_order(
+    open_page: Open, make_generator: Make, tmp_path: Path
+) -> None:
+    """The indices stay in text order: the button 10 draws the class of the label 2."""
+    names, classes = ["0", "1", "2", "3", "10", "11"], ("0", "1", "10", "11", "2", "3")
+    confusion = [[int(f"{int(a) + 1}{int(b):02}") for b in classes] for a in classes]
+    measured = {"control_accuracy": 0.5, "judge_accuracy": 0.9, "confusion": confusion}
+    sampler = make_generator(classes, measured=measured)
+    page = open_page(write(sampler, tmp_path))
+    assert page.evaluate("window.cgan.classes") == list(sampler.classes) == list(classes)
+    assert page.locator("#classes label").all_inner_texts() == names
+    for list_ in ("#from option", "#to option"):
+        assert page.locator(list_).all_inner_texts() == names
+    assert (page.input_value("#from"), page.input_value("#to")) == ("0", "11")
+    wait_for(page, "document.querySelectorAll('#styles button[aria-label]').length === 6")
+    captions = [text.strip() for text in page.locator("#styles button").all_inner_texts()]
+    assert captions == names
+    page.check("input[value='10']", force=True)
+    assert page.inner_text("#caption") == "10, seed 0"
+    z = torch.from_numpy(draw_latents([0], sampler.latent_dim))
+    by_label = to_pixels(sampler.generate(z, torch.tensor([2])))[0, 0]
+    others = [to_pixels(sampler.sample(name))[0, 0] for name in names if name != "10"]
+    assert not any(torch.equal(by_label, one) for one in others)
+    assert np.abs(canvas(page, "picture") - by_label.flatten().numpy().astype(int)).max() <= 1
+    page.click("#styles button >> nth=2")
+    assert page.inner_text("#caption") == "2, seed 0"
+    heads = page.locator(".heat th[scope=col] bdi").all_inner_texts()
+    assert heads == page.locator(".heat th[scope=row] bdi").all_inner_texts() == names
+    shares = [
+        [100 * int(f"{int(a) + 1}{int(b):02}") / sum(row) for b in names]
+        for a, row in ((name, confusion[classes.index(name)]) for name in names)
+    ]
+    cells = page.locator(".heat td").all_inner_texts()
+    assert cells == [f"{share:.1f}" for row in shares for share in row]
+    with pytest.raises(Exception, match="there is no class 12: 0, 1, 2, 3, 10, 11"):
+        drawn(page, "12", 0, (1, 8, 8))
+    text = render_readme(sampler, "me/numbers", "mit", set())
+    assert "\nClasses: 0, 1, 2, 3, 10, 11.\n" in text
 
 
 def test_many_classes(open_page: Open, make_generator: Make, tmp_path: Path) -> None:

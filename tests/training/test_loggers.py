@@ -7,6 +7,7 @@ import re
 import sys
 import types
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,9 @@ def test_wandb_gets_the_generator_and_the_confusion_matrix(
     assert row["confusion"] == [columns, ["cat", "cat", 3], ["cat", "dog", 1], ["dog", "dog", 4]]
     loggers.log_result(generator_in(tmp_path), 3_000, None)  # no evaluation
     assert len(wandb.logged) == 1
+    numbers = replace(CONTROL, classes=("1", "10", "2"), confusion=torch.diag(torch.arange(1, 4)))
+    loggers.log_result(generator_in(tmp_path), 4_000, numbers)
+    assert wandb.logged[-1][1]["confusion"][1:] == [["1", "1", 1], ["2", "2", 3], ["10", "10", 2]]
     loggers.close()
 
 
