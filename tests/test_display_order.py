@@ -22,6 +22,7 @@ from typer.testing import Result
 
 import cgan
 from cgan.cli import tables
+from cgan.console import SafeConsole
 from cgan.data.scan_facts import count_by_class
 from cgan.errors import ConfigError, MeasureError, RunError, UnknownNameError
 from cgan.evaluation.builder import closest_pairs
@@ -235,6 +236,7 @@ def test_tables_in_the_terminal(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(tables, "results", SafeConsole())  # it reads the width only once
     report = numbered()
     tables.print_confusion(report.control)
     tables.print_classes(report)

@@ -83,13 +83,12 @@ def report_broken(broken: list[str], skip: bool) -> None:
     """Log one warning about all broken images, or raise ``DataError``."""
     if not broken:
         return
-    first, others = broken[0], len(broken) - 1
-    if not skip and others:
-        raise DataError(
-            f"{first}; {others:,} more cannot be read either: add --skip-broken to skip them"
-        )
+    others = len(broken) - 1
     if not skip:
-        raise DataError(f"{first}: add --skip-broken to skip it")
+        more = f"; {others:,} more cannot be read either" if others else ""
+        raise DataError(
+            f"{broken[0]}{more}: add --skip-broken to skip {'them' if others else 'it'}"
+        )
     what = f"{len(broken):,} broken images" if others else "the broken image"
     warn("skipped %s: %s", what, first_few(broken))
 
@@ -105,16 +104,12 @@ def without_conflicts(
     conflicts = {digest for digest, several in of_digest.items() if len(several) > 1}
     if not conflicts:
         return kept, probes, labels
-    one = next(iter(conflicts))
-    same = [
-        str(layout.paths[index]) for index, probe in zip(kept, probes, strict=True)
-        if probe.digest == one
-    ]  # fmt: skip
+    one, places = next(iter(conflicts)), zip(kept, probes, strict=True)
+    same = [str(layout.paths[index]) for index, probe in places if probe.digest == one]
     where = f"{len(conflicts):,} images are in several classes, such as {first_few(same)}"
+    warn("%s: %s", where, "they are left out" if skip else "--skip-conflicts leaves them out")
     if not skip:
-        warn("%s: --skip-conflicts leaves them out", where)
         return kept, probes, labels
-    warn("%s: they are left out", where)
     rows = [
         row for row in zip(kept, probes, labels, strict=True)
         if row[2] == NO_LABEL or row[1].digest not in conflicts

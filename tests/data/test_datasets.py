@@ -14,6 +14,7 @@ from torchvision import datasets as official
 import cgan
 from cgan.attributes import split_classes
 from cgan.augment import choose_augmentations
+from cgan.config import DataConfig
 from cgan.config_io import load_config
 from cgan.data import DATASETS, SPLITS, ImageDataset, load_pictures, warn_about_classes
 from cgan.data.datasets import needs_download
@@ -270,8 +271,9 @@ def test_training_images_are_split_by_their_content(name: str, tmp_path: Path) -
     assert held_out.any()
     assert np.array_equal(validation.images.numpy(), stored["train"][held_out])
     assert np.array_equal(train.images.numpy(), stored["train"][~held_out])
-    assert describe_split(name, "test") == TEST_SET
-    assert describe_split(name, "validation").startswith("about 10 % of the training set")
+    data = DataConfig(source=name)
+    assert describe_split(data, "test") == TEST_SET
+    assert describe_split(data, "validation").startswith("about 10 % of the training set")
 
 
 def by_hash(image: np.ndarray) -> bool:

@@ -301,7 +301,10 @@ def test_a_large_confusion_matrix_is_drawn() -> None:
     names = tuple(f"c{number}" for number in range(count))
     confusion = 36 * torch.eye(count, dtype=torch.int64)
     confusion[0, 1], confusion[0, 0], confusion[2, 2] = 9, 27, 0  # class 2 was never asked for
-    page = Page(render_report([make_report(control=Control(names, confusion, True, None, 0))]))
+    report = make_report(control=Control(names, confusion, True, None, 0))
+    grid = report.grid[:1].expand(count, -1, -1, -1, -1)
+    report = replace(report, grid=grid, classes=report.classes[:1] * count)
+    page = Page(render_report([report]))
     (image,) = page.pictures("drawn-heat")
     pixels = np.array(image)
     assert pixels.shape == (count, count, 3)

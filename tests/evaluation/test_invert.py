@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -219,8 +220,8 @@ def test_nothing_is_downloaded_unasked(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("CGAN_DATA", str(tmp_path))
     asked: list[str] = []
 
-    def refuse(make: object, kind: str, *_: object) -> None:
-        asked.append(kind)
+    def refuse(stored: Any, *_: object) -> None:
+        asked.append(stored.kind)
         raise DataError("no network")
 
     monkeypatch.setattr("cgan.data.datasets._download", refuse)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 import cgan
 from cgan.config_io import config_names, load_config
 from cgan.data import ImageDataset, load_pictures, load_split
+from cgan.data.load import TrainingSplit
 from cgan.errors import ConfigError, DataError, DeviceError, DivergedError, FileError, RunError
 from cgan.evaluation.control import measure_control
 from cgan.evaluation.judge import Judge
@@ -68,7 +69,7 @@ def test_labels_have_no_effect_on_a_plain_gan_only(
         runs = []
         for dataset in (digits, relabelled):
             monkeypatch.setattr(
-                "cgan.training.plan.load_training_split", lambda *_, d=dataset: (d, None)
+                "cgan.training.plan.load_training_split", lambda *_, d=dataset: TrainingSplit(d)
             )
             config = quick(**{"model.conditional": conditional, "images": 640})
             runs.append(cgan.train(config, tmp_path / "run"))
