@@ -18,7 +18,7 @@ from cgan.data import dataset_info
 from cgan.data.scan_facts import describe_counts
 from cgan.evaluation.augment_test import AugmentTest
 from cgan.evaluation.control import Control
-from cgan.evaluation.report import Report, figure_rows, format_interval, format_share, format_value
+from cgan.evaluation.report import Report, figure_rows, format_share, format_value
 from cgan.models import build_networks, count_parameters
 from cgan.runtime.device import find_device
 from cgan.sampling.sampler import Sampler
@@ -143,16 +143,16 @@ def print_report(report: Report) -> None:
 
 
 def print_classes(report: Report) -> None:
-    """Control, intra-class FID (KID, if the images are too few) and diversity of each class."""
+    """Control, FID within the class (or KID, if there are few images) and diversity."""
     table = Table(title="metrics per class")
     table.add_column("class")
     few = all(one.fid is None for one in report.classes)
-    distance = "intra-class KID" if few else "intra-class FID"
+    distance = "KID" if few else "FID"
     for heading in ("control", "95 % interval", "real", distance, "real", "diversity"):
         table.add_column(heading, justify="right")
     for index in report.order:
         one = report.classes[index]
-        interval = format_interval((one.control_low, one.control_high))
+        interval = f"{100 * one.control_low:.1f}–{100 * one.control_high:.1f} %"
         real = format_value(one.control_real, share=True)
         distances = (one.kid, one.kid_real) if few else (one.fid, one.fid_real)
         numbers = [format_value(value) for value in (*distances, one.diversity)]
