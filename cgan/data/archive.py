@@ -94,14 +94,19 @@ class FileTree(ABC):
             path = ROOT if known else path.parent
 
 
+def folder_name(label: str) -> str:
+    """What the folder of a class is called. A slash would be a folder of its own."""
+    return label.replace("/", "-").replace("\\", "-")
+
+
 def class_folders(path: Path, labels: Iterable[str | None]) -> dict[str, str]:
-    """The name of each class's folder in a tree. A slash would be a folder of its own.
+    """The name of each class's folder in a tree.
 
     Raises:
         DataError: a class cannot be a folder, or two classes would be the same one.
     """
     names = {name for name in labels if name is not None}
-    folders = {name: name.replace("/", "-").replace("\\", "-") for name in sorted(names)}
+    folders = {name: folder_name(name) for name in sorted(names)}
     taken: dict[str, str] = {}
     for name, folder in folders.items():
         if not folder.strip() or folder[0] == "." or folder in UNLABELLED_FOLDERS:

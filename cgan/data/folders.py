@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -29,6 +30,11 @@ PICTURE_LIKE = {
 TABLE_SUFFIXES = (".csv", ".jsonl", ".json")
 PLAIN_FOLDERS = {"images", "image", "imgs", "img", "pictures", "photos", "jpg", "jpeg", "png"}
 """Names of folders inside of classes that say nothing."""
+
+
+def composed(name: str) -> str:
+    """A name in the form of Unicode in which macOS does not write it."""
+    return unicodedata.normalize("NFC", name)
 
 
 def has_nested_classes(root: AnyPath) -> bool:

@@ -17,7 +17,6 @@ A folder ``_unlabelled`` beside the training images holds images without a class
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -31,6 +30,7 @@ from cgan.data.folders import (
     PICTURE_LIKE,
     PLAIN_FOLDERS,
     SPLIT_FOLDERS,
+    composed,
     folders_in,
     has_nested_classes,
     holds_images,
@@ -358,8 +358,7 @@ class Labelled(NamedTuple):
         """macOS writes the other form of Unicode."""
         if all(map(str.isascii, self.values)):
             return self
-        values = tuple(unicodedata.normalize("NFC", value) for value in self.values)
-        return self._replace(values=values)
+        return self._replace(values=tuple(map(composed, self.values)))
 
 
 def _find_groups(

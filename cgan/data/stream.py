@@ -27,8 +27,9 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from cgan.config import DataConfig
-from cgan.data.archive import HUB_PREFIX, ArchivePath
+from cgan.data.archive import HUB_PREFIX, ArchivePath, folder_name
 from cgan.data.facts import collect, inform
+from cgan.data.folders import composed
 from cgan.data.image_file import Conversion, EncodedImage, read_image
 from cgan.data.image_folder import ImageFolder, scan_folder
 from cgan.data.splits import FOLDER_TEST_FRACTION, VALIDATION_FRACTION, is_below
@@ -85,15 +86,15 @@ def _open(data: DataConfig, stamps: tuple[object, ...]) -> tuple[ImageFolder, Im
     shards, path = open_shards(data.source), Path(data.source)
     if None in shards and path.suffix.lower() == ".tar":
         path = path.parent
+    training = shards["train" if "train" in shards else None]
     with collect() as facts:
         tree = read_sample(shards, path)
-    training = shards["train" if "train" in shards else None]
-    inform(
-        "%s is read in order, from %s shards. What needs all images is computed on a sample: %s "
-        "images from the beginning of %s",
-        data.source, f"{len(training):,}", f"{len(tree.contents):,}",
-        "every shard" if len(training) <= SAMPLE_SHARDS else f"{SAMPLE_SHARDS} shards",
-    )  # fmt: skip
+        inform(
+            "%s is read in order, from %s shards. What needs all images is computed on a sample: "
+            "%s images from the beginning of %s",
+            path.name, f"{len(training):,}", f"{len(tree.contents):,}",
+            "every shard" if len(training) <= SAMPLE_SHARDS else f"{SAMPLE_SHARDS} shards",
+        )  # fmt: skip
     folder = scan_folder(
         path, tree=ArchivePath(tree), size=data.size, skip_broken=data.skip_broken,
         background=data.background, fit=data.fit,
@@ -175,7 +176,7 @@ class ImageStream:
         Raises:
             DataError: the file is broken, or the sample has no such class.
         """
-        if (label := self.labels.get(row.label.replace("/", "-").replace("\\", "-"))) is None:
+        if (label := self.labels.get(composed(folder_name(row.label)))) is None:
             raise DataError(
                 f"{row.name} has the class {row.label!r}, which the sample of "
                 f"{len(self.classes):,} classes lacks: write the images in random order"

@@ -356,3 +356,20 @@ def test_the_shell(shell: Callable[..., Result], pattern: str) -> None:
     assert "a sample: 80 images from the beginning of every shard" in said
     found = shell("evaluate", "run", "--per-class", 20)
     assert found.exit_code == 0, found.output
+
+
+def test_names_of_classes_are_those_of_the_sample(tmp_path: Path) -> None:
+    """Slashes are no folders, and the decomposed letters of macOS are composed."""
+    content = (make_pets(tmp_path / "pets", count=2) / "cat" / "00.png").read_bytes()
+    for shard in range(2):
+        files = [
+            (f"{index}.{end}", one)
+            for index, label in enumerate(("a/b", "cafe\u0301", "a b"))
+            for end, one in (("png", content + bytes([index, shard])), ("cls", label.encode()))
+        ]
+        write_tar(tmp_path / f"{shard}.tar", files)
+    sample, found = open_stream(DataConfig(source=str(tmp_path / "*.tar"), size=8))
+    assert sample.classes == ("a b", "a-b", "caf\u00e9")
+    labels = [found.decode(row)[1] for row in found.shards.read(0)]
+    assert labels == [1, 2, 0]
+    assert sample.facts[0].startswith(f"{tmp_path.name} is read in order, from 2 shards")
