@@ -79,6 +79,10 @@ def test_only_text_order_is_replaced() -> None:
     assert sort_for_display(DATASETS["fashion-mnist"].classes)[:2] == ["T-shirt/top", "Trouser"]
     assert display_order(("small", "medium", "large 10", "large 9")) == [0, 1, 2, 3]
     assert display_order([]) == []
+    with pytest.raises(
+        ConfigError, match=r"no 'a \+ 1 or 2 or 10': choose from a \+ 3, b \+ 1, b \+ 2, b"
+    ):
+        match_values(("a + 3", "b + 1", "b + 10", "b + 2"), 2, ["a", "1", "10", "2"])
 
 
 @pytest.mark.parametrize(

@@ -23,8 +23,10 @@ from typer.testing import Result
 import cgan
 from cgan.cli import tables
 from cgan.console import SafeConsole
+from cgan.data import ImageDataset, load, warn_about_classes
+from cgan.data.image_folder import scan_folder
 from cgan.data.scan_facts import count_by_class
-from cgan.errors import ConfigError, MeasureError, RunError, UnknownNameError
+from cgan.errors import ConfigError, DataError, MeasureError, RunError, UnknownNameError
 from cgan.evaluation.builder import closest_pairs
 from cgan.evaluation.control import Control
 from cgan.evaluation.invert import Inversion
@@ -32,9 +34,12 @@ from cgan.evaluation.report import ClassFigures, Report, render_report
 from cgan.evaluation.sections import control_section, diversity_section
 from cgan.sampling.sampler import RejectionSampler
 from cgan.sampling.walk import walk
+from cgan.sharing import push
+from cgan.sharing.push import write_repository
 from cgan.storage.checkpoint import Latents
 from cgan.storage.images import encode_png, make_grid, to_pixels
-from cgan.training import loop
+from cgan.training import loop, plan
+from cgan.training.loggers import TensorBoard
 from cgan.training.state import TrainState
 from tests.conftest import make_pets, open_image
 from tests.evaluation.test_html import Page, make_report
@@ -69,6 +74,7 @@ def test_the_rows_of_a_grid(make_generator: Make, shell: Shell, tmp_path: Path) 
     every = sampler.sample(None, 1)  # the library keeps the order of indices
     assert torch.equal(every[2], sampler.sample("10")[0])
     assert sampler.request(None, 1).labels == tuple(range(12))
+    assert re.search(f"^classes +{', '.join(SEEN)}$", shell("info", sampler.path).stdout, re.M)
     command = ("generate", sampler.path, "-n", 3, "--scale", 1, "--out")
     assert shell(*command, "all.png").exit_code == 0
     np.testing.assert_array_equal(rows_of(open_image("all.png")), drawn(sampler, SEEN, 3))
@@ -162,6 +168,7 @@ def test_the_shell(run: cgan.Run, shell: Shell, monkeypatch: pytest.MonkeyPatch)
     found = json.loads(result.stdout)
     assert [one["name"] for one in found["classes"]] == list(CLASSES)
     assert list(found["per_class"]) == list(CLASSES)
+    assert f"intra-class FID of {', '.join(SEEN[:10])}…" in " ".join(found["left_out"])
     table = shell("evaluate", run.folder, "--per-class", 4, "--html", "page.html").stdout
     rows = [re.findall(r"[^│┃\s]+", line) for line in table.splitlines()]
     named = [row[0] for row in rows if row and row[0] in SEEN and row != list(SEEN)]
@@ -319,3 +326,71 @@ def test_a_run_of_other_classes() -> None:
     state.classes = ("1", "10", "2")
     with pytest.raises(RunError, match="classes 0, 1, 2, 3, .* and the data has 1, 2, 10: restore"):
         state.check_same_data(Path("run"), {"classes": list(CLASSES)}, False)
+
+
+def test_sentences_about_data(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    levels = {"1": 50, "2": 150, "10": 200, "3": 99}
+    for name in ("a", "b"):
+        make_pets(tmp_path / "pairs" / name, 8, 2, levels)
+    with caplog.at_level(logging.INFO, "cgan"):
+        scan_folder(tmp_path / "pairs")
+    assert "2 attributes: a, b; 1, 2, 3, 1 more" in caplog.text
+    make_pets(tmp_path / "split" / "train", 8, 2, {"4": 50, "5": 99})
+    make_pets(tmp_path / "split" / "test", 8, 2, {**levels, "4": 50})
+    with pytest.raises(DataError, match="^1, 2, 3, 1 more in .*test has no training images"):
+        scan_folder(tmp_path / "split")
+    broken = make_pets(tmp_path / "broken", 8, 2, levels)
+    for path in broken.glob("*0/*"), broken.glob("[12]/*"):
+        for one in path:
+            one.write_bytes(b"no image")
+    with pytest.raises(DataError, match="no image of 1, 2, 10 in"):
+        scan_folder(broken, skip_broken=True)
+    caplog.clear()
+    labels = torch.tensor([0, 1, 2, *[3] * 10])
+    few = ImageDataset(
+        "x", torch.zeros(13, 1, 8, 8, dtype=torch.uint8), labels, ("1", "10", "2", "3")
+    )
+    warn_about_classes(few)
+    assert "fewer than 10 images in: 1, 2, 10" in caplog.text
+    folder: Any = SimpleNamespace(labels=labels, classes=few.classes, name="x")
+    with pytest.raises(DataError, match="no training image of 1, 2, 10 that can be read"):
+        load._check_every_class(folder, torch.tensor([5, 6]))
+
+
+def test_classes_that_a_plain_generator_never_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    def classify(images: torch.Tensor) -> torch.Tensor:
+        return torch.full((len(images),), 3)
+
+    judge = SimpleNamespace(classes=("1", "10", "2", "3"), classify=classify)
+    monkeypatch.setattr(plan, "get_or_train_judge", lambda *_: judge)
+    cpu: Any = SimpleNamespace(load_split=None, device=torch.device("cpu"))
+    network = torch.nn.Unflatten(1, (1, 2, 2))
+    plain: Any = SimpleNamespace(network=network, latent_dim=4, image_shape=(1, 2, 2))
+    with pytest.raises(MeasureError, match="the generator drew 1, 2, 10 0 times"):
+        plan.check_classes(cpu, plain)
+
+
+def test_the_image_in_tensorboard() -> None:
+    told: list[NDArray[np.float32]] = []
+    board = object.__new__(TensorBoard)
+    board.config = {}
+    board.writer = SimpleNamespace(
+        add_hparams=lambda *_, **__: None,
+        add_image=lambda _, image, *__, **___: told.append(image.numpy()),
+    )
+    control = Control(
+        ("1", "10", "2"), torch.tensor([[8, 0, 0], [4, 4, 0], [0, 0, 8]]), True, None, 0
+    )
+    board.log_result(Path("generator"), 1, control)
+    np.testing.assert_array_equal(told[0], [[0, 1, 1], [1, 0, 1], [0.5, 1, 0.5]])
+
+
+def test_the_samples_of_a_repository(make_generator: Make, tmp_path: Path) -> None:
+    sampler = make_generator(CLASSES)
+    (tmp_path / "out").mkdir()
+    write_repository(sampler, tmp_path / "out", "me/numbers", "mit")
+    scale = max(1, round(56 / 8))
+    image = open_image(tmp_path / "out" / "samples.png")
+    small = image.resize((image.width // scale, image.height // scale), Image.Resampling.NEAREST)
+    rows = rows_of(small)
+    np.testing.assert_array_equal(rows, drawn(sampler, SEEN[: len(rows)], push.COLUMNS))

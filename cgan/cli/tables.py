@@ -150,8 +150,7 @@ def print_classes(report: Report) -> None:
     distance = "KID" if few else "FID"
     for heading in ("control", "95 % interval", "real", distance, "real", "diversity"):
         table.add_column(heading, justify="right")
-    for index in report.order:
-        one = report.classes[index]
+    for one in report.shown_classes:
         interval = f"{100 * one.control_low:.1f}–{100 * one.control_high:.1f} %"
         real = format_value(one.control_real, share=True)
         distances = (one.kid, one.kid_real) if few else (one.fid, one.fid_real)

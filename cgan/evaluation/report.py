@@ -258,9 +258,15 @@ class Report:
         return f"{self.test_images:,} test images{chosen}"
 
     @property
-    def order(self) -> list[int]:
-        """The class indices in the order of pages and tables: ``cgan.attributes.display_order``."""
-        return display_order(self.control.classes)
+    def shown_classes(self) -> list[ClassFigures]:
+        """``classes`` in the order of pages and tables (``cgan.attributes.display_order``)."""
+        return [self.classes[index] for index in display_order([one.name for one in self.classes])]
+
+    @property
+    def shown_grid(self) -> Tensor:
+        """The rows of ``grid`` in the same order."""
+        order = display_order(self.control.classes)
+        return self.grid[[index for index in order if index < len(self.grid)]]
 
     def to_dict(self) -> dict[str, Any]:
         """All metrics as plain values for JSON, without images and curves, by class index."""
@@ -295,8 +301,7 @@ class Report:
     def _repr_html_(self) -> str:
         """The figures and some samples, for notebooks."""
         title = f"{self.model}: control accuracy {format_share(self.control.accuracy)}"
-        grid = self.grid[self.order]
-        return figures_html(title, self.warnings, figure_rows([self]), grid)
+        return figures_html(title, self.warnings, figure_rows([self]), self.shown_grid)
 
 
 class FigureRow(NamedTuple):

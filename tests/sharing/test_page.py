@@ -294,6 +294,12 @@ def test_hostile_class_names(open_page: Open, make_generator: Make, tmp_path: Pa
     assert page.evaluate("document.documentElement.scrollWidth") <= 320
 
 
+HAND = """() => { for (const id of ["hand-caption", "hand-styles"]) {
+  document.body.append(Object.assign(document.createElement("div"), { id })); }
+  generator.encode = () => ({ z: drawLatent(0n, 8), probabilities: [0, 0, 1, 0, 0, 0] });
+  recognise([]); }"""
+
+
 def test_numbers_are_in_natural_order(
     open_page: Open, make_generator: Make, tmp_path: Path
 ) -> None:
@@ -320,6 +326,12 @@ def test_numbers_are_in_natural_order(
     assert np.abs(canvas(page, "picture") - by_label.flatten().numpy().astype(int)).max() <= 1
     page.click("#styles button >> nth=2")
     assert page.inner_text("#caption") == "2, seed 0"
+    page.evaluate(HAND)
+    wait_for(page, "document.querySelectorAll('#hand-styles button[aria-label]').length === 6")
+    hands = [text.strip() for text in page.locator("#hand-styles button").all_inner_texts()]
+    assert hands == names
+    assert page.locator("#hand-styles .likely").inner_text().strip() == "10"
+    assert page.inner_text("#hand-caption") == "This is 10 (100 %)."
     heads = page.locator(".heat th[scope=col] bdi").all_inner_texts()
     assert heads == page.locator(".heat th[scope=row] bdi").all_inner_texts() == names
     shares = [
