@@ -22,6 +22,9 @@ from cgan.errors import DataError, first_few, one_line
 LABEL_COLUMNS = ("label", "labels", "class", "fine_label")
 """Preferred names of the column of labels, if there are several."""
 
+IMAGE_COLUMNS = ("image", "images", "img", "picture", "jpg", "png")
+"""Names of columns of bytes that are images, if there are several."""
+
 LABEL_TYPE = re.compile("(large_)?string|u?int[0-9]+|bool")
 """Types of a column of labels without names."""
 
@@ -138,19 +141,22 @@ def load_tables(path: Path, streaming: bool = False) -> tuple[dict[str, Any], di
         raise DataError(f"{path} needs the library datasets: pip install 'cgan[hf]'") from error
     try:
         tables = dict(datasets.load_dataset(name, streaming=streaming))
+        if "train" not in tables:
+            raise DataError(f"{path} has no split train: it has {first_few(list(tables))}")
+        for split in tables.keys() - set(SPLITS):
+            warn("%s: the split %s is left out", path, split)
+            del tables[split]
+        columns = {split: _find_columns(path, table) for split, table in tables.items()}
         encoded = datasets.Image(decode=False)
         for split, table in tables.items():
-            for column, feature in (table.features or {}).items():
-                if _is_image(feature):
+            for column, feature in table.features.items():
+                if isinstance(feature, datasets.Image) or column == columns[split].image:
                     tables[split] = tables[split].cast_column(column, encoded)
+    except DataError:
+        raise
     except Exception as error:  # exceptions of the network, of files and of its own
         raise DataError(f"{path} cannot be loaded ({one_line(error)})") from error
-    if "train" not in tables:
-        raise DataError(f"{path} has no split train: it has {first_few(list(tables))}")
-    for split in tables.keys() - set(SPLITS):
-        warn("%s: the split %s is left out", path, split)
-        del tables[split]
-    return tables, {split: _find_columns(path, table) for split, table in tables.items()}
+    return tables, columns
 
 
 def _is_image(feature: Any) -> bool:
@@ -159,8 +165,11 @@ def _is_image(feature: Any) -> bool:
 
     if isinstance(feature, dict):
         return set(feature) == {"bytes", "path"}
-    is_file = getattr(feature, "dtype", "") in ("binary", "large_binary")
-    return is_file or isinstance(feature, datasets.Image)
+    return _is_bytes(feature) or isinstance(feature, datasets.Image)
+
+
+def _is_bytes(feature: Any) -> bool:
+    return getattr(feature, "dtype", "") in ("binary", "large_binary")
 
 
 def _find_columns(path: Path, table: Any) -> Columns:
@@ -173,6 +182,8 @@ def _find_columns(path: Path, table: Any) -> Columns:
 
     features = table.features or {}
     images = [column for column, feature in features.items() if _is_image(feature)]
+    # Other columns of bytes may be hashes.
+    images.sort(key=lambda one: _is_bytes(features[one]) and one not in IMAGE_COLUMNS)
     if not images:
         raise DataError(f"{path} has no column of images: it has {', '.join(features)}")
     labels = [

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
@@ -39,7 +40,8 @@ SPLIT_NAMES: dict[str, Split] = {
     "test": "test",
 }  # fmt: skip
 MANIFEST, CLASSES = "dataset.json", "classes.txt"
-CLASS_SUFFIX = ".cls"
+LABEL = "cls"
+"""The suffix of the class of a sample."""
 MAX_LABEL_BYTES = 1_000
 
 
@@ -72,18 +74,17 @@ class ArrayTree(FileTree):
     def __init__(self, path: Path, files: Sequence[Path] = ()) -> None:
         super().__init__(path)
         self.shards, self.images = tuple(files), list[np.ndarray]()
-        rows = 0
-        for file in files or [path]:
-            read = _read_pairs if file.suffix.lower() == ".npz" else _read_npy_pairs
-            for split, images, labels in read(file):
-                names = name_labels(labels, path if path.is_dir() else path.parent)
-                folders = class_folders(path, names)
-                for row, name in enumerate(names):
-                    above = "" if split is None else f"{split}/"
-                    place = f"{above}{folders[str(name)]}/{rows + row:09}.ppm"
-                    self._add(Member(place, images[row].nbytes, len(self.images), str(row)))
-                self.images.append(images)
-                rows += len(images)
+        pairs = [pair for file in files or [path] for pair in _read(file)]
+        texts = [str(label) for _, _, labels in pairs for label in labels.tolist()]
+        names = name_labels(texts, path if path.is_dir() else path.parent)  # of all splits at once
+        folders, number = class_folders(path, names), 0
+        for split, images, _ in pairs:
+            above = "" if split is None else f"{split}/"
+            for row in range(len(images)):
+                place = f"{above}{folders[names[number]]}/{number:09}.ppm"
+                self._add(Member(place, images[row].nbytes, len(self.images), str(row)))
+                number += 1
+            self.images.append(images)
 
     def __reduce__(self) -> Any:
         return type(self), (self.path, self.shards)  # for worker processes
@@ -94,6 +95,10 @@ class ArrayTree(FileTree):
         height, width, channels = pixels.shape
         kind = "P5" if channels == 1 else "P6"
         return f"{kind}\n{width} {height}\n255\n".encode() + np.ascontiguousarray(pixels).tobytes()
+
+
+def _read(file: Path) -> list[tuple[Split | None, np.ndarray, np.ndarray]]:
+    return _read_pairs(file) if file.suffix.lower() == ".npz" else _read_npy_pairs(file)
 
 
 def _read_pairs(file: Path) -> list[tuple[Split | None, np.ndarray, np.ndarray]]:
@@ -150,14 +155,14 @@ def _read_npy_pairs(file: Path) -> list[tuple[Split | None, np.ndarray, np.ndarr
 
 
 def _has_npy_pair(folder: Path) -> bool:
-    """Whether a folder holds a pair of arrays, and no folders that could be classes."""
+    """Whether a folder holds a pair of arrays, and no two folders, which could be classes."""
     try:
         with os.scandir(folder) as inside:
             entries = list(inside)
     except OSError:  # whoever lists it next says so
         return False
     names = {entry.name[:-4].lower() for entry in entries if entry.name.endswith(".npy")}
-    return bool(_names_of_pairs(names)) and not any(entry.is_dir() for entry in entries)
+    return bool(_names_of_pairs(names)) and sum(entry.is_dir() for entry in entries) < 2
 
 
 def _names_of_pairs(names: Iterable[str]) -> list[tuple[Split | None, str, str]]:
@@ -218,11 +223,11 @@ class TarTree(FileTree):
         samples = [
             one for index, archive in enumerate(archives) for one in _samples(index, archive)
         ]
-        labels = np.array([label for _, _, _, label in samples])
-        names = name_labels(labels, path if path.is_dir() else path.parent)
+        texts = [text for _, _, _, text in samples]
+        names = name_labels(texts, path if path.is_dir() else path.parent)
         folders = class_folders(path, names)
         for name, (index, inner, member, _) in zip(names, samples, strict=True):
-            place = f"{folders[str(name)]}/{index:05}-{'-'.join(inner.parts)}"
+            place = f"{folders[name]}/{index:05}-{'-'.join(inner.parts)}"
             self._add(Member(place, member.size, index, str(inner)))
 
     def __reduce__(self) -> Any:
@@ -236,21 +241,58 @@ class TarTree(FileTree):
 
 def _samples(index: int, archive: Archive) -> list[tuple[int, PurePosixPath, Member, str]]:
     """The image and the label of each sample of a shard."""
+    samples: dict[str, dict[str, PurePosixPath]] = {}
+    for path in archive.files:
+        key, end = sample_key(str(path))
+        if key is not None and path.name[0] != ".":
+            samples.setdefault(key, {})[end.lower()] = path
     found = []
-    for path, member in archive.files.items():
-        if path.suffix.lower() not in SUFFIXES or path.name[0] == ".":
+    for key, files in samples.items():
+        if (suffix := image_of_sample(files, archive.path, key)) is None:
             continue
-        label = archive.files.get(path.with_suffix(CLASS_SUFFIX))
+        label = archive.files.get(files.get(LABEL, PurePosixPath()))
         if label is None or label.size > MAX_LABEL_BYTES:
-            raise DataError(f"{archive.path / path} has no class: there is no {path.stem}.cls")
+            raise DataError(f"{archive.path / files[suffix]} has no class: there is no {key}.cls")
         text = archive.read(label).decode("utf-8", "replace").strip()
-        found.append((index, path, member, text))
+        found.append((index, files[suffix], archive.files[files[suffix]], text))
+    return found
+
+
+def sample_key(path: str) -> tuple[str, str] | tuple[None, str]:
+    """The key of a file's sample, and its suffix: WebDataset cuts a name at its first dot.
+
+    Parts with a digit belong to the key, so that ``frame.0001.png`` is a sample of its own, and
+    ``0001.seg.png`` another file of 0001.
+    """
+    folder, _, name = path.rpartition("/")
+    parts = name.split(".")
+    place = next((i for i in range(1, len(parts)) if not re.search(r"\d", parts[i])), 0)
+    place = place or len(parts) - 1  # a suffix like jp2
+    if place == 0 or not parts[0]:
+        return None, name
+    key = ".".join(parts[:place])
+    return f"{folder}/{key}" if folder else key, ".".join(parts[place:])
+
+
+def image_of_sample(suffixes: Iterable[str], path: Path, key: str) -> str | None:
+    """The suffix of the image of a sample: the first one, if there are several.
+
+    Raises:
+        DataError: there is a class and no image.
+    """
+    suffixes = list(suffixes)
+    found = next((one for one in suffixes if f".{one}" in SUFFIXES), None)
+    if found is None and LABEL in suffixes:
+        raise DataError(
+            f"{path.name}/{key} has a class and no image: its files end in "
+            f"{', '.join(sorted(suffixes))}"
+        )
     return found
 
 
 def is_webdataset(archive: Archive) -> bool:
     """Whether an archive holds samples of WebDataset."""
-    return any(path.suffix == CLASS_SUFFIX for path in archive.files)
+    return any(path.suffix.lower() == f".{LABEL}" for path in archive.files)
 
 
 def class_names(folder: Path) -> list[str]:
@@ -262,12 +304,12 @@ def class_names(folder: Path) -> list[str]:
     return names if len(set(names)) == len(names) else []
 
 
-def name_labels(labels: np.ndarray, folder: Path) -> list[str | None]:
+def name_labels(texts: list[str], folder: Path) -> list[str]:
     """The name of each label: a line of ``classes.txt`` in this folder, or the number itself."""
-    texts, names = [str(label) for label in labels.tolist()], class_names(folder)
+    names = class_names(folder)
     numbers = [int(text) if text.isdecimal() else -1 for text in texts]
     if not all(0 <= one < len(names) for one in numbers):
-        return list(texts)
+        return texts
     return [names[number] for number in numbers]
 
 

@@ -1,8 +1,8 @@
 """Data larger than memory or disk: shards that are read in order and shuffled by a buffer.
 
-A batch is made of lanes. Each lane reads shards of its own and has a buffer of its own. So a
-process, or a worker of one, reads only the shards of its lanes, and the batches depend neither on
-the number of processes nor on that of workers. Everything is a function of the seed and the number
+A batch is made of lanes. Each lane reads shards in its own order and has a buffer of its own. So a
+process, or a worker of one, reads only for its lanes, and the batches depend neither on the number
+of processes nor on that of workers. Everything is a function of the seed and the number
 of images seen: a chapter of a million images begins with a new order of the shards, like
 WebDataset's resampled shards, and a resumed run reads its chapter again, without decoding it.
 
@@ -30,9 +30,15 @@ from cgan.config import DataConfig
 from cgan.data.archive import HUB_PREFIX, ArchivePath, folder_name
 from cgan.data.facts import collect, inform
 from cgan.data.folders import composed
-from cgan.data.image_file import Conversion, EncodedImage, read_image
+from cgan.data.image_file import EncodedImage, read_image
 from cgan.data.image_folder import ImageFolder, scan_folder
-from cgan.data.splits import FOLDER_TEST_FRACTION, VALIDATION_FRACTION, is_below
+from cgan.data.shard_trees import CLASSES
+from cgan.data.splits import (
+    FOLDER_TEST_FRACTION,
+    VALIDATION_FRACTION,
+    folder_split_indices,
+    is_below,
+)
 from cgan.data.stream_shards import (
     SAMPLE_SHARDS,
     Row,
@@ -71,12 +77,14 @@ def open_stream(data: DataConfig) -> tuple[ImageFolder, ImageStream]:
 
 
 def _stamps(source: str) -> tuple[tuple[str, int, int], ...]:
-    """What changes if a local shard does."""
+    """What changes if a local file does."""
     if source.startswith(HUB_PREFIX):
-        return ()
-    shards = open_shards(source)[None]
-    assert isinstance(shards, TarShards)
-    found = ((path, path.stat()) for path in shards.paths)
+        files = list(Path(source.removeprefix(HUB_PREFIX)).glob("**/*"))
+    else:
+        shards = open_shards(source)[None]
+        assert isinstance(shards, TarShards)
+        files = [*shards.paths, shards.paths[0].parent / CLASSES]
+    found = ((path, path.stat()) for path in files if path.is_file())
     return tuple((str(path), one.st_size, one.st_mtime_ns) for path, one in found)
 
 
@@ -85,7 +93,7 @@ def _open(data: DataConfig, stamps: tuple[object, ...]) -> tuple[ImageFolder, Im
     """Read the sample once for all splits; ``stamps`` only tell whether a shard has changed."""
     shards, path = open_shards(data.source), Path(data.source)
     if None in shards and path.suffix.lower() == ".tar":
-        path = path.parent
+        path = next(one for one in path.parents if not set(one.name) & set("{*?["))
     training = shards["train" if "train" in shards else None]
     with collect() as facts:
         tree = read_sample(shards, path)
@@ -99,12 +107,10 @@ def _open(data: DataConfig, stamps: tuple[object, ...]) -> tuple[ImageFolder, Im
         path, tree=ArchivePath(tree), size=data.size, skip_broken=data.skip_broken,
         background=data.background, fit=data.fit,
     )  # fmt: skip
-    held_out = 0.0 if "test" in shards else FOLDER_TEST_FRACTION
-    held_out += 0.0 if "validation" in shards else VALIDATION_FRACTION
-    stream = ImageStream(
-        path, training, folder.classes, folder.image_shape, folder.conversion, held_out,
-        data.skip_broken,
-    )  # fmt: skip
+    # A split of the Hub without labels counts for nothing, in the sample and here.
+    held_out = 0.0 if "test" in folder.splits else FOLDER_TEST_FRACTION
+    held_out += 0.0 if "validation" in folder.splits else VALIDATION_FRACTION
+    stream = ImageStream(path, training, folder, held_out, data.skip_broken)
     return replace(folder, facts=(*facts, *folder.facts)), stream
 
 
@@ -115,25 +121,39 @@ class ImageStream:
     Attributes:
         path: where they are; messages name it.
         shards: those of the training images.
-        classes: the class names.
-        image_shape: (C, H, W) that every image is resized to.
-        conversion: how the files become images.
+        sample: it decides the classes, and how files become images.
         held_out: expected fraction of the images that is left out, by a hash of their content.
-        skip_broken: whether the image before it takes the place of one that cannot be read.
+        skip_broken: whether an image of the sample takes the place of one that cannot be read.
     """
 
     path: Path
     shards: Shards
-    classes: tuple[str, ...]
-    image_shape: tuple[int, int, int]
-    conversion: Conversion
+    sample: ImageFolder
     held_out: float
     skip_broken: bool = False
 
     @cached_property
     def labels(self) -> dict[str, int]:
         """The label of each class: of what its folder in the sample is called."""
-        return {name: label for label, name in enumerate(self.classes)}
+        return {name: label for label, name in enumerate(self.sample.classes)}
+
+    @cached_property
+    def known(self) -> dict[bytes, bool]:
+        """By digest, whether an image of the sample is held out: also by a split of its own, and
+        not if all images of its class would be."""
+        sample = self.sample
+        found = dict.fromkeys(sample.digests, False)
+        for split in ("validation", "test"):
+            rows = folder_split_indices(
+                sample.digests, sample.labels, sample.splits, split, test=FOLDER_TEST_FRACTION
+            )
+            found.update((sample.digests[row], True) for row in rows.tolist())
+        return found
+
+    @cached_property
+    def spare(self) -> list[int]:
+        """The training images of the sample, by index."""
+        return [row for row, digest in enumerate(self.sample.digests) if not self.known[digest]]
 
     def lanes(self, batch_size: int) -> int:
         """How many lanes a batch has: at most ``LANES``, one shard each, and equally long."""
@@ -143,8 +163,12 @@ class ImageStream:
     def lane(self, lane: int, lanes: int, seed: int, seen: int) -> Iterator[Row]:
         """The rows of a lane without end, after ``seen`` of them.
 
+        All lanes go round the same ring of shards, and begin at different places. So an image is
+        drawn as often as any other, whatever the size of its shard, and until the lanes have met,
+        no shard is read twice.
+
         Raises:
-            DataError: the shards of the lane have no training images.
+            DataError: the shards have no training images.
         """
         length = CHAPTER // lanes
         chapter, skipped = divmod(seen, length)
@@ -153,22 +177,27 @@ class ImageStream:
             chapter, skipped = chapter + 1, 0
 
     def _chapter(self, lane: int, lanes: int, seed: int, chapter: int) -> Iterator[Row]:
-        """All shards of a lane in random order, again and again, shuffled by a buffer."""
-        draw = random.Random(derive_seed(seed, Purpose.ORDER, chapter * lanes + lane))
-        own, anything = list(range(lane, len(self.shards), lanes)), True
+        """All shards in random order, again and again, shuffled by a buffer."""
+        ring = random.Random(derive_seed(seed, Purpose.ORDER, chapter))
+        draw = random.Random(f"{seed}, {chapter}, {lane}")
+        order, anything = list(range(len(self.shards))), True
         while anything:
-            draw.shuffle(own)
+            ring.shuffle(order)
+            start = lane * len(order) // lanes
             anything = False
-            rows = (row for shard in own for row in self.shards.read(shard))
+            rows = (
+                row for shard in order[start:] + order[:start] for row in self.shards.read(shard)
+            )
             training = (row for row in rows if not self.is_held_out(row.content))
             for row in shuffle(training, draw, BUFFER_IMAGES // lanes, BUFFER_BYTES // lanes):
                 anything = True
                 yield row
-        raise DataError(f"{self.path} has too few training images: give fewer, larger shards")
+        raise DataError(f"{self.path} has no training images")
 
     def is_held_out(self, content: bytes) -> bool:
         """Whether a file is a validation or test image."""
-        return is_below(hashlib.sha256(content).digest(), self.held_out)
+        digest = hashlib.sha256(content).digest()
+        return self.known.get(digest, is_below(digest, self.held_out))
 
     def decode(self, row: Row) -> tuple[Tensor, int]:
         """The image of a row, uint8 (C, H, W), and its label.
@@ -179,10 +208,19 @@ class ImageStream:
         if (label := self.labels.get(composed(folder_name(row.label)))) is None:
             raise DataError(
                 f"{row.name} has the class {row.label!r}, which the sample of "
-                f"{len(self.classes):,} classes lacks: write the images in random order"
+                f"{len(self.labels):,} classes lacks: write the images in random order"
             )
         image = EncodedImage(row.name, row.content)
-        return read_image(image, self.image_shape, self.conversion), label
+        try:
+            return read_image(image, self.sample.image_shape, self.sample.conversion), label
+        except DataError as error:
+            if not self.skip_broken:
+                raise
+            logger.warning("%s: an image of the sample takes its place", error)
+        # The same one for every number of processes, and after --resume.
+        place = int.from_bytes(hashlib.sha256(row.content).digest()[8:16], "big")
+        spare = self.spare[place % len(self.spare)]
+        return self.sample.read(spare), int(self.sample.labels[spare])
 
 
 def shuffle(
@@ -225,7 +263,6 @@ class LaneReader(IterableDataset[tuple[Tensor, Tensor] | str]):
         self.lanes = stream.lanes(batch_size)
         self.per_lane = batch_size // self.lanes
         places = world.shard(torch.arange(batch_size)).tolist()
-        self.last: tuple[Tensor, int] | None = None
         self.own: dict[int, list[int]] = {}
         for place in places:
             self.own.setdefault(place // self.per_lane, []).append(place % self.per_lane)
@@ -248,15 +285,5 @@ class LaneReader(IterableDataset[tuple[Tensor, Tensor] | str]):
         """The images of the next batch that come from these lanes, and their labels."""
         parts = {lane: list(islice(of_lane, self.per_lane)) for lane, of_lane in rows.items()}
         chosen = [part[place] for lane, part in parts.items() for place in self.own[lane]]
-        images, labels = zip(*map(self.decode, chosen), strict=True)
+        images, labels = zip(*map(self.stream.decode, chosen), strict=True)
         return torch.stack(images), torch.tensor(labels)
-
-    def decode(self, row: Row) -> tuple[Tensor, int]:
-        """The image and the label of a row, or of the row before it if it is broken."""
-        try:
-            self.last = self.stream.decode(row)
-        except DataError as error:
-            if self.last is None or not self.stream.skip_broken:
-                raise
-            logger.warning("%s: the image before it takes its place", error)
-        return self.last

@@ -10,6 +10,7 @@ import logging
 import os
 import tarfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from glob import escape, glob
 from itertools import islice
 from pathlib import Path, PurePosixPath
@@ -20,8 +21,8 @@ import numpy as np
 from cgan.data.archive import HUB_PREFIX, FileTree, Member, class_folders
 from cgan.data.facts import warn
 from cgan.data.hub import Columns, load_tables, read_cell
-from cgan.data.image_file import MAX_FILE_BYTES, SUFFIXES
-from cgan.data.shard_trees import CLASS_SUFFIX, class_names
+from cgan.data.image_file import MAX_FILE_BYTES
+from cgan.data.shard_trees import LABEL, class_names, image_of_sample, sample_key
 from cgan.data.splits import SPLITS, Split
 from cgan.errors import ConfigError, DataError, first_few, one_line
 
@@ -70,7 +71,9 @@ class TarShards:
             raise DataError(
                 f"{pattern} needs the library webdataset: pip install 'cgan[streaming]'"
             ) from error
-        found = [path for one in expand_urls(pattern) for path in sorted(glob(one)) or [one]]
+        patterns = map(os.path.expanduser, expand_urls(pattern))
+        found = [path for one in patterns for path in sorted(glob(one, recursive=True)) or [one]]
+        found = list(dict.fromkeys(found))
         if missing := [path for path in found if not os.path.isfile(path)]:
             raise DataError(f"there is no shard {first_few(missing)}")
         self.paths = [Path(path) for path in found]
@@ -89,20 +92,33 @@ class TarShards:
 
         path = self.paths[shard]
         try:
-            for sample in group_by_keys(_files_of_tar(path)):
-                suffix = next((one for one in sample if f".{one}" in SUFFIXES), None)
-                if suffix is None:
+            for sample in group_by_keys(_files_of_tar(path), keys=sample_key):
+                files = [one for one in sample if one[:2] != "__"]
+                if (suffix := image_of_sample(files, path, sample["__key__"])) is None:
                     continue
                 name = f"{path.name}/{sample['__key__']}.{suffix}"
-                if (label := sample.get(CLASS_SUFFIX[1:])) is None:
-                    raise DataError(f"{name} has no class: there is no file {CLASS_SUFFIX} of it")
-                text = label.decode("utf-8", "replace").strip()
-                is_known = text.isdecimal() and int(text) < len(self.names)
-                yield Row(name, sample[suffix], self.names[int(text)] if is_known else text)
+                if (label := sample.get(LABEL)) is None:
+                    raise DataError(
+                        f"{name} has no class: there is no file .{LABEL} of it beside it (files of "
+                        "a sample must follow each other)"
+                    )
+                yield Row(name, sample[suffix], self._name(label, name))
         except (OSError, tarfile.TarError, ValueError) as error:
             raise DataError(
                 f"{path} cannot be read as a TAR file without compression ({one_line(error)})"
             ) from error
+
+    def _name(self, label: bytes, where: str) -> str:
+        """The class of a file ``.cls``: its text, or that line of ``classes.txt``."""
+        text = label.decode("utf-8", "replace").strip()
+        if not self.names or (text in self.names and not text.isdecimal()):
+            return text
+        if text.isdecimal() and int(text) < len(self.names):
+            return self.names[int(text)]
+        raise DataError(
+            f"{where} has the class {text!r}, and classes.txt has {len(self.names)} lines, which "
+            "are numbered from 0: mend it, or remove it"
+        )
 
 
 def _files_of_tar(path: Path) -> Iterator[dict[str, Any]]:
@@ -153,7 +169,10 @@ class HubShards:
                 for cell, value in zip(rows[columns.image], rows[columns.label], strict=True):
                     if (label := columns.class_of(self.path, value)) is not None:
                         name = f"{self.split}/{shard:05}-{row:09}.png"
-                        yield Row(f"{self.path}/{name}", read_cell(self.path, cell, name), label)
+                        content = b""  # a broken image
+                        with suppress(OSError):
+                            content = read_cell(self.path, cell, name)
+                        yield Row(f"{self.path}/{name}", content, label)
                     row += 1
         except DataError:
             raise
@@ -203,7 +222,7 @@ def open_shards(source: str) -> dict[Split | None, Shards]:
             if split in tables
         }
     if os.path.isdir(source):
-        return {None: TarShards(os.path.join(escape(source), "*.tar"))}
+        return {None: TarShards(os.path.join(escape(source), "*.[tT][aA][rR]"))}
     if source.lower().endswith(".tar"):
         return {None: TarShards(source)}
     raise ConfigError(

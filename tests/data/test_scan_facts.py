@@ -288,3 +288,8 @@ def test_classes_that_differ_in_brightness_only(
             replace(flat, images=torch.where(brighter, flat.images - other, flat.images))
         )
         assert "brightness" not in caplog.text
+    yellow = torch.tensor([90, 60, 0], dtype=torch.uint8).view(3, 1, 1)
+    warn_about_classes(
+        replace(flat, images=torch.where(brighter, flat.images - yellow, flat.images))
+    )
+    assert "brightness" not in caplog.text

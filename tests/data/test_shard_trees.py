@@ -170,3 +170,15 @@ def test_npy_files_that_are_no_pair(tmp_path: Path) -> None:
     np.save(tmp_path / "labels.npy", LABELS[:-1])
     with pytest.raises(DataError, match="for 60 images: one whole number or name"):
         load_pictures(str(tmp_path))
+
+
+def test_classes_txt_names_all_splits_alike(tmp_path: Path) -> None:
+    """Labels 1 to 3 do not fit three lines, so none is a line: also in a split without 3."""
+    (tmp_path / "classes.txt").write_text("1\n2\n3\n")
+    for name, count in (("train", 3), ("test", 2)):
+        np.save(tmp_path / f"x_{name}.npy", IMAGES if name == "train" else IMAGES[:30] ^ 1)
+        labels = np.arange(60 if name == "train" else 30) % count + 1
+        np.save(tmp_path / f"y_{name}.npy", labels)
+    test = load_pictures(str(tmp_path), "test")
+    assert test.classes == ("1", "2", "3")
+    assert test.labels.bincount().tolist() == [15, 15]

@@ -7,7 +7,6 @@ import hashlib
 import random
 import re
 import sys
-from collections import Counter
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -23,9 +22,10 @@ from cgan.config import DataConfig, is_shard_pattern
 from cgan.data import Loader, describe_split, load_pictures, load_training_split, stream
 from cgan.data.image_file import read_image
 from cgan.data.load import resolve_source
+from cgan.data.shard_trees import sample_key
 from cgan.data.splits import is_below
 from cgan.data.stream import ImageStream, open_stream, shuffle
-from cgan.data.stream_shards import HubShards, Row, TarShards
+from cgan.data.stream_shards import HubShards, Row
 from cgan.errors import CganError, ConfigError, DataError
 from cgan.runtime.distributed import World
 from tests.conftest import columns_of, make_pets, write_parquet, write_shards, write_tar
@@ -77,25 +77,20 @@ def test_an_epoch_holds_every_training_image_once_and_no_other(
             image = read_image(path, (3, 8, 8)).numpy().tobytes()
             expected[image] = ["cat", "dog"].index(path.parent.name)
     _, found = open_stream(DataConfig(source=pattern, size=8))
-    in_first_epoch = []
     for lane in range(4):
-        rows = islice(found.lane(lane, 4, 0, 0), 40)
-        kept: dict[bytes, int] = {}
-        for row in rows:  # until the first one comes again
-            image, label = found.decode(row)
-            content = image.numpy().tobytes()
-            if content in kept:
-                break
-            kept[content] = label
-        in_first_epoch.append(kept)
-    assert Counter(image for kept in in_first_epoch for image in kept) == Counter(list(expected))
-    assert {image: label for kept in in_first_epoch for image, label in kept.items()} == expected
+        for start in (0, len(expected)):  # two epochs
+            rows = list(islice(found.lane(lane, 4, 0, 0), start, start + len(expected)))
+            drawn = [found.decode(row) for row in rows]
+            labels = {image.numpy().tobytes(): label for image, label in drawn}
+            assert labels == expected
+            assert len(drawn) == len(expected)
 
 
 def test_epochs_and_seeds_have_orders_of_their_own(pattern: str) -> None:
     _, found = open_stream(DataConfig(source=pattern, size=8))
-    own = [row.name for row in islice(found.lane(0, 4, 0, 0), 60)]
-    length = len(set(own))
+    length = len(found.spare)
+    own = [row.name for row in islice(found.lane(0, 4, 0, 0), 2 * length)]
+    assert len(set(own)) == length
     assert sorted(own[:length]) == sorted(own[length : 2 * length])
     assert own[:length] != own[length : 2 * length]
     other = [row.name for row in islice(found.lane(0, 4, 1, 0), length)]
@@ -124,18 +119,30 @@ def test_processes_share_a_batch(pattern: str, size: int) -> None:
         assert torch.equal(torch.cat([part[step][1] for part in parts]), labels)
 
 
-def test_a_process_reads_only_its_shards(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = loader(pattern, world=World(1, 2))
-    opened = set()
-    read = TarShards.read
+def test_lanes_go_round_one_ring(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They begin at different shards. Shards of any size are drawn as often as they are large."""
+    monkeypatch.setattr(stream, "BUFFER_IMAGES", 4)
+    _, found = open_stream(DataConfig(source=pattern, size=8))
+    first = [next(found.lane(lane, 4, 0, 0)).name.split("/")[0] for lane in range(4)]
+    assert len(set(first)) == 4
+    one, *others = [[row.name for row in islice(found.lane(k, 4, 0, 0), 60)] for k in range(4)]
+    assert all(other != one for other in others)
 
-    def watched(self: TarShards, shard: int) -> Any:
-        opened.add(shard)
-        return read(self, shard)
 
-    monkeypatch.setattr(TarShards, "read", watched)
-    batches(found, 20)
-    assert opened == {2, 3}
+def test_a_small_shard_is_not_drawn_more_often(tmp_path: Path) -> None:
+    """Writers of shards leave a small last one."""
+    content = (make_pets(tmp_path / "pets", count=1) / "cat" / "00.png").read_bytes()
+    for shard, count in enumerate((40, 40, 40, 4)):
+        files = []
+        for index in range(count):
+            image = content + bytes([shard, index])
+            files += [(f"{index}.png", image), (f"{index}.cls", f"{shard}".encode())]
+        write_tar(tmp_path / f"{shard}.tar", files)
+    sample, found = open_stream(DataConfig(source=str(tmp_path / "*.tar"), size=8))
+    share = sum(not found.known[digest] for digest in sample.digests[-4:]) / len(found.spare)
+    rows = [row for lane in range(4) for row in islice(found.lane(lane, 4, 0, 0), 500)]
+    assert 0 < share < 0.08
+    assert sum(row.label == "3" for row in rows) / len(rows) == pytest.approx(share, rel=0.2)
 
 
 def test_a_resumed_run_goes_on_with_the_same_image(
@@ -279,7 +286,12 @@ def test_damaged_shards(pattern: str, tmp_path: Path) -> None:
     write_tar(shards / "001.tar", [("a.png", b"1"), ("b.txt", b"2")])
     with pytest.raises(DataError, match=r"001\.tar/a\.png has no class: there is no file \.cls"):
         scan(pattern)
-    write_tar(shards / "001.tar", [("a.txt", b"1"), ("a.cls", b"2")])  # no image
+    write_tar(shards / "001.tar", [("a.txt", b"1"), ("a.cls", b"2")])
+    with pytest.raises(
+        DataError, match=r"001\.tar/a has a class and no image: its files end in cls"
+    ):
+        scan(pattern)
+    write_tar(shards / "001.tar", [("a.txt", b"1")])
     scan(pattern)
 
 
@@ -312,7 +324,15 @@ def test_a_broken_image_and_an_unknown_class_after_the_sample(
     data = load_training_split(DataConfig(source=pattern, size=8, skip_broken=True))
     batches(Loader(data.labelled, 8, stream=data.stream, workers=0), 40)
     assert "9.png cannot be read as an image" in caplog.text
-    assert "the image before it takes its place" in caplog.text
+    assert "an image of the sample takes its place" in caplog.text
+    expected = batches(Loader(data.labelled, 8, stream=data.stream, workers=0), 24)
+    found = batches(Loader(data.labelled, 8, stream=data.stream, workers=2), 24)
+    assert all(torch.equal(one[0], other[0]) for one, other in zip(expected, found, strict=True))
+    for step in range(24):  # also if the first one is broken
+        ((images, _),) = batches(
+            Loader(data.labelled, 8, stream=data.stream, workers=0), 1, 8 * step
+        )
+        assert torch.equal(images, expected[step][0])
 
 
 def test_shards_in_the_order_of_the_classes(
@@ -373,3 +393,124 @@ def test_names_of_classes_are_those_of_the_sample(tmp_path: Path) -> None:
     labels = [found.decode(row)[1] for row in found.shards.read(0)]
     assert labels == [1, 2, 0]
     assert sample.facts[0].startswith(f"{tmp_path.name} is read in order, from 2 shards")
+
+
+def test_a_split_without_labels_counts_for_nothing(tmp_path: Path) -> None:
+    """Usual for test sets of the Hub. Validation images were trained on."""
+    datasets = pytest.importorskip("datasets")
+    make_pets(tmp_path / "pets", count=60)
+    make_pets(tmp_path / "held", count=5, side=21)
+    write_parquet(tmp_path / "hub", columns_of(tmp_path / "pets"))
+    hidden = columns_of(tmp_path / "held")
+    hidden["label"] = (datasets.ClassLabel(names=["cat", "dog"]), [-1] * 10)
+    source = write_parquet(tmp_path / "hub", hidden, "test")
+    data = DataConfig(source=source, size=8, streaming=True)
+    _, found = open_stream(data)
+    assert found.held_out == 0.2
+    validation = load_pictures(source, "validation", size=8, streaming=True)
+    trained = {
+        found.decode(row)[0].numpy().tobytes() for row in islice(found.lane(0, 1, 0, 0), 300)
+    }
+    assert len(validation)
+    assert not trained & set(pieces(validation.take(torch.arange(len(validation)))))
+
+
+def test_copies_of_held_out_images_of_the_sample_are_not_trained_on(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    pets = make_pets(tmp_path / "pets", count=40)
+    write_parquet(tmp_path / "hub", columns_of(pets))
+    for path in pets.glob("*/*"):
+        if int(path.stem) > 9:
+            path.unlink()
+    source = write_parquet(tmp_path / "hub", columns_of(pets), "test")
+    _, found = open_stream(DataConfig(source=source, size=8, streaming=True))
+    copies = {path.read_bytes() for path in pets.glob("*/*")}
+    assert len(copies) == 20
+    assert not copies & {row.content for row in islice(found.lane(0, 1, 0, 0), 200)}
+
+
+def test_a_class_that_would_be_held_out_as_a_whole_is_trained_on(tmp_path: Path) -> None:
+    content = (make_pets(tmp_path / "pets", count=1) / "cat" / "00.png").read_bytes()
+    many = [content + index.to_bytes(2, "big") for index in range(500)]
+    rare = [one for one in many if is_below(hashlib.sha256(one).digest(), 0.2)][:2]
+    common = [one for one in many if one not in rare][:40]
+    files = []
+    for index, image in enumerate([*rare, *common]):
+        files += [(f"{index}.png", image), (f"{index}.cls", b"rare" if index < 2 else b"common")]
+    write_tar(tmp_path / "0.tar", files)
+    _, found = open_stream(DataConfig(source=str(tmp_path / "*.tar"), size=8))
+    assert {row.label for row in islice(found.lane(0, 1, 0, 0), 80)} == {"rare", "common"}
+
+
+def test_lines_of_classes_txt_name_all_labels_or_none(tmp_path: Path) -> None:
+    """With labels from 1, two classes became one."""
+    content = (make_pets(tmp_path / "pets", count=1) / "cat" / "00.png").read_bytes()
+    (tmp_path / "classes.txt").write_text("1\n2\n3\n")
+    files = [
+        (f"{index}.{end}", one)
+        for index in range(9)
+        for end, one in (("png", content + bytes([index])), ("cls", str(index % 3 + 1).encode()))
+    ]
+    write_tar(tmp_path / "0.tar", files)
+    with pytest.raises(
+        DataError, match=r"has the class '3', and classes\.txt has 3 lines, which are"
+    ):
+        scan(str(tmp_path / "*.tar"))
+    (tmp_path / "classes.txt").write_text("a\nb\nc\nd\n")  # noticed, though the shards are the same
+    sample, _ = open_stream(DataConfig(source=str(tmp_path / "*.tar"), size=8))
+    assert sample.classes == ("b", "c", "d")
+
+
+@pytest.mark.parametrize("source", ["0.tar", "*.tar"])
+def test_files_of_a_sample(tmp_path: Path, source: str) -> None:
+    """A name may have dots, masks are no pictures, and suffixes may be capitals."""
+    pets = sorted(make_pets(tmp_path / "pets", count=3).glob("*/*"))
+    mask = pets[0].read_bytes() + b"mask"
+    files = []
+    for index, path in enumerate(pets):
+        files += [(f"frame.{index}.v1.PNG", path.read_bytes()), (f"frame.{index}.v1.seg.png", mask)]
+        files += [(f"frame.{index}.v1.CLS", path.parent.name.encode())]
+    write_tar(tmp_path / "0.tar", files)
+    found = load_pictures(str(tmp_path / source), "train", size=8)
+    assert len(found) + len(load_pictures(str(tmp_path / source), "test", size=8)) <= 6
+    assert set(found.classes) == {"cat", "dog"}
+    shown = read_image(pets[0], (3, 8, 8)).numpy().tobytes()
+    parts = (
+        load_pictures(str(tmp_path / source), one, size=8)
+        for one in ("train", "validation", "test")
+    )
+    every = [image for part in parts for image in pieces(part.take(torch.arange(len(part))))]
+    assert len(every) == 6
+    assert every.count(shown) == 1
+
+
+def test_keys_of_samples() -> None:
+    assert sample_key("a/0001.png") == ("a/0001", "png")
+    assert sample_key("0001.seg.png") == ("0001", "seg.png")
+    assert sample_key("frame.0001.png") == ("frame.0001", "png")
+    assert sample_key("v1.0_03.cls") == ("v1.0_03", "cls")
+    assert sample_key("b.c/x.jp2") == ("b.c/x", "jp2")
+    assert sample_key("README") == (None, "README")
+    assert sample_key(".hidden") == (None, ".hidden")
+
+
+def test_changed_local_files_of_the_hub_are_read_again(tmp_path: Path) -> None:
+    pytest.importorskip("datasets")
+    pets = make_pets(tmp_path / "pets", count=20)
+    source = write_parquet(tmp_path / "hub", columns_of(pets))
+    data = DataConfig(source=source, size=8, streaming=True)
+    assert open_stream(data)[0].classes == ("cat", "dog")
+    make_pets(pets, classes={"elk": 120})
+    write_parquet(tmp_path / "hub", columns_of(pets))
+    assert open_stream(data)[0].classes == ("cat", "dog", "elk")
+
+
+def test_a_row_without_an_image(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    columns = columns_of(make_pets(tmp_path / "pets", count=20))
+    columns["img"][1][3] = None
+    columns["md5"] = (datasets.Value("binary"), [b"hash"] * 40)  # no image, and before them
+    source = write_parquet(tmp_path / "hub", dict(reversed(columns.items())))
+    with pytest.raises(DataError, match="add --skip-broken to skip it"):
+        scan(source, streaming=True)
+    scan(source, streaming=True, skip_broken=True)
