@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Generator, Iterator
 
@@ -211,7 +212,7 @@ class Loader:
             lanes,
             batch_size=None,  # each worker reads its lanes of a batch
             num_workers=workers,
-            worker_init_fn=ignore_interrupts,
+            worker_init_fn=yield_to_training,
             generator=torch.Generator(),
         )
         parts = iter(reader)
@@ -249,6 +250,14 @@ class _BatchReader(Dataset[tuple[Tensor, Tensor] | str]):
 def ignore_interrupts(worker: int) -> None:
     """Ctrl-C reaches every process of a terminal; only the main process handles it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def yield_to_training(worker: int) -> None:
+    """The threads of a step wait for each other, so a worker that interrupts one delays both: on
+    two cores, lower priority made training on a stream 1.1 times as fast."""
+    ignore_interrupts(worker)
+    if hasattr(os, "nice"):  # not on Windows
+        os.nice(10)
 
 
 def fits(nbytes: int, device: torch.device) -> bool:
