@@ -199,7 +199,11 @@ def _take_split(
 
 
 def _download(stored: Stored, split: Split, data_dir: Path) -> Any:
-    size = " (one file of 560 MB; unpacked, it takes about 3 GB)" if stored.kind == "EMNIST" else ""
+    size = (
+        " (all parts of EMNIST, some hundred megabytes, and several times as much unpacked)"
+        if stored.kind == "EMNIST"
+        else ""
+    )
     logger.info("downloading %s to %s%s", stored.kind, data_dir, size)
     try:
         data_dir.mkdir(parents=True, exist_ok=True)

@@ -100,7 +100,7 @@ def _open(data: DataConfig, stamps: tuple[object, ...]) -> tuple[ImageFolder, Im
         inform(
             "%s is read in order, from %s shards. What needs all images is computed on a sample: "
             "%s images from the beginning of %s",
-            path.name, f"{len(training):,}", f"{len(tree.contents):,}",
+            path.resolve().name, f"{len(training):,}", f"{len(tree.contents):,}",
             "every shard" if len(training) <= SAMPLE_SHARDS else f"{SAMPLE_SHARDS} shards",
         )  # fmt: skip
     folder = scan_folder(
@@ -242,8 +242,8 @@ def shuffle(
 
 
 class LaneReader(IterableDataset[tuple[Tensor, Tensor] | str]):
-    """Batches without end, ``BATCHES`` at a time, because passing them between processes costs as
-    much as reading one: images, uint8 (BATCHES, B, C, H, W), and labels, int64 (BATCHES, B).
+    """Batches without end, ``BATCHES`` at a time, because passing each alone costs more: images,
+    uint8 (BATCHES, B, C, H, W), and labels, int64 (BATCHES, B).
 
     A worker process yields the part of the batch that its lanes make; the parts of all workers, in
     order, are the batch. If an image is broken, it yields the error's message and ends.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import os
 import random
 import re
 import sys
@@ -514,3 +515,20 @@ def test_a_row_without_an_image(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="add --skip-broken to skip it"):
         scan(source, streaming=True)
     scan(source, streaming=True, skip_broken=True)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="workers elsewhere do not inherit the patch")
+def test_workers_have_lower_priority(pattern: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    monkeypatch.setattr(ImageStream, "decode", lambda *_: (image, os.nice(0)))
+    ((_, of_workers),) = batches(loader(pattern, workers=2), 1)
+    assert of_workers.unique().tolist() == [min(os.nice(0) + 10, 19)]
+
+
+def test_a_relative_pattern_is_named_by_its_folder(
+    pattern: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path / "shards")
+    sample, _ = open_stream(DataConfig(source="*.tar", size=8))
+    assert sample.name == "shards"
+    assert sample.facts[0].startswith("shards is read in order, from 4 shards")
