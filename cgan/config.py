@@ -30,7 +30,7 @@ NOT_IN_PATHS = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 NAME = re.compile(r"\w([\w.-]*[\w-])?")
 DEVICE_NAME = re.compile(r"(con|prn|aux|nul|(com|lpt)[\d¹²³])(\..*)?", re.IGNORECASE)
 """Names of devices on Windows. They are invalid everywhere, so that runs can be copied."""
-Backbone = Literal["mlp", "dcgan", "resnet"]
+Backbone = Literal["mlp", "dcgan", "photo", "resnet"]
 GeneratorLabel = Literal["concat", "cbn"]
 LastLayer = Literal["transposed", "resize"]
 DiscriminatorLabel = Literal["concat", "projection", "auxiliary", "projection+auxiliary"]
@@ -231,11 +231,14 @@ class ModelConfig(StrictModel):
     discriminator_label: DiscriminatorLabel = "projection+auxiliary"
     latent_dim: Annotated[int, Field(ge=1, le=4096)] = 64
     width: Annotated[int, Field(ge=1, le=4096)] | None = None
-    """Units (mlp), channels at half resolution (dcgan) or channels at full resolution (resnet);
+    """Units (mlp), channels at half resolution (dcgan, photo) or at full resolution (resnet);
     null is the backbone's default."""
     last_layer: LastLayer = "transposed"
     """Last layer of the dcgan's generator: a transposed convolution, or bilinear resizing and a
     convolution, which is less prone to checkerboards. Other backbones have no such layer."""
+    mirror: bool | None = None
+    """Whether the third number of z says if the photo backbone's image is mirrored; null is yes if
+    ``augment`` mirrors. Other backbones ignore it."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout probability in the discriminator."""
     flow_blocks: Annotated[int, Field(ge=1, le=64)] = 3

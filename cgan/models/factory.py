@@ -15,7 +15,7 @@ from torch import nn
 from cgan.config import DiscriminatorLabel, GeneratorLabel, LastLayer, ModelConfig
 from cgan.config_io import make_config
 from cgan.errors import ConfigError, UnknownNameError
-from cgan.models import dcgan, mlp, resnet
+from cgan.models import dcgan, mlp, photo, resnet
 from cgan.models.flow import Flow, ForeignGenerator, OnnxGenerator, SteeredGenerator
 
 
@@ -26,7 +26,7 @@ class Pair(NamedTuple):
     discriminator: nn.Module
 
 
-BACKBONES: dict[str, Any] = {"mlp": mlp, "dcgan": dcgan, "resnet": resnet}
+BACKBONES: dict[str, Any] = {"mlp": mlp, "dcgan": dcgan, "photo": photo, "resnet": resnet}
 
 GENERATOR_LABELS: tuple[str, ...] = get_args(GeneratorLabel)
 DISCRIMINATOR_LABELS: tuple[str, ...] = get_args(DiscriminatorLabel)
@@ -43,12 +43,13 @@ def build_pair(
     generator_label: str = "concat",
     discriminator_label: str = "projection",
     last_layer: str = "transposed",
+    mirror: bool = False,
     dropout: float = 0.0,
 ) -> Pair:
     """Build G and D with new weights from torch's global random state.
 
     Args:
-        backbone: ``mlp``, ``dcgan`` or ``resnet``.
+        backbone: ``mlp``, ``dcgan``, ``photo`` or ``resnet``.
         image_shape: (C, H, W); H and W are multiples of 4, at least 8.
         num_classes: number of labels; None for the unconditional GAN.
         latent_dim: length of z.
@@ -61,6 +62,7 @@ def build_pair(
             default returns one logit, as any training loop expects.
         last_layer: last layer of the dcgan's G: ``transposed`` convolution, or bilinear ``resize``
             and a convolution. Other backbones ignore it.
+        mirror: whether z says if an image of the photo backbone is mirrored; others ignore it.
         dropout: dropout probability in D.
 
     Raises:
@@ -85,7 +87,14 @@ def build_pair(
             f"width {width}, latent_dim {latent_dim}, dropout {dropout}: the first two must be at "
             "least 1, and dropout at least 0 and below 1"
         )
-    options = {"last_layer": last_layer} if backbone == "dcgan" else {}
+    if backbone == "photo" and latent_dim < photo.MIN_LATENT_DIM:
+        raise ConfigError(
+            f"latent_dim {latent_dim}: the photo backbone takes at least {photo.MIN_LATENT_DIM}, "
+            "two that move the image and one that mirrors it"
+        )
+    options: dict[str, Any] = {}
+    if backbone in ("dcgan", "photo"):
+        options = {"last_layer": last_layer} if backbone == "dcgan" else {"mirror": mirror}
     return Pair(
         family.Generator(image_shape, num_classes, latent_dim, width, generator_label, **options),
         family.Discriminator(image_shape, num_classes, width, discriminator_label, dropout),
@@ -117,6 +126,7 @@ def build_networks(model: ModelConfig, image_shape: tuple[int, int, int], classe
         generator_label=model.generator_label,
         discriminator_label=model.discriminator_label,
         last_layer=model.last_layer,
+        mirror=bool(model.mirror),
         dropout=model.dropout,
     )
 

@@ -177,6 +177,9 @@ const OPS = {
     return { data: base.map((value, i) => value * x.data[i % channels]), height, width, channels };
   },
 
+  /** A network in a network: its z is what it is given. */
+  network: (x, { layers }, mix, classes) => forward(layers, x, mix, classes),
+
   residual(x, { layers }, mix, classes) {
     const added = forward(layers, x, mix, classes);
     return each(x, (value, i) => value + added.data[i]);
@@ -190,6 +193,20 @@ const OPS = {
     const data = x.data.slice();
     data.set(next, changesFirst ? 0 : middle);
     return vector(data);
+  },
+
+  /** A part of the canvas; z chooses where it begins: photo.Generator. */
+  window(x, { height, width, quantiles, place, mirrored }, mix, classes, z) {
+    const begin = (value) => (
+      place ? Math.floor(quantiles.filter((limit) => value > limit).length / place) % 2 : 0
+    );
+    const top = begin(z[0]), left = begin(z[1]), flips = mirrored && z[2] > 0, c = x.channels;
+    const out = newImage(height, width, c);
+    for (let y = 0; y < height; y++) for (let ox = 0; ox < width; ox++) {
+      const ix = left + (flips ? width - 1 - ox : ox), from = ((y + top) * x.width + ix) * c;
+      out.data.set(x.data.subarray(from, from + c), (y * width + ox) * c);
+    }
+    return out;
   },
 
   rotate(x, { by }) {
@@ -212,7 +229,7 @@ function separable(x, sources) {
 }
 
 function forward(layers, x, mix, classes) {
-  return layers.reduce((h, layer) => OPS[layer.op](h, layer, mix, classes), x);
+  return layers.reduce((h, layer) => OPS[layer.op](h, layer, mix, classes, x.data), x);
 }
 
 // ---- the model of a page ----
@@ -238,7 +255,7 @@ function fromHalf(half) {
   return sign * 2 ** (exponent - 15) * (1 + fraction / 1024);
 }
 
-const WEIGHTS = ["weight", "bias", "scale", "shift", "table", "base"];
+const WEIGHTS = ["weight", "bias", "scale", "shift", "table", "base", "quantiles"];
 
 /** Replaces the indices of weights in layers by the weights. */
 function attach(layers, arrays) {

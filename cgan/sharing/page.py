@@ -25,7 +25,7 @@ from cgan.errors import ConfigError
 from cgan.evaluation.invert import read_encoder
 from cgan.evaluation.judge import Classifier
 from cgan.evaluation.report import MAX_NUMBERED_CLASSES, finalize, format_share
-from cgan.models import dcgan, mlp, resnet
+from cgan.models import dcgan, mlp, photo, resnet
 from cgan.models.conditioning import BatchNorm, LatentConcat
 from cgan.models.flow import AffineCoupling, Flow, ForeignGenerator, SteeredGenerator
 from cgan.runtime.device import torch_defaults
@@ -163,6 +163,36 @@ class LayerWriter:
         return [{"op": "resize"}, *self.write(layer.conv)]
 
     @write.register
+    def _(self, network: photo.Generator) -> list[Layer]:
+        base, last, relu = tuple(network.base), len(network.up), {"op": "relu"}
+        height, width = network.image_shape[1:]
+        quantiles = self.add(network.quantiles)
+
+        def window(level: int, **options: Any) -> Layer:
+            """What is left at half resolution to the power of ``level``."""
+            size = {"height": (height >> level) + 1, "width": (width >> level) + 1}
+            return {"op": "window", "quantiles": quantiles, "place": 2**level, **size, **options}
+
+        layers = self.write(network.embed)
+        layers += [self.linear(network.project, channels_last(base)), reshape(base)]
+        layers += [*self.write(network.norms[0]), relu]
+        for step, up in enumerate(network.up):
+            layers += [*self.write(up), window(last - step)]
+            mix = [*self.write(network.mix_norms[step]), relu, *self.write(network.mix[step])]
+            layers += [{"op": "residual", "layers": mix}]
+            layers += [*self.write(network.norms[step + 1]), relu]
+        layers += [{"op": "resize"}, window(0), *self.write(network.to_image)]
+        shown = window(0, place=0, height=height, width=width, mirrored=network.mirror)
+        return [*layers, shown, TANH]
+
+    @write.register
+    def _(self, layer: photo.NearestConv) -> list[Layer]:
+        weight = layer.transposed_weight()
+        transposed = nn.ConvTranspose2d(*weight.shape[:2], 4, stride=2, padding=1, bias=False)
+        transposed.weight = nn.Parameter(weight)
+        return self.write(transposed)
+
+    @write.register
     def _(self, network: resnet.Generator) -> list[Layer]:
         base = network.base.permute(1, 2, 0)
         shape = {"height": base.shape[0], "width": base.shape[1]}
@@ -190,7 +220,8 @@ class LayerWriter:
             raise ConfigError(
                 "a page cannot draw with an ONNX network: use cgan generate or cgan export"
             )
-        return self.write_all([network.flow, network.generator])
+        generator = {"op": "network", "layers": self.write(network.generator)}
+        return [*self.write(network.flow), generator]
 
     @write.register
     def _(self, flow: Flow) -> list[Layer]:

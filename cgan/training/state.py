@@ -124,6 +124,9 @@ class TrainState:
         self.unlabelled_digest = None if unlabelled is None else unlabelled.digest()
         self.class_counts = dataset.labels.bincount(minlength=len(dataset.classes))
         self.model = resolve_width(config.model, dataset.image_shape)
+        if self.model.backbone == "photo" and self.model.mirror is None:
+            mirrors = "mirror" in self.augmentations
+            self.model = self.model.model_copy(update={"mirror": mirrors})
         pair = build_networks(self.model, dataset.image_shape, len(dataset.classes))
         self.plain = plain
         if plain is not None:

@@ -49,7 +49,7 @@ def test_labels_choose_rows_and_weights_sum_them() -> None:
     assert embed_labels(weights, table).tolist() == [[50.5, 101], [10, 20]]
 
 
-@pytest.mark.parametrize("backbone", ["mlp", "dcgan", "resnet"])
+@pytest.mark.parametrize("backbone", ["mlp", "dcgan", "photo", "resnet"])
 @pytest.mark.parametrize("label", ["concat", "cbn"])
 def test_a_mix_of_one_class_is_that_class_in_every_network(backbone: str, label: str) -> None:
     torch.manual_seed(0)

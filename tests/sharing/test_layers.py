@@ -57,6 +57,7 @@ CASES = [
     ("mlp", "concat", "transposed"), ("mlp", "cbn", "transposed"),
     ("dcgan", "concat", "transposed"), ("dcgan", "cbn", "resize"),
     ("resnet", "concat", "transposed"), ("resnet", "cbn", "transposed"),
+    ("photo", "concat", "transposed"), ("photo", "cbn", "transposed"),
 ]  # fmt: skip
 
 
@@ -68,7 +69,7 @@ def test_every_backbone(
     torch.manual_seed(1)
     network = randomise(build_pair(
         backbone, image_shape=shape, num_classes=3, latent_dim=10, width=16,
-        generator_label=label, last_layer=last_layer,
+        generator_label=label, last_layer=last_layer, mirror=True,
     ).generator)  # fmt: skip
     z, labels = torch.randn(3, 10), torch.tensor([[1.0, 0, 0], [0, 0, 1], [0.25, 0.75, 0]])
     wanted = network(z, labels).permute(0, 2, 3, 1).flatten(1)

@@ -78,6 +78,7 @@ CASES: list[dict[str, Any]] = [
     {"backbone": "dcgan", "image_shape": (3, 8, 12)},
     {"backbone": "mlp", "conditional": False},
     {"backbone": "resnet", "image_shape": (3, 8, 8)},
+    {"backbone": "photo", "image_shape": (3, 8, 12)},
 ]
 
 

@@ -532,7 +532,7 @@ def same_keys(left: Path, right: Path) -> bool:
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize("backbone", ["mlp", "dcgan", "resnet"])
+@pytest.mark.parametrize("backbone", ["mlp", "dcgan", "photo", "resnet"])
 @pytest.mark.parametrize("bf16", [False, True])
 def test_cuda_trains_and_goes_on(
     bf16: bool, backbone: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
