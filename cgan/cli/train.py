@@ -57,7 +57,7 @@ SkipConflictsOption = Annotated[
     bool | None,
     typer.Option("--skip-conflicts", help="Leave out images that are in several classes."),
 ]
-ModelOption = Annotated[str | None, typer.Option(help="mlp, dcgan or resnet.")]
+ModelOption = Annotated[str | None, typer.Option(help="mlp, dcgan, photo or resnet.")]
 LossOption = Annotated[
     str | None, typer.Option(help="nonsaturating, least_squares, hinge or relativistic.")
 ]

@@ -196,7 +196,7 @@ class Discriminator(nn.Module):
         )
         self.down = nn.ModuleList(others)
         # None at half resolution, where it takes as long as all others, nor at the base.
-        self.mix = nn.ModuleList(Conv2d(count, count, 3, padding=1) for count in channels[1:-1])
+        self.down_mix = nn.ModuleList(Conv2d(count, count, 3, padding=1) for count in channels[1:-1])
         base_pixels = (image_shape[1] >> len(channels)) * (image_shape[2] >> len(channels))
         features = max(4 * width, MIN_FEATURES)
         self.hidden = nn.Linear(channels[-1] * base_pixels, features)
@@ -209,8 +209,8 @@ class Discriminator(nn.Module):
         h = self.dropout(leaky_relu(conv_as_matmul(self.embed(images, labels), self.first), 0.2))
         for step, down in enumerate(self.down):
             h = leaky_relu(down(h), 0.2)
-            if step < len(self.mix):
-                h = h + leaky_relu(self.mix[step](h), 0.2)
+            if step < len(self.down_mix):
+                h = h + leaky_relu(self.down_mix[step](h), 0.2)
             h = self.dropout(h)
         h = leaky_relu(self.hidden(rearrange(h, "b c h w -> b (h w c)")), 0.2)
         logits: Tensor = self.head(h, labels)

@@ -97,7 +97,7 @@ def model_overrides(
         f"model.{key}": getattr(model, key)
         for key in ("backbone", "generator_label", "last_layer", "latent_dim", "width")
     }
-    if size is not None and model.width is not None and model.backbone == "dcgan":
+    if size is not None and model.width is not None and model.backbone in ("dcgan", "photo"):
         try:
             side = min(height_and_width(parse_size(size) or width))
         except ValueError as error:
@@ -198,10 +198,10 @@ def copy_weights(
 
 def _from_the_end(name: str, names: Mapping[str, Any]) -> str:
     """``down.0.weight`` of two layers to ``down.-2.weight``; other names are unchanged."""
-    if not (found := re.match(r"down\.(\d+)\.", name)):
+    if not (found := re.match(r"(down|down_mix)\.(\d+)\.", name)):
         return name
-    count = len({one.split(".")[1] for one in names if one.startswith("down.")})
-    return f"down.{int(found[1]) - count}.{name[found.end() :]}"
+    count = len({one.split(".")[1] for one in names if one.startswith(f"{found[1]}.")})
+    return f"{found[1]}.{int(found[2]) - count}.{name[found.end() :]}"
 
 
 def _model_of(header: Mapping[str, Any]) -> ModelConfig:

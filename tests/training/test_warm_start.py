@@ -100,6 +100,26 @@ def test_images_of_twice_the_size_keep_the_layers_of_low_resolution(
             assert torch.equal(after[name], untouched[name]), name
 
 
+def test_the_photo_backbone_grows_too(tmp_path: Path) -> None:
+    """G counts its residual layers from the lowest resolution, D from the highest."""
+    photo = {"model.backbone": "photo", "model.generator_label": "concat"}
+    old = new_state(noise(("cat", "dog")), 0, **photo)
+    for network in old.networks.values():
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter)
+    (tmp_path / "source").mkdir()
+    old.save(tmp_path / "source")
+    large = noise(("cat", "dog"), side=64)
+    before, after = weights(old), weights(start_from(tmp_path / "source", large, **photo))
+    untouched = weights(new_state(large, 1, **photo))
+    for name in ("G.mix.0.weight", "G.mix.1.weight", "G.up.1.conv.weight", "D.down.0.weight"):
+        moved = name.replace("D.down.0", "D.down.1")
+        assert torch.equal(after[moved], before[name]), name
+    assert torch.equal(after["D.down_mix.1.weight"], before["D.down_mix.0.weight"])
+    for name in ("G.mix.2.weight", "G.quantiles", "G.to_image.weight", "D.down_mix.0.weight"):
+        assert torch.equal(after[name], untouched[name]), name
+
+
 def test_grey_images_keep_all_but_the_layers_that_touch_the_image(
     source: tuple[Path, TrainState],
 ) -> None:
