@@ -1,6 +1,6 @@
 """A DCGAN for photographs, in which a part of z only moves the picture.
 
-    G   z, y ── base×base×c ══ 3×3 residual, nearest neighbour ×2 and 3×3, window ══ C, tanh
+    G   z, y ── base×base×c ══ nearest neighbours ×2, convolution 3×3, window ══ C, tanh
     D   C ══ convolutions 4×4, stride 2, and 3×3 residual ══ base×base×c ── hidden ── logit
 
 G draws a canvas that is larger than the image by one cell of its base. The first number of z says
@@ -11,8 +11,8 @@ all of them (``benchmarks/RECIPES.md``, *The dots*). All of z enters the network
 objects always stand at the same place, G can learn to draw against the window.
 
 The other differences from ``cgan.models.dcgan``: nearest neighbours and 3×3 convolutions (Odena et
-al. 2016) in place of transposed ones, whose details follow the grid of the base, and residual
-convolutions (He et al. 2016) between base and image.
+al. 2016) in place of transposed ones, whose details follow the grid of the base; and in D residual
+convolutions (He et al. 2016) between half resolution and base.
 """
 
 from __future__ import annotations
@@ -65,7 +65,9 @@ class NearestConv(nn.Module):
         """The kernel of the transposed convolution, (inputs, outputs, 4, 4)."""
         weight = self.conv.weight
         eye = torch.eye(4, dtype=weight.dtype, device=weight.device)
-        pairs = (eye[:3] + eye[1:]).flip(0)  # weight i of three meets pixels 2 - i and 3 - i of four
+        pairs = (eye[:3] + eye[1:]).flip(
+            0
+        )  # weight i of 3 meets pixels 2 - i and 3 - i
         kernel = weight.flatten(2) @ torch.kron(pairs, pairs)
         return kernel.unflatten(2, (4, 4)).transpose(0, 1)
 
@@ -74,14 +76,16 @@ class NearestConv(nn.Module):
         return conv_transpose2d(x, self.transposed_weight(), stride=2, padding=1)
 
 
-def window(x: Tensor, first: Tensor, height: int, width: int, mirrored: Tensor) -> Tensor:
+def window(
+    x: Tensor, first: Tensor, height: int, width: int, mirrored: Tensor | None = None
+) -> Tensor:
     """A part of each image, channels-last.
 
     Args:
         x: (B, C, H, W).
         first: its first row and column in each image, int64 (B, 2).
         height, width: its size.
-        mirrored: whether it is mirrored, int64 (B,), 0 or 1.
+        mirrored: whether it is mirrored, int64 (B,), 0 or 1; None is no image.
 
     Returns:
         (B, C, height, width).
@@ -89,7 +93,9 @@ def window(x: Tensor, first: Tensor, height: int, width: int, mirrored: Tensor) 
     batch, _, rows, columns = x.shape
     row = torch.arange(height, device=x.device) + first[:, :1]
     column = torch.arange(width, device=x.device).expand(batch, -1)
-    column = column + mirrored.unsqueeze(1) * (width - 1 - 2 * column) + first[:, 1:]
+    if mirrored is not None:
+        column = column + mirrored.unsqueeze(1) * (width - 1 - 2 * column)
+    column = column + first[:, 1:]
     image = torch.arange(batch, device=x.device).view(-1, 1, 1) * (rows * columns)
     pixels = image + row.unsqueeze(2) * columns + column.unsqueeze(1)
     # One index_select over pixels: torch.where between shifted images takes six times as long.
@@ -135,10 +141,6 @@ class Generator(nn.Module):
         self.project = nn.Linear(self.embed.features, math.prod(self.base), bias=False)
         self.norms = nn.ModuleList(BatchNorm(count, cbn_classes) for count in channels)
         self.up = nn.ModuleList(NearestConv(*two) for two in pairwise(channels))
-        self.mix_norms = nn.ModuleList(BatchNorm(count, cbn_classes) for count in channels[1:])
-        self.mix = nn.ModuleList(
-            nn.Conv2d(count, count, 3, padding=1, bias=False) for count in channels[1:]
-        )
         self.to_image = nn.Conv2d(channels[-1], image_shape[0], 3, padding=1)
         self.apply(init_weights)
 
@@ -146,32 +148,21 @@ class Generator(nn.Module):
         """Generate one image per row of z."""
         check_labels(labels, self.num_classes)
         shift = self.shift_of(z)
-        upright = torch.zeros_like(shift[:, 0])
         h = to_channels_last(self.project(self.embed(z, labels)).view(-1, *self.base))
-        h = relu(self.norms[0](h, labels))
-        for step, up in enumerate(self.up):
-            h = up(h)
-            height, width = h.shape[2:]
-            h = window(h, self.digit_of(shift, step), height - 1, width - 1, upright)
-            h = h + self.mix[step](relu(self.mix_norms[step](h, labels)))
-            h = relu(self.norms[step + 1](h, labels))
-        h = interpolate(h, scale_factor=2, mode="bilinear")
-        height, width = h.shape[2:]
-        h = window(h, self.digit_of(shift, len(self.up)), height - 1, width - 1, upright)
-        mirrored = (z[:, 2] > 0).long() if self.mirror else upright
+        for step, norm in enumerate(self.norms):
+            h = relu(norm(h, labels))
+            is_last = step == len(self.up)
+            h = interpolate(h, scale_factor=2, mode="bilinear") if is_last else self.up[step](h)
+            # One pixel of the shift here is half a cell after the first layer, then a quarter, …
+            digit = shift.div(2 ** (len(self.up) - step), rounding_mode="floor") % 2
+            h = window(h, digit, h.shape[2] - 1, h.shape[3] - 1)
+        mirrored = (z[:, 2] > 0).long() if self.mirror else None
         images = window(self.to_image(h), torch.zeros_like(shift), *self.image_shape[1:], mirrored)
         return images.tanh()
 
     def shift_of(self, z: Tensor) -> Tensor:
         """Where the shown part of the canvas begins: row and column, int64 (B, 2)."""
         return (z[:, :2, None] > self.quantiles).sum(2)
-
-    def digit_of(self, shift: Tensor, step: int) -> Tensor:
-        """The binary digit of the shift that a layer applies, the highest first: (B, 2).
-
-        One pixel after the first layer is half a cell, one after the next a quarter.
-        """
-        return shift.div(2 ** (len(self.up) - step), rounding_mode="floor") % 2
 
 
 class Discriminator(nn.Module):
@@ -196,7 +187,7 @@ class Discriminator(nn.Module):
         )
         self.down = nn.ModuleList(others)
         # None at half resolution, where it takes as long as all others, nor at the base.
-        self.down_mix = nn.ModuleList(Conv2d(count, count, 3, padding=1) for count in channels[1:-1])
+        self.mix = nn.ModuleList(Conv2d(count, count, 3, padding=1) for count in channels[1:-1])
         base_pixels = (image_shape[1] >> len(channels)) * (image_shape[2] >> len(channels))
         features = max(4 * width, MIN_FEATURES)
         self.hidden = nn.Linear(channels[-1] * base_pixels, features)
@@ -209,8 +200,8 @@ class Discriminator(nn.Module):
         h = self.dropout(leaky_relu(conv_as_matmul(self.embed(images, labels), self.first), 0.2))
         for step, down in enumerate(self.down):
             h = leaky_relu(down(h), 0.2)
-            if step < len(self.down_mix):
-                h = h + leaky_relu(self.down_mix[step](h), 0.2)
+            if step < len(self.mix):
+                h = h + leaky_relu(self.mix[step](h), 0.2)
             h = self.dropout(h)
         h = leaky_relu(self.hidden(rearrange(h, "b c h w -> b (h w c)")), 0.2)
         logits: Tensor = self.head(h, labels)

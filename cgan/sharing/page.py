@@ -178,8 +178,6 @@ class LayerWriter:
         layers += [*self.write(network.norms[0]), relu]
         for step, up in enumerate(network.up):
             layers += [*self.write(up), window(last - step)]
-            mix = [*self.write(network.mix_norms[step]), relu, *self.write(network.mix[step])]
-            layers += [{"op": "residual", "layers": mix}]
             layers += [*self.write(network.norms[step + 1]), relu]
         layers += [{"op": "resize"}, window(0), *self.write(network.to_image)]
         shown = window(0, place=0, height=height, width=width, mirrored=network.mirror)

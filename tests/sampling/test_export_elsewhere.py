@@ -46,8 +46,12 @@ def draw(content: bytes, z: Tensor, labels: Tensor) -> NDArray[np.float32]:
 
 @pytest.mark.parametrize(
     ("backbone", "label", "model"),
-    [("mlp", "concat", {}), ("dcgan", "cbn", {}), ("resnet", "concat", {"width": 8}),
-     ("photo", "concat", {"width": 8})],
+    [
+        ("mlp", "concat", {}),
+        ("dcgan", "cbn", {}),
+        ("resnet", "concat", {"width": 8}),
+        ("photo", "concat", {"width": 8}),
+    ],
 )
 def test_only_labels_that_are_no_classes_are_nan(
     backbone: str, label: str, model: dict[str, int], tmp_path: Path

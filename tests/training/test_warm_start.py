@@ -30,7 +30,9 @@ def noise(classes: tuple[str, ...], side: int = 32, channels: int = 3) -> ImageD
 
 def new_state(dataset: ImageDataset, seed: int, **changes: object) -> TrainState:
     torch.manual_seed(seed)
-    overrides = {"model.backbone": "dcgan", "device": "cpu", **changes}
+    overrides = {
+        "model.backbone": "dcgan", "model.last_layer": "resize", "device": "cpu", **changes,
+    }  # fmt: skip
     return TrainState(Plan(load_config("folder-dcgan", overrides), dataset, CPU))
 
 
@@ -101,7 +103,7 @@ def test_images_of_twice_the_size_keep_the_layers_of_low_resolution(
 
 
 def test_the_photo_backbone_grows_too(tmp_path: Path) -> None:
-    """G counts its residual layers from the lowest resolution, D from the highest."""
+    """G counts its layers from the lowest resolution, D from the highest."""
     photo = {"model.backbone": "photo", "model.generator_label": "concat"}
     old = new_state(noise(("cat", "dog")), 0, **photo)
     for network in old.networks.values():
@@ -112,11 +114,11 @@ def test_the_photo_backbone_grows_too(tmp_path: Path) -> None:
     large = noise(("cat", "dog"), side=64)
     before, after = weights(old), weights(start_from(tmp_path / "source", large, **photo))
     untouched = weights(new_state(large, 1, **photo))
-    for name in ("G.mix.0.weight", "G.mix.1.weight", "G.up.1.conv.weight", "D.down.0.weight"):
+    for name in ("G.up.0.conv.weight", "G.up.1.conv.weight", "D.down.0.weight"):
         moved = name.replace("D.down.0", "D.down.1")
         assert torch.equal(after[moved], before[name]), name
-    assert torch.equal(after["D.down_mix.1.weight"], before["D.down_mix.0.weight"])
-    for name in ("G.mix.2.weight", "G.quantiles", "G.to_image.weight", "D.down_mix.0.weight"):
+    assert torch.equal(after["D.mix.1.weight"], before["D.mix.0.weight"])
+    for name in ("G.up.2.conv.weight", "G.quantiles", "G.to_image.weight", "D.mix.0.weight"):
         assert torch.equal(after[name], untouched[name]), name
 
 
