@@ -27,6 +27,7 @@ BEFORE: dict[str, object] = {
     "update": "alternating",
     "augment": "none",
     "aux_weight": 1.0,
+    "model.backbone": "dcgan",
     "model.generator_label": "concat",
     "model.discriminator_label": "projection",
     "model.last_layer": "transposed",

@@ -232,9 +232,9 @@ def background_section(drawn: FeatureSet, reference: Reference) -> ReportSection
 
 
 def spots_section(drawn: PixelStatistics | None, reference: Reference) -> ReportSection:
-    """Isolated dots that stand at one place of many images: a defect that features do not see."""
+    """Isolated dots, at one place of many images and in all: a defect that features do not see."""
     spot = reference.worst_spot(drawn)
-    if spot is None:
+    if spot is None or drawn is None:
         return ReportSection(left_out=["spots: no images are compared"])
     section = ReportSection(
         [
@@ -243,7 +243,12 @@ def spots_section(drawn: PixelStatistics | None, reference: Reference) -> Report
                 share=True,
                 meaning="images with an isolated spot at the place where real ones have it least "
                 "often in comparison; near real is best",
-            )
+            ),
+            Figure(
+                "spots_per_image", "spots per image", float(drawn.spots.sum()),
+                float(reference.pixels.spots.sum()),
+                meaning="isolated dark and light spots in an image; near real is best",
+            ),
         ]
     )  # fmt: skip
     if spot.is_fixed:

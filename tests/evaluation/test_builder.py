@@ -251,6 +251,21 @@ def test_noise_where_there_is_no_ink(judge: Judge) -> None:
     assert any("noise" in line for line in report.warnings)
 
 
+def test_dots_that_stand_anywhere_are_counted(judge: Judge, sound: Report) -> None:
+    """They are at no fixed place, so the count alone shows them."""
+
+    def dotted(label: int, index: int) -> Tensor:
+        image = honest(label, index).clone()
+        image[:, 3 + index % 5, 3 + index // 5 % 5] = 255
+        return image
+
+    report = report_on(puppet(dotted), judge)
+    before, after = value(sound, "spots_per_image"), value(report, "spots_per_image")
+    assert before == pytest.approx(figures(sound)["spots_per_image"].real or 0, rel=0.2)
+    assert after > before + 0.4
+    assert value(report, "spots_at_one_place") < 0.1
+
+
 def test_one_class_drawn_as_another(judge: Judge) -> None:
     def confused(label: int, index: int) -> Tensor:
         return honest(1 if label == 0 else label, index)
