@@ -236,7 +236,7 @@ def test_d_sees_augmented_images_only_and_g_draws_whole_ones(update: str) -> Non
     """Every image that enters D has a cut out rectangle; nothing that leaves G has one."""
     changes = {"augment": ["cutout"], "update": update, "model.backbone": "dcgan",
                "model.width": 4, "batch_size": 8, "penalty.r1": 1.0, "device": "cpu",
-               "loss": "nonsaturating"}  # fmt: skip
+               "model.last_layer": "resize", "loss": "nonsaturating"}  # fmt: skip
     dataset = photographs()
     state = TrainState(Plan(load_config("folder-dcgan", changes), dataset, torch.device("cpu")))
     step = TrainStep(state)

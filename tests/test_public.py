@@ -83,7 +83,7 @@ def test_size_of_files_and_functions() -> None:
     lengths = {path: len(path.read_text().splitlines()) for path in PACKAGE.rglob("*.py")}
     assert max(lengths.values()) <= 500, max(lengths, key=lengths.__getitem__)
     assert statistics.median(lengths.values()) <= 200
-    assert len(lengths) <= 109
+    assert len(lengths) <= 110
     for path in lengths:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):

@@ -45,16 +45,14 @@ from cgan.models.layers import Conv2d, Dropout
 
 __all__ = ["MIN_LATENT_DIM", "Discriminator", "Generator", "default_width"]
 
-MIN_LATENT_DIM = 3
-"""Down, right, and mirrored."""
+MIN_LATENT_DIM = 3  # down, right, and mirrored
 
 
 class NearestConv(nn.Module):
     """Twice the size by repetition of pixels, and a 3×3 convolution: Odena et al. 2016.
 
-    It is computed as one transposed 4×4 convolution with stride 2, which takes less than half of
-    the multiplications: each pixel of its kernel is the sum of the weights of the 3×3 kernel that
-    meet there. Shapes: (B, inputs, H, W) to (B, outputs, 2H, 2W).
+    It is one transposed 4×4 convolution, with less than half of the multiplications. Its kernel
+    sums the weights that meet in a pixel. (B, inputs, H, W) to (B, outputs, 2H, 2W).
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -65,11 +63,9 @@ class NearestConv(nn.Module):
         """The kernel of the transposed convolution, (inputs, outputs, 4, 4)."""
         weight = self.conv.weight
         eye = torch.eye(4, dtype=weight.dtype, device=weight.device)
-        pairs = (eye[:3] + eye[1:]).flip(
-            0
-        )  # weight i of 3 meets pixels 2 - i and 3 - i
-        kernel = weight.flatten(2) @ torch.kron(pairs, pairs)
-        return kernel.unflatten(2, (4, 4)).transpose(0, 1)
+        pairs = (eye[:3] + eye[1:]).flip(0)  # weight i of 3 meets pixels 2 - i and 3 - i
+        kernel = (weight.flatten(2) @ torch.kron(pairs, pairs)).view(*weight.shape[:2], 4, 4)
+        return kernel.transpose(0, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Repeat, then convolve."""
@@ -107,13 +103,9 @@ class Generator(nn.Module):
     """G(z, y): z (B, latent_dim) and y (B,) to images (B, C, H, W) in [-1, 1].
 
     Args:
-        image_shape: (C, H, W).
-        num_classes: number of labels; None is the unconditional GAN.
+        image_shape, num_classes, width, label: as for ``cgan.models.dcgan.Generator``.
         latent_dim: length of z, at least ``MIN_LATENT_DIM``.
-        width: channels at half resolution; they double towards the base.
-        label: how y enters: ``concat`` or ``cbn``.
-        mirror: whether images are mirrored where the third number of z is positive. Use it if a
-            mirrored image shows the same class.
+        mirror: whether images are mirrored where the third number of z is positive.
     """
 
     quantiles: Tensor

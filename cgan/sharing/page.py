@@ -186,7 +186,8 @@ class LayerWriter:
     @write.register
     def _(self, layer: photo.NearestConv) -> list[Layer]:
         weight = layer.transposed_weight()
-        transposed = nn.ConvTranspose2d(*weight.shape[:2], 4, stride=2, padding=1, bias=False)
+        inputs, outputs, *_ = weight.shape
+        transposed = nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=False)
         transposed.weight = nn.Parameter(weight)
         return self.write(transposed)
 

@@ -37,7 +37,7 @@ def test_a_generator_without_a_width_has_32_channels_at_any_size(tmp_path: Path)
         "pets", torch.zeros(4, 3, 64, 64, dtype=torch.uint8), torch.tensor([0, 1, 0, 1]), ("a", "b")
     )
     for width, channels in ((32, 32), (None, 16)):
-        config = load_config("folder-dcgan", {"model.width": width})
+        config = load_config("folder-dcgan", {"model.backbone": "dcgan", "model.width": width})
         state = TrainState(Plan(config, data, torch.device("cpu")))
         assert state.generator.norms[-1].gain.shape[1] == channels  # type: ignore[index,union-attr]
         path = tmp_path / f"{channels}.safetensors"
