@@ -83,6 +83,7 @@ def by_hand(config: cgan.Config, image_shape: tuple[int, int, int], classes: int
     """
     model, pixels = config.model, image_shape[0] * image_shape[1] * image_shape[2]
     counted = config.update == "simultaneous" and model.generator_label == "concat"
+    counted = counted and model.backbone in ("mlp", "dcgan")
     if not counted or model.discriminator_label != "projection+auxiliary" or image_shape[0] != 1:
         return None
     z = model.latent_dim + LABEL_DIM
