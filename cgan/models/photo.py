@@ -96,7 +96,7 @@ def window(
     pixels = image + row.unsqueeze(2) * columns + column.unsqueeze(1)
     # One index_select over pixels: torch.where between shifted images takes six times as long.
     flat = x.permute(0, 2, 3, 1).flatten(0, 2).index_select(0, pixels.flatten())
-    return flat.view(batch, height, width, -1).permute(0, 3, 1, 2)
+    return to_channels_last(flat.view(batch, height, width, -1).permute(0, 3, 1, 2))
 
 
 class Generator(nn.Module):
