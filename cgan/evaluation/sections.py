@@ -16,7 +16,7 @@ import torch
 from cgan.attributes import natural_key, sort_for_display
 from cgan.data import ImageDataset
 from cgan.errors import first_few
-from cgan.evaluation.artifacts import PixelStatistics, spectrum_distance
+from cgan.evaluation.artifacts import PixelStatistics, spectrum_distance, worst_spot
 from cgan.evaluation.control import Control
 from cgan.evaluation.distances import NEIGHBOURS, Nearest, copied_share
 from cgan.evaluation.features import FeatureSet, draw_by_class, first_of_each_class
@@ -233,9 +233,9 @@ def background_section(drawn: FeatureSet, reference: Reference) -> ReportSection
 
 def spots_section(drawn: PixelStatistics | None, reference: Reference) -> ReportSection:
     """Isolated dots, at one place of many images and in all: a defect that features do not see."""
-    spot = reference.worst_spot(drawn)
-    if spot is None or drawn is None:
+    if drawn is None:
         return ReportSection(left_out=["spots: no images are compared"])
+    spot = worst_spot(drawn, reference.pixels)
     section = ReportSection(
         [
             Figure(

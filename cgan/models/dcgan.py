@@ -26,7 +26,7 @@ from cgan.models.conditioning import (
     check_labels,
     classes_if,
 )
-from cgan.models.layers import Dropout
+from cgan.models.layers import Conv2d, Dropout
 
 MIN_FEATURES = 128
 """Least width of D's hidden layer."""
@@ -175,7 +175,11 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """D(x, y): images (B, C, H, W) in [-1, 1] and y (B,) to logits (B,)."""
+    """D(x, y): images (B, C, H, W) in [-1, 1] and y (B,) to logits (B,).
+
+    With ``residual`` there is a residual 3×3 convolution (He et al. 2016) at each resolution
+    between half resolution and the base.
+    """
 
     def __init__(
         self,
@@ -184,6 +188,7 @@ class Discriminator(nn.Module):
         width: int,
         label: str,
         dropout: float = 0.0,
+        residual: bool = False,
     ) -> None:
         super().__init__()
         self.image_shape, self.num_classes = image_shape, num_classes
@@ -195,6 +200,8 @@ class Discriminator(nn.Module):
             for inputs, outputs in zip([self.embed.channels, *channels], channels, strict=False)
         )
         self.down = nn.ModuleList(others)
+        between = channels[1:-1] if residual else []
+        self.residual = nn.ModuleList(Conv2d(count, count, 3, padding=1) for count in between)
         base_pixels = (image_shape[1] >> len(channels)) * (image_shape[2] >> len(channels))
         features = max(4 * width, MIN_FEATURES)
         self.hidden = nn.Linear(channels[-1] * base_pixels, features)
@@ -205,8 +212,11 @@ class Discriminator(nn.Module):
         """One logit per image."""
         check_labels(labels, self.num_classes)
         h = self.dropout(leaky_relu(conv_as_matmul(self.embed(images, labels), self.first), 0.2))
-        for down in self.down:
-            h = self.dropout(leaky_relu(down(h), 0.2))
+        for step, down in enumerate(self.down):
+            h = leaky_relu(down(h), 0.2)
+            if step < len(self.residual):
+                h = h + leaky_relu(self.residual[step](h), 0.2)
+            h = self.dropout(h)
         h = leaky_relu(self.hidden(rearrange(h, "b c h w -> b (h w c)")), 0.2)
         logits: Tensor = self.head(h, labels)
         return logits

@@ -1,14 +1,14 @@
 """A DCGAN for photographs, in which a part of z only moves the picture.
 
-    G   z, y ── base×base×c ══ nearest neighbours ×2, convolution 3×3, window ══ C, tanh
+    G   z, y ── base×base×c ══ nearest neighbours ×2, convolution 3×3, crop ══ C, tanh
     D   C ══ convolutions 4×4, stride 2, and 3×3 residual ══ base×base×c ── hidden ── logit
 
 G draws a canvas that is larger than the image by one cell of its base. The first number of z says
 how far down the shown part begins, the second how far right, and the third whether the picture is
 mirrored. A network of this size draws a detail, such as a wheel or an eye, at few fixed places: the
-same dots then stand in many images. With the window they stand anywhere, and D sees each detail at
+same dots then stand in many images. With the crop they stand anywhere, and D sees each detail at
 all of them (``benchmarks/RECIPES.md``, *The dots*). All of z enters the network too, so where
-objects always stand at the same place, G can learn to draw against the window.
+objects always stand at the same place, G can learn to draw against the crop.
 
 The other differences from ``cgan.models.dcgan``: nearest neighbours and 3×3 convolutions (Odena et
 al. 2016) in place of transposed ones, whose details follow the grid of the base; and in D residual
@@ -21,27 +21,12 @@ import math
 from itertools import pairwise
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.functional import conv_transpose2d, interpolate, leaky_relu, relu
+from torch.nn.functional import conv_transpose2d, interpolate, relu
 
-from cgan.models.conditioning import (
-    BatchNorm,
-    Head,
-    LabelChannel,
-    LatentConcat,
-    check_labels,
-    classes_if,
-)
-from cgan.models.dcgan import (
-    MIN_FEATURES,
-    conv_as_matmul,
-    default_width,
-    init_weights,
-    plan_channels,
-    to_channels_last,
-)
-from cgan.models.layers import Conv2d, Dropout
+from cgan.models import dcgan
+from cgan.models.conditioning import BatchNorm, LatentConcat, check_labels, classes_if
+from cgan.models.dcgan import default_width, init_weights, plan_channels, to_channels_last
 
 __all__ = ["MIN_LATENT_DIM", "Discriminator", "Generator", "default_width"]
 
@@ -72,7 +57,7 @@ class NearestConv(nn.Module):
         return conv_transpose2d(x, self.transposed_weight(), stride=2, padding=1)
 
 
-def window(
+def crop(
     x: Tensor, first: Tensor, height: int, width: int, mirrored: Tensor | None = None
 ) -> Tensor:
     """A part of each image, channels-last.
@@ -147,9 +132,9 @@ class Generator(nn.Module):
             h = interpolate(h, scale_factor=2, mode="bilinear") if is_last else self.up[step](h)
             # One pixel of the shift here is half a cell after the first layer, then a quarter, …
             digit = shift.div(2 ** (len(self.up) - step), rounding_mode="floor") % 2
-            h = window(h, digit, h.shape[2] - 1, h.shape[3] - 1)
+            h = crop(h, digit, h.shape[2] - 1, h.shape[3] - 1)
         mirrored = (z[:, 2] > 0).long() if self.mirror else None
-        images = window(self.to_image(h), torch.zeros_like(shift), *self.image_shape[1:], mirrored)
+        images = crop(self.to_image(h), torch.zeros_like(shift), *self.image_shape[1:], mirrored)
         return images.tanh()
 
     def shift_of(self, z: Tensor) -> Tensor:
@@ -157,8 +142,8 @@ class Generator(nn.Module):
         return (z[:, :2, None] > self.quantiles).sum(2)
 
 
-class Discriminator(nn.Module):
-    """D(x, y): images (B, C, H, W) in [-1, 1] and y (B,) to logits (B,)."""
+class Discriminator(dcgan.Discriminator):
+    """D(x, y): that of the dcgan, with residual convolutions."""
 
     def __init__(
         self,
@@ -168,33 +153,4 @@ class Discriminator(nn.Module):
         label: str,
         dropout: float = 0.0,
     ) -> None:
-        super().__init__()
-        self.image_shape, self.num_classes = image_shape, num_classes
-        self.dropout = Dropout(dropout)
-        self.embed = LabelChannel(image_shape, classes_if(label == "concat", num_classes))
-        channels = plan_channels(image_shape, width)
-        self.first, *others = (
-            nn.Conv2d(inputs, outputs, 4, stride=2, padding=1)
-            for inputs, outputs in zip([self.embed.channels, *channels], channels, strict=False)
-        )
-        self.down = nn.ModuleList(others)
-        # None at half resolution, where it takes as long as all others, nor at the base.
-        self.mix = nn.ModuleList(Conv2d(count, count, 3, padding=1) for count in channels[1:-1])
-        base_pixels = (image_shape[1] >> len(channels)) * (image_shape[2] >> len(channels))
-        features = max(4 * width, MIN_FEATURES)
-        self.hidden = nn.Linear(channels[-1] * base_pixels, features)
-        self.head = Head(features, num_classes, label)
-        self.apply(init_weights)
-
-    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """One logit per image."""
-        check_labels(labels, self.num_classes)
-        h = self.dropout(leaky_relu(conv_as_matmul(self.embed(images, labels), self.first), 0.2))
-        for step, down in enumerate(self.down):
-            h = leaky_relu(down(h), 0.2)
-            if step < len(self.mix):
-                h = h + leaky_relu(self.mix[step](h), 0.2)
-            h = self.dropout(h)
-        h = leaky_relu(self.hidden(rearrange(h, "b c h w -> b (h w c)")), 0.2)
-        logits: Tensor = self.head(h, labels)
-        return logits
+        super().__init__(image_shape, num_classes, width, label, dropout, residual=True)

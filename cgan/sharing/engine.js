@@ -196,7 +196,7 @@ const OPS = {
   },
 
   /** A part of the canvas; z chooses where it begins: photo.Generator. */
-  window(x, { height, width, quantiles, place, mirrored }, mix, classes, z) {
+  crop(x, { height, width, quantiles, place, mirrored }, mix, classes, z) {
     const begin = (value) => (
       place ? Math.floor(quantiles.filter((limit) => value > limit).length / place) % 2 : 0
     );

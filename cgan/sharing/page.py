@@ -168,19 +168,19 @@ class LayerWriter:
         height, width = network.image_shape[1:]
         quantiles = self.add(network.quantiles)
 
-        def window(level: int, **options: Any) -> Layer:
+        def crop(level: int, **options: Any) -> Layer:
             """What is left at half resolution to the power of ``level``."""
             size = {"height": (height >> level) + 1, "width": (width >> level) + 1}
-            return {"op": "window", "quantiles": quantiles, "place": 2**level, **size, **options}
+            return {"op": "crop", "quantiles": quantiles, "place": 2**level, **size, **options}
 
         layers = self.write(network.embed)
         layers += [self.linear(network.project, channels_last(base)), reshape(base)]
         layers += [*self.write(network.norms[0]), relu]
         for step, up in enumerate(network.up):
-            layers += [*self.write(up), window(last - step)]
+            layers += [*self.write(up), crop(last - step)]
             layers += [*self.write(network.norms[step + 1]), relu]
-        layers += [{"op": "resize"}, window(0), *self.write(network.to_image)]
-        shown = window(0, place=0, height=height, width=width, mirrored=network.mirror)
+        layers += [{"op": "resize"}, crop(0), *self.write(network.to_image)]
+        shown = crop(0, place=0, height=height, width=width, mirrored=network.mirror)
         return [*layers, shown, TANH]
 
     @write.register

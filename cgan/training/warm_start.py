@@ -198,7 +198,7 @@ def copy_weights(
 
 def _from_the_end(name: str, names: Mapping[str, Any]) -> str:
     """``down.0.weight`` of two layers to ``down.-2.weight``; other names are unchanged."""
-    if not (found := re.match(r"(down|mix)\.(\d+)\.", name)):
+    if not (found := re.match(r"(down|residual)\.(\d+)\.", name)):
         return name
     count = len({one.split(".")[1] for one in names if one.startswith(f"{found[1]}.")})
     return f"{found[1]}.{int(found[2]) - count}.{name[found.end() :]}"

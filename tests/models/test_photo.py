@@ -1,12 +1,19 @@
-"""The pair for photographs: a window on a canvas, chosen by z."""
+"""The pair for photographs: a crop of a canvas, chosen by z."""
+
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.functional import conv2d, interpolate
 
+import cgan
+from cgan.config_io import load_config
+from cgan.data import ImageDataset
 from cgan.errors import ConfigError
 from cgan.models import build_pair, photo
+from cgan.training.plan import Plan
+from cgan.training.state import TrainState
 
 
 def test_nearest_neighbours_and_a_convolution_in_one() -> None:
@@ -25,9 +32,9 @@ def test_nearest_neighbours_and_a_convolution_in_one() -> None:
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
 
 
-def test_a_window_by_hand() -> None:
+def test_a_crop_by_hand() -> None:
     x = torch.arange(24.0).view(2, 1, 3, 4)
-    found = photo.window(x, torch.tensor([[0, 1], [1, 2]]), 2, 2, torch.tensor([0, 1]))
+    found = photo.crop(x, torch.tensor([[0, 1], [1, 2]]), 2, 2, torch.tensor([0, 1]))
     assert found.tolist() == [[[[1, 2], [5, 6]]], [[[19, 18], [23, 22]]]]
 
 
@@ -91,7 +98,30 @@ def test_the_third_number_mirrors_only_if_asked_to() -> None:
     assert torch.equal(pictures[0], pictures[1])
 
 
-def test_the_network_sees_where_its_window_is() -> None:
+@pytest.mark.parametrize(
+    ("changes", "mirrors"),
+    [({}, True), ({"augment": "hue"}, False), ({"augment": "hue", "model.mirror": True}, True)],
+)
+def test_it_mirrors_where_the_augmentation_does(
+    changes: dict[str, object], mirrors: bool, tmp_path: Path
+) -> None:
+    """The file says so, and what is loaded from it mirrors too."""
+    images = torch.randint(0, 256, (4, 3, 16, 16), dtype=torch.uint8)
+    pets = ImageDataset("pets", images, torch.arange(4) % 2, ("cat", "dog"))
+    config = load_config("folder-dcgan", {"model.width": 4, "device": "cpu", **changes})
+    state = TrainState(Plan(config, pets, torch.device("cpu")))
+    assert state.generator.mirror is mirrors
+    state.save_generator(tmp_path / "generator.safetensors")
+    sampler = cgan.load(tmp_path / "generator.safetensors")
+    assert sampler.config.model.mirror is mirrors
+    z = latents((0.3, -0.2, 1.0))
+    z = torch.cat([z, torch.zeros(1, sampler.latent_dim - 8)], dim=1)
+    assert torch.equal(
+        sampler.generator(z, torch.tensor([1])), state.generator_ema(z, torch.tensor([1]))
+    )
+
+
+def test_the_network_sees_where_its_crop_is() -> None:
     """So it can keep objects in their places."""
     G, _ = build_pair("photo", image_shape=(3, 32, 32), num_classes=None, latent_dim=8, width=8)
     z = torch.randn(4, 8, requires_grad=True)

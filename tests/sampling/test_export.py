@@ -111,7 +111,7 @@ def test_the_packaged_generator_draws_the_same(exported: Path) -> None:
         ("dcgan", "cbn", True, {}),
         ("dcgan", "concat", False, {"last_layer": "resize"}),
         ("resnet", "concat", True, {"width": 8}),
-        ("photo", "concat", True, {"width": 8}),
+        ("photo", "concat", True, {"width": 8, "mirror": True}),
     ],
 )
 def test_every_kind_draws_the_same(

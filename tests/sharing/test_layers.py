@@ -90,6 +90,22 @@ def test_steered_and_plain(engine: Any) -> None:
     torch.testing.assert_close(run(engine, steered, z, labels), wanted, atol=1e-5, rtol=1e-4)
 
 
+def test_a_steered_generator_is_moved_by_the_z_of_its_flow(engine: Any) -> None:
+    torch.manual_seed(4)
+    pair = build_pair(
+        "photo", image_shape=(3, 8, 8), num_classes=None, latent_dim=10, width=8, mirror=True
+    )
+    steered = randomise(
+        steer_generator(randomise(pair.generator), ModelConfig(latent_dim=10), 3, 0.0)
+    )
+    z, labels = torch.randn(12, 10), torch.eye(3)[torch.arange(12) % 3]
+    moved = steered.flow(z, labels)
+    moved = moved[0] if isinstance(moved, tuple) else moved
+    assert ((moved[:, :3] > 0) != (z[:, :3] > 0)).any()
+    wanted = steered(z, labels).permute(0, 2, 3, 1).flatten(1)
+    torch.testing.assert_close(run(engine, steered, z, labels), wanted, atol=2e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("shape", [(1, 8, 8), (1, 12, 20)])
 def test_the_encoder(engine: Any, shape: tuple[int, int, int]) -> None:
     torch.manual_seed(3)

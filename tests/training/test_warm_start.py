@@ -117,8 +117,8 @@ def test_the_photo_backbone_grows_too(tmp_path: Path) -> None:
     for name in ("G.up.0.conv.weight", "G.up.1.conv.weight", "D.down.0.weight"):
         moved = name.replace("D.down.0", "D.down.1")
         assert torch.equal(after[moved], before[name]), name
-    assert torch.equal(after["D.mix.1.weight"], before["D.mix.0.weight"])
-    for name in ("G.up.2.conv.weight", "G.quantiles", "G.to_image.weight", "D.mix.0.weight"):
+    assert torch.equal(after["D.residual.1.weight"], before["D.residual.0.weight"])
+    for name in ("G.up.2.conv.weight", "G.quantiles", "G.to_image.weight", "D.residual.0.weight"):
         assert torch.equal(after[name], untouched[name]), name
 
 
