@@ -94,16 +94,30 @@ def record(
         typer.Option(help="ENTRY=PATH: the Python of an entry that has its own environment."),
     ] = None,
     against: Annotated[str | None, typer.Option(help="A revision to compare with.")] = None,
-    out: Annotated[Path, typer.Option(help="JSON file.")] = Path("docs/record.json"),
+    out: Annotated[Path | None, typer.Option(help="JSON file [in docs].")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A folder of pictures, in place of MNIST.")
+    ] = None,
+    minutes: Annotated[
+        list[float] | None, typer.Option(help="Budgets with --data [5 and 15].")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="Folder of what is drawn, with --data.")] = Path(
+        "runs/record"
+    ),
 ) -> None:
-    """Seconds to 95, 98, 99 and 99.5 % control on MNIST; docs/record.md has the rules."""
-    from benchmarks.record.harness import OWN, to_table, write
-    from benchmarks.record.harness import record as run_record
+    """Control after equal time beside other libraries; docs/record.md has the rules."""
+    from benchmarks.record import harness, pictures
 
     pythons = {name: Path(path) for name, _, path in (one.partition("=") for one in python or [])}
-    results = run_record(entries or [*OWN, *pythons], seconds, every, seeds, pythons, against)
-    write(results, out)
-    print(to_table(results))
+    names = entries or [*harness.OWN, *pythons]
+    if data is None:
+        results = harness.record(names, seconds, every, seeds, pythons, against)
+        harness.write(results, out or Path("docs/record.json"))
+        print(harness.to_table(results))
+        return
+    results = pictures.record(names, data, minutes or [5, 15], seeds, pythons, against, runs)
+    harness.write(results, out or Path("docs/record-pictures.json"))
+    print(pictures.to_table(results))
 
 
 @app.command()

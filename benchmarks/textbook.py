@@ -22,12 +22,22 @@ BATCH = 64
 
 
 class Textbook:
-    def __init__(self, backbone: str, data_dir: str, device: torch.device) -> None:
+    """The networks of a backbone for the images of a loader; without one, for MNIST."""
+
+    def __init__(
+        self, backbone: str, data_dir: str, device: torch.device, loader: DataLoader | None = None
+    ) -> None:
         self.device = device
+        self.loader = loader or mnist_loader(data_dir)
+        image, _ = self.loader.dataset[0]
         self.generator, self.discriminator = (
             network.to(device)
             for network in cgan.build_pair(
-                backbone, generator_label="concat", discriminator_label="concat"
+                backbone,
+                image_shape=tuple(image.shape),
+                num_classes=len(self.loader.dataset.classes),
+                generator_label="concat",
+                discriminator_label="concat",
             )
         )
         self.loss = nn.BCEWithLogitsLoss()
@@ -35,12 +45,6 @@ class Textbook:
             torch.optim.Adam(network.parameters(), lr=2e-4, betas=(0.5, 0.999))
             for network in (self.generator, self.discriminator)
         ]
-        to_signed = transforms.Compose(
-            [transforms.ToTensor(), transforms.Normalize([0.5], [0.5])],
-        )
-        self.loader = DataLoader(
-            MNIST(data_dir, transform=to_signed), BATCH, shuffle=True, drop_last=True
-        )
 
     def step(self, real: torch.Tensor, labels: torch.Tensor) -> None:
         real, labels = real.to(self.device), labels.to(self.device)
@@ -85,3 +89,9 @@ class Textbook:
         named = judge.classify(((self.generator(z, labels) + 1) / 2).cpu())
         self.generator.train()
         return float((named.cpu() == labels.cpu()).float().mean())
+
+
+def mnist_loader(data_dir: str) -> DataLoader:
+    """MNIST's training images, with a transform per image."""
+    to_signed = transforms.Compose([transforms.ToTensor(), transforms.Normalize([0.5], [0.5])])
+    return DataLoader(MNIST(data_dir, transform=to_signed), BATCH, shuffle=True, drop_last=True)

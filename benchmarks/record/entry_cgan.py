@@ -1,35 +1,51 @@
 """`cgan train` as it is: this program copies the generator file whenever the run has saved one.
 
 The clock starts when the process of `cgan train` starts. The images are drawn afterwards, from the
-copies, so the run is not interrupted.
+copies, so the run is not interrupted. With pictures it is `cgan train --data FOLDER --minutes M`.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
-from entry import COUNT, parse
+from entry import parse
 
 START = 4.0
 """Seconds of start-up, which a budget in minutes does not count."""
 
 
-def main(config: str, *settings: str) -> None:
+def main() -> None:
     options = parse()
     folder = Path(tempfile.mkdtemp())
+    if options.pictures:
+        words = ["--data", str(options.pictures)]
+    else:
+        words = ["mnist-dcgan", "--data-dir", str(options.data_dir), "--set", "aux_weight=2"]
+        words += ["--set", f"save_every_seconds={options.every}"]
     words = [
-        sys.executable, "-m", "cgan", "train", config, "--data-dir", str(options.data_dir),
-        "--minutes", f"{(options.seconds - START) / 60}", "--seed", str(options.seed),
-        "--out", str(folder / "run"), "--set", f"save_every_seconds={options.every}",
+        sys.executable, "-m", "cgan", "train", *words, "--seed", str(options.seed),
+        "--minutes", f"{(options.seconds - START) / 60}", "--out", str(folder / "run"),
         "--set", "eval_every_images=0", "--set", "control_per_class=0",
-        "--set", "sample_every_images=1000000000", *settings,
+        "--set", "sample_every_images=1000000000",
     ]  # fmt: skip
+    copies = watch(words, folder)
+    if options.pictures:
+        store_pictures(options, folder / "run")
+    else:
+        store_digits(options, copies)
+    shutil.rmtree(folder)
+
+
+def watch(words: list[str], folder: Path) -> list[tuple[float, Path]]:
+    """Run a training: seconds and a copy of each generator that it saves."""
     started, source = time.time(), folder / "run" / "generator.safetensors"
     run = subprocess.Popen(words, stderr=subprocess.DEVNULL)
     copies: list[tuple[float, Path]] = []
@@ -42,16 +58,34 @@ def main(config: str, *settings: str) -> None:
             shutil.copyfile(source, copies[-1][1])
     if run.returncode:
         raise SystemExit(f"{' '.join(words)} ended with status {run.returncode}")
+    return copies[1:]  # the first one is saved before the first step
+
+
+def store_digits(options: Namespace, copies: list[tuple[float, Path]]) -> None:
+    """Draw with every copy; in turn 0, 1, 2, …"""
     import cgan
     from cgan.storage.images import to_pixels
 
-    for seconds, path in copies[1:]:  # the first one is saved before the first step
-        sampler = cgan.load(path)
-        images = to_pixels(sampler.sample(None, n=COUNT // 10, seed=0)).squeeze(1)
-        in_turn = images.view(10, COUNT // 10, 28, 28).transpose(0, 1).reshape(COUNT, 28, 28)
+    count = options.count
+    for seconds, path in copies:
+        images = to_pixels(cgan.load(path).sample(None, n=count // 10, seed=0)).squeeze(1)
+        in_turn = images.view(10, count // 10, 28, 28).transpose(0, 1).reshape(count, 28, 28)
         np.save(options.out / f"{seconds:08.3f}.npy", in_turn.numpy())
-    shutil.rmtree(folder)
+
+
+def store_pictures(options: Namespace, run: Path) -> None:
+    """Draw with the last generator; in turn of the classes."""
+    import cgan
+    from cgan.storage.images import to_pixels
+
+    begun, sampler = time.time(), cgan.load(run)
+    images = to_pixels(sampler.sample(None, n=options.count // options.classes, seed=0))
+    row = {"seconds_per_1000": 1_000 * (time.time() - begun) / len(images)}
+    row["bytes"] = (run / "generator.safetensors").stat().st_size
+    (options.out / "drawing.json").write_text(json.dumps(row))
+    in_turn = images.unflatten(0, (options.classes, -1)).transpose(0, 1).flatten(0, 1)
+    np.save(options.out / f"{options.seconds:08.3f}.npy", in_turn.numpy())
 
 
 if __name__ == "__main__":
-    main("mnist-dcgan", "--set", "aux_weight=2")
+    main()
