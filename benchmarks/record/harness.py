@@ -23,10 +23,14 @@ from cgan.storage.paths import JUDGE_FILE, PACKAGED, default_data_dir
 
 HERE = Path(__file__).parent
 LEVELS = (0.95, 0.98, 0.99, 0.995)
+LONGEST_STEP = 5
+"""Seconds."""
 SURELY_BELOW = 0.05
 """A control accuracy of 2,000 images this far below a level: ten standard errors."""
 OTHERS_EVERY = 5
 """Entries of other libraries store images this many times less often: drawing takes them long."""
+DIFFUSION = ("denoising_diffusion", "diffusers", "smalldiffusion", "torchcfm")
+"""Entries that draw in many steps: 1,000 images, once, when their time is over."""
 OWN = ("cgan", "textbook")
 """Entries that need no environment of their own."""
 ENTRIES = {path.stem.removeprefix("entry_"): path for path in sorted(HERE.glob("entry_*.py"))}
@@ -80,6 +84,8 @@ def run_entry(
     """One run: a row of seconds, control accuracy and FID for each file of images."""
     with tempfile.TemporaryDirectory() as folder:
         options = {"seed": seed, "seconds": seconds, "every": every, "out": folder}
+        if name in DIFFUSION:
+            options |= {"at": seconds, "count": 1_000}
         words = [str(python or sys.executable), str(tree / ENTRIES[name].relative_to(ROOT))]
         words += ["--data-dir", str(default_data_dir().resolve())]
         words += [word for key, value in options.items() for word in (f"--{key}", str(value))]
@@ -93,11 +99,11 @@ def run_entry(
 
 def in_time(path: Path, seconds: float) -> bool:
     """Whether images were stored within the budget, or at the end of the step in which it ended."""
-    return float(path.stem) <= seconds + 1
+    return float(path.stem) <= seconds + LONGEST_STEP
 
 
 def judge_images(path: Path, judge: Judge, real: Any) -> dict[str, float]:
-    """Control accuracy and FID of 10,000 images, of which image i shows the digit i mod 10.
+    """Control accuracy and FID of up to 10,000 images, of which image i shows the digit i mod 10.
 
     If the first 2,000 show that the lowest level is far away, the others are left out.
     """

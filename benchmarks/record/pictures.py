@@ -22,7 +22,7 @@ from torch import Tensor
 import cgan
 from benchmarks.against import ROOT, checkout, environment
 from benchmarks.machine import machine
-from benchmarks.record.harness import ENTRIES, OWN
+from benchmarks.record.harness import ENTRIES, LONGEST_STEP, OWN
 from cgan.data import ImageDataset, load_split
 from cgan.evaluation.artifacts import pixel_statistics
 from cgan.evaluation.features import extract_real_features
@@ -93,9 +93,15 @@ def run_entry(
 
 
 def find(out: Path, seconds: float) -> Path | None:
-    """The images that were stored at a budget: at the end of the step in which it ended."""
-    near = [path for path in out.glob("*.npy") if 0 <= float(path.stem) - seconds <= 10]
-    return min(near, default=None)
+    """The images that were stored at a budget."""
+    return min(
+        (path for path in out.glob("*.npy") if is_at(float(path.stem), seconds)), default=None
+    )
+
+
+def is_at(stored: float, seconds: float) -> bool:
+    """Whether images were stored at a budget: at the end of the step in which it ended."""
+    return 0 <= stored - seconds <= LONGEST_STEP
 
 
 def read_images(path: Path, reference: Reference) -> dict[str, Any]:
@@ -153,7 +159,7 @@ def to_table(results: dict[str, Any]) -> str:
         for name, entry in results["entries"].items():
             rows = [
                 row for seed in seeds_of(entry) for row in seed["read"]
-                if 0 <= row["seconds"] - 60 * minutes <= 10
+                if is_at(row["seconds"], 60 * minutes)
             ]  # fmt: skip
             if rows:
                 lines.append(f"| {name} | {cells(rows)} |")
