@@ -259,6 +259,17 @@ class PenaltyConfig(StrictModel):
     (Karras et al. 2020, StyleGAN2, section 3.1)."""
 
 
+class TeacherConfig(StrictModel):
+    """A pretrained reader of photographs that teaches D's auxiliary classifier on G's images. Other
+    images have no teacher, nor has a D without that classifier."""
+
+    weight: Weight = 0.0
+    """Weight of its loss in D's loss; 0 is no teacher."""
+    interval: Annotated[int, Field(ge=1, le=MAX_INTERVAL)] = 8
+    """It teaches every ``interval`` steps, because it takes longer than a step, with the weight
+    multiplied by that number."""
+
+
 class Config(StrictModel):
     """All settings of a run."""
 
@@ -282,6 +293,7 @@ class Config(StrictModel):
     """Weight of the auxiliary classifier's loss in the generator's loss, if D has one. A higher
     weight gives more control, a lower one more variety."""
     penalty: PenaltyConfig = PenaltyConfig()
+    teacher: TeacherConfig = TeacherConfig()
     update: Annotated[UpdateName, BeforeValidator(rename_update)] = "alternating"
     augment: Annotated[tuple[AugmentationName, ...], BeforeValidator(parse_names)] = ()
     """Augmentations of the images that D sees; ``mirror`` applies to the real images only.

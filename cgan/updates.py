@@ -28,6 +28,9 @@ from cgan.penalties import r1, r2
 Both = Callable[[Callable[[], Any], Callable[[], Any]], tuple[Any, Any]]
 """Calls two functions that do not depend on each other, and returns both results."""
 
+Teacher = Callable[[Tensor], Tensor]
+"""Maps images (B, C, H, W) in [-1, 1] to the probabilities of their classes (B, num_classes)."""
+
 StepLosses = dict[str, Tensor]
 """Means over the batch, detached, on the device: the adversarial losses ``loss_G`` and ``loss_D``,
 those of the auxiliary classifier on fakes and on real images, ``aux_G`` and ``aux_D`` (0 without
@@ -52,6 +55,7 @@ class GAN:
         discriminator_optimizer: of D's parameters.
         loss: the adversarial losses, and the weight of the auxiliary one.
         both: calls two functions that do not depend on each other.
+        teacher: tells D's auxiliary classifier what G's images show (``PenaltyWeights.teacher``).
     """
 
     generator: nn.Module
@@ -60,6 +64,7 @@ class GAN:
     discriminator_optimizer: torch.optim.Optimizer
     loss: Loss
     both: Both = in_turn
+    teacher: Teacher | None = None
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,11 @@ class PenaltyWeights:
     r2: float = 0.0
     scale: float | Tensor = field(default=1.0, compare=False)
     """Factor of both; a tensor may change between replays of a captured step."""
+    teacher: float = 0.0
+    """Weight of the teacher's loss in D's loss in this step; it is no gradient penalty."""
 
     def __bool__(self) -> bool:
+        """Whether there is a gradient penalty."""
         return bool(self.r1 or self.r2)
 
 
@@ -136,7 +144,8 @@ def step_discriminator(
     with frozen(G):
 
         def judge_fakes() -> Judged:
-            return judge_fake(D_, generate(G, z, classes)[0], labels, weights)
+            fake = generate(G, z, classes)[0]
+            return judge_fake(D_, fake, labels, weights, teacher=gan.teacher)
 
         of_fake, of_real = gan.both(judge_fakes, lambda: judge_real(D_, real, labels, weights))
         loss_D = backward_discriminator(D, gan.loss, of_real, of_fake)
@@ -164,7 +173,7 @@ def simultaneous(
 
     def judge_fakes() -> tuple[Tensor, Judged]:
         fake, own_penalty = generate(G, z, classes)
-        return own_penalty, judge_fake(D_, fake, labels, weights, classes)
+        return own_penalty, judge_fake(D_, fake, labels, weights, classes, gan.teacher)
 
     (own_penalty, of_fake), of_real = gan.both(
         judge_fakes, lambda: judge_real(D_, real, labels, weights)
@@ -195,6 +204,8 @@ class Judged(NamedTuple):
     fakes."""
     penalty: Tensor
     """The weighted gradient penalty at these images, a scalar."""
+    lesson: Tensor | None = None
+    """The weighted loss of D's classifier on fakes whose classes a teacher names, a scalar."""
 
 
 def judge_real(
@@ -212,12 +223,24 @@ def judge_fake(
     labels: Tensor | None,
     weights: PenaltyWeights = NO_PENALTY,
     classes: Tensor | None = None,
+    teacher: Teacher | None = None,
 ) -> Judged:
-    """D's judgement of fakes, with R2; arguments as for ``discriminate``."""
+    """D's judgement of fakes, with R2; arguments as for ``discriminate``.
+
+    A teacher's lesson is distillation (Hinton et al. 2015): the cross-entropy between its
+    probabilities and those of D's classifier. D's classifier soon knows few training images by
+    heart. G's images never end, so there it learns what the teacher knows.
+    """
     if weights.r2 and not fake.requires_grad:  # of a frozen G
         fake = fake.detach().requires_grad_()
-    logits, aux = discriminate(D, fake, labels, classes)
-    return Judged(logits, aux, penalise(r2, weights.r2, logits, fake, weights.scale))
+    logits, class_logits = split_output(D(fake, labels))
+    aux = auxiliary_loss(class_logits, logits, labels, classes)
+    penalty = penalise(r2, weights.r2, logits, fake, weights.scale)
+    if teacher is None or not weights.teacher or class_logits is None:
+        return Judged(logits, aux, penalty)
+    with torch.no_grad():
+        taught = teacher(fake.detach())
+    return Judged(logits, aux, penalty, weights.teacher * cross_entropy(class_logits, taught))
 
 
 def detach(**losses: Tensor) -> StepLosses:
@@ -246,14 +269,26 @@ def discriminate(
         labels: those that D judges by; the auxiliary loss of an image with the label -1 is 0.
         classes: the classes of the images for the auxiliary loss; None is ``labels``.
     """
-    output = D(images, labels)
+    logits, class_logits = split_output(D(images, labels))
+    return logits, auxiliary_loss(class_logits, logits, labels, classes)
+
+
+def split_output(output: Tensor) -> tuple[Tensor, Tensor | None]:
+    """D's logits (B,), and those of its auxiliary classifier (B, num_classes), if it has one."""
     if output.dim() == 2 and output.shape[1] == 1:
         output = output.squeeze(1)  # many discriminators return (B, 1)
-    if output.dim() == 1 or labels is None:
-        return output, output.new_zeros(())
+    return (output, None) if output.dim() == 1 else (output[:, 0], output[:, 1:])
+
+
+def auxiliary_loss(
+    class_logits: Tensor | None, logits: Tensor, labels: Tensor | None, classes: Tensor | None
+) -> Tensor:
+    """The mean of −log p(y|x), as ``discriminate`` describes it."""
+    if class_logits is None or labels is None:
+        return logits.new_zeros(())
     classes = labels if classes is None else classes
-    losses = cross_entropy(output[:, 1:], classes, ignore_index=-1, reduction="none")
-    return output[:, 0], losses.mean()  # over all images, so that it does not depend on the shards
+    losses = cross_entropy(class_logits, classes, ignore_index=-1, reduction="none")
+    return losses.mean()  # over all images, so that it does not depend on the shards
 
 
 def penalise(
@@ -280,7 +315,9 @@ def backward_discriminator(D: nn.Module, loss: Loss, of_real: Judged, of_fake: J
     D.zero_grad(set_to_none=True)
     add_gradients(D, [of_real.logits, of_real.aux, of_real.penalty], [gradients[0], None, None])
     # G's loss goes backward through the graph of the fakes as well, so it is retained.
-    add_gradients(D, [of_fake.logits, of_fake.penalty], [gradients[1], None], retain_graph=True)
+    outputs = [of_fake.logits, of_fake.penalty]
+    outputs += [] if of_fake.lesson is None else [of_fake.lesson]
+    add_gradients(D, outputs, [gradients[1], None, None][: len(outputs)], retain_graph=True)
     return loss_D
 
 

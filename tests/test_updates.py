@@ -8,6 +8,7 @@ from contextlib import suppress
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from cgan.config import UpdateName
 from cgan.errors import UnknownNameError
@@ -122,6 +123,47 @@ def test_a_generators_own_penalty_is_added_to_its_loss(scheme: str) -> None:
         weights = list(gan.generator.parameters())
     for without, penalised, weight in zip(*seen, weights, strict=True):
         torch.testing.assert_close(penalised, without + 2 * weight)
+
+
+@pytest.mark.parametrize("penalty", [0.0, 2.0])
+@pytest.mark.parametrize("scheme", UPDATES)
+def test_a_teacher_teaches_the_classifier_of_D_and_nobody_else(scheme: str, penalty: float) -> None:
+    """D's loss has the cross-entropy with the teacher's probabilities, and G's gradient stays as it
+    is. Without a weight nobody asks the teacher."""
+    asked: list[Tensor] = []
+
+    def teacher(images: Tensor) -> Tensor:
+        asked.append(images)
+        return images.flatten(1)[:, :3].softmax(1)
+
+    seen = []
+    for weight in (0.0, 3.0):
+        gan, real, latents = make(discriminator_label="projection+auxiliary")
+        gan.teacher = teacher
+        weights = PenaltyWeights(r1=penalty, r2=penalty, teacher=weight)
+        get_update(scheme)(gan, real, LABELS, iter(latents).__next__, weights)
+        seen.append((gan.generator_optimizer.seen, gan.discriminator_optimizer.seen))
+        assert len(asked) == (weight > 0)
+    (of_G, of_D), (taught_G, taught_D) = seen
+    assert same(of_G, taught_G)
+    G, D = gan.generator, gan.discriminator
+    fake = G(latents[1] if scheme == "alternating" else latents[0], LABELS).detach()
+    assert torch.equal(asked[0], fake)
+    assert not asked[0].requires_grad
+    lesson = 3 * cross_entropy(D(fake, LABELS)[:, 1:], teacher(fake))
+    wanted = torch.autograd.grad(lesson, list(D.parameters()), materialize_grads=True)
+    for before, after, own in zip(of_D, taught_D, wanted, strict=True):
+        torch.testing.assert_close(after - before, own, atol=1e-5, rtol=1e-4)
+
+
+def test_a_teacher_needs_a_classifier() -> None:
+    gan, real, latents = make()
+    gan.teacher = lambda images: images.flatten(1)[:, :3].softmax(1)
+    taught = gan.discriminator_optimizer
+    get_update("simultaneous")(gan, real, LABELS, lambda: latents[0], PenaltyWeights(teacher=3))
+    other, _, _ = make()
+    get_update("simultaneous")(other, real, LABELS, lambda: latents[0])
+    assert same(taught.seen, other.discriminator_optimizer.seen)
 
 
 @pytest.mark.parametrize("labels", [None, LABELS])

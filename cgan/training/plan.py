@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -28,7 +28,8 @@ from cgan.data import (
 )
 from cgan.data.stream import ImageStream
 from cgan.errors import ConfigError, DataError, DeviceError, MeasureError, RunError
-from cgan.evaluation.judge_training import get_or_train_judge, may_mirror
+from cgan.evaluation.judge import Judge
+from cgan.evaluation.judge_training import get_or_train_judge, may_mirror, teacher_architecture
 from cgan.runtime.device import find_device, to_device
 from cgan.runtime.distributed import SINGLE_PROCESS, World
 from cgan.runtime.process import is_restart, local_rank
@@ -62,6 +63,7 @@ class Plan:
         base: the folder of a new run, before a number is added to it.
         mirror: whether ``augment: auto`` may mirror: a mirrored image shows the same class.
         stream: where the training images come from if ``dataset`` is a sample of them, or None.
+        teacher: the reader that teaches D's classifier, or None.
     """
 
     config: Config
@@ -74,6 +76,7 @@ class Plan:
     base: Path = RUNS
     mirror: bool = True
     stream: ImageStream | None = None
+    teacher: Judge | None = None
 
     @property
     def augmentations(self) -> tuple[str, ...]:
@@ -132,7 +135,24 @@ def make_plan(
         check_plain(plain, config, dataset.image_shape, dataset.name)
         if folder is None and world.is_main:
             check_classes(plan, plain)
-    return plan
+    return replace(plan, teacher=find_teacher(plan))
+
+
+def find_teacher(plan: Plan) -> Judge | None:
+    """The reader that teaches D's classifier, fitted to the training images (``TeacherConfig``)."""
+    model, world = plan.config.model, plan.world
+    if not plan.config.teacher.weight or not model.conditional:
+        return None
+    if "auxiliary" not in model.discriminator_label:
+        return None
+    if (architecture := teacher_architecture(plan.dataset)) is None:
+        return None
+    if not world.is_main:
+        world.barrier()  # rank 0 fits it, and the others find it in the cache
+    teacher = get_or_train_judge(plan.load_split, plan.device, architecture=architecture)
+    if world.is_main:
+        world.barrier()
+    return teacher
 
 
 def choose_device(config: Config, world: World) -> torch.device:

