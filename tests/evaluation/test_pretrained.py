@@ -114,6 +114,21 @@ def test_the_network_sees_what_photographs_show(photograph: str, label: int) -> 
     assert not network.training
 
 
+def test_folded_batch_norms_change_no_feature(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = TEST.images[:4] / 127.5 - 1
+    features = pretrained.PretrainedFeatures()
+    folded = pretrained.backbone(CPU)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    with torch.no_grad():
+        wanted = features(images)
+        monkeypatch.setattr(pretrained, "fold_batch_norms", lambda network: None)
+        pretrained.backbone.cache_clear()
+        found = features(images)
+        assert pretrained.backbone(CPU) is not folded
+    pretrained.backbone.cache_clear()
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+
+
 def test_an_image_does_not_depend_on_its_batch_and_grey_is_read_as_grey() -> None:
     features = pretrained.PretrainedFeatures()
     images = torch.rand(3, 1, 24, 16) * 2 - 1
