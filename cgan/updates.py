@@ -143,12 +143,15 @@ def step_discriminator(
     D_ = unwrap(D) if weights else D
     with frozen(G):
 
-        def judge_fakes() -> Judged:
+        def judge_fakes() -> tuple[Tensor, Judged]:
             fake = generate(G, z, classes)[0]
-            return judge_fake(D_, fake, labels, weights, teacher=gan.teacher)
+            return fake, judge_fake(D_, fake, labels, weights)
 
-        of_fake, of_real = gan.both(judge_fakes, lambda: judge_real(D_, real, labels, weights))
-        loss_D = backward_discriminator(D, gan.loss, of_real, of_fake)
+        (fake, of_fake), of_real = gan.both(
+            judge_fakes, lambda: judge_real(D_, real, labels, weights)
+        )
+        lesson = teach(gan.teacher, weights.teacher, fake, of_fake)
+        loss_D = backward_discriminator(D, gan.loss, of_real, of_fake, lesson)
         gan.discriminator_optimizer.step()
     return loss_D, of_real.aux, of_real.penalty + of_fake.penalty
 
@@ -171,13 +174,14 @@ def simultaneous(
     classes = labels if fake_labels is None else fake_labels
     D_, z = unwrap(D) if weights else D, draw_z()
 
-    def judge_fakes() -> tuple[Tensor, Judged]:
+    def judge_fakes() -> tuple[Tensor, Tensor, Judged]:
         fake, own_penalty = generate(G, z, classes)
-        return own_penalty, judge_fake(D_, fake, labels, weights, classes, gan.teacher)
+        return fake, own_penalty, judge_fake(D_, fake, labels, weights, classes)
 
-    (own_penalty, of_fake), of_real = gan.both(
+    (fake, own_penalty, of_fake), of_real = gan.both(
         judge_fakes, lambda: judge_real(D_, real, labels, weights)
     )
+    lesson = teach(gan.teacher, weights.teacher, fake, of_fake)
 
     def update_G() -> Tensor:
         loss_G = loss.generator(real=of_real.logits.detach(), fake=of_fake.logits).mean()
@@ -186,7 +190,9 @@ def simultaneous(
         gan.generator_optimizer.step()  # nothing reads G's old weights any more
         return loss_G
 
-    loss_G, loss_D = gan.both(update_G, lambda: backward_discriminator(D, loss, of_real, of_fake))
+    loss_G, loss_D = gan.both(
+        update_G, lambda: backward_discriminator(D, loss, of_real, of_fake, lesson)
+    )
     gan.discriminator_optimizer.step()  # G's gradient reads D's weights, so it comes last
     penalty = of_real.penalty + of_fake.penalty
     return detach(
@@ -204,8 +210,8 @@ class Judged(NamedTuple):
     fakes."""
     penalty: Tensor
     """The weighted gradient penalty at these images, a scalar."""
-    lesson: Tensor | None = None
-    """The weighted loss of D's classifier on fakes whose classes a teacher names, a scalar."""
+    class_logits: Tensor | None = None
+    """Those of the auxiliary classifier, (B, num_classes), if D has one."""
 
 
 def judge_real(
@@ -223,24 +229,28 @@ def judge_fake(
     labels: Tensor | None,
     weights: PenaltyWeights = NO_PENALTY,
     classes: Tensor | None = None,
-    teacher: Teacher | None = None,
 ) -> Judged:
-    """D's judgement of fakes, with R2; arguments as for ``discriminate``.
-
-    A teacher's lesson is distillation (Hinton et al. 2015): the cross-entropy between its
-    probabilities and those of D's classifier. D's classifier soon knows few training images by
-    heart. G's images never end, so there it learns what the teacher knows.
-    """
+    """D's judgement of fakes, with R2; arguments as for ``discriminate``."""
     if weights.r2 and not fake.requires_grad:  # of a frozen G
         fake = fake.detach().requires_grad_()
     logits, class_logits = split_output(D(fake, labels))
     aux = auxiliary_loss(class_logits, logits, labels, classes)
     penalty = penalise(r2, weights.r2, logits, fake, weights.scale)
-    if teacher is None or not weights.teacher or class_logits is None:
-        return Judged(logits, aux, penalty)
+    return Judged(logits, aux, penalty, class_logits)
+
+
+def teach(teacher: Teacher | None, weight: float, fake: Tensor, judged: Judged) -> Tensor | None:
+    """A lesson for D's classifier: its weighted cross-entropy with the teacher's probabilities of
+    the classes of fakes, a scalar. None without a teacher, a weight or a classifier.
+
+    It is distillation (Hinton et al. 2015). D's classifier soon knows a few thousand training
+    images by heart. G's images never end, so there it learns what the teacher knows.
+    """
+    if teacher is None or not weight or judged.class_logits is None:
+        return None
     with torch.no_grad():
         taught = teacher(fake.detach())
-    return Judged(logits, aux, penalty, weights.teacher * cross_entropy(class_logits, taught))
+    return weight * cross_entropy(judged.class_logits, taught)
 
 
 def detach(**losses: Tensor) -> StepLosses:
@@ -302,8 +312,11 @@ def penalise(
     return scale * (gamma * penalty(logits, images).mean()) if gamma else logits.new_zeros(())
 
 
-def backward_discriminator(D: nn.Module, loss: Loss, of_real: Judged, of_fake: Judged) -> Tensor:
-    """Set ``grad`` of D's parameters to the gradient of its loss, which is returned.
+def backward_discriminator(
+    D: nn.Module, loss: Loss, of_real: Judged, of_fake: Judged, lesson: Tensor | None = None
+) -> Tensor:
+    """Set ``grad`` of D's parameters to the gradient of its loss, whose adversarial part is
+    returned.
 
     It goes backward through the real images and the fakes one after another. In one pass, torch
     would add up their gradients in an order that depends on the threads that went forward, and on
@@ -315,8 +328,7 @@ def backward_discriminator(D: nn.Module, loss: Loss, of_real: Judged, of_fake: J
     D.zero_grad(set_to_none=True)
     add_gradients(D, [of_real.logits, of_real.aux, of_real.penalty], [gradients[0], None, None])
     # G's loss goes backward through the graph of the fakes as well, so it is retained.
-    outputs = [of_fake.logits, of_fake.penalty]
-    outputs += [] if of_fake.lesson is None else [of_fake.lesson]
+    outputs = [of_fake.logits, of_fake.penalty] + ([] if lesson is None else [lesson])
     add_gradients(D, outputs, [gradients[1], None, None][: len(outputs)], retain_graph=True)
     return loss_D
 

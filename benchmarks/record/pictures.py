@@ -23,6 +23,7 @@ import cgan
 from benchmarks.against import ROOT, checkout, environment
 from benchmarks.machine import machine
 from benchmarks.record.harness import ENTRIES, LONGEST_STEP, OWN
+from cgan.config import DataConfig
 from cgan.data import ImageDataset, load_split
 from cgan.evaluation.artifacts import pixel_statistics
 from cgan.evaluation.features import extract_real_features
@@ -40,7 +41,7 @@ def record(
     pythons: dict[str, Path], against: str | None, runs: Path,
 ) -> dict[str, Any]:  # fmt: skip
     """Run every entry with every seed, where that is not done, and read what it drew."""
-    source = cgan.Config.model_validate({"data": {"source": str(data.resolve())}}).data
+    source = DataConfig(source=str(data.resolve()))
     splits = {name: load_split(source, name) for name in ("train", "validation", "test")}
     with tempfile.TemporaryDirectory() as folder, checkout(against) as trees:
         write_folder(splits["train"], Path(folder))
@@ -117,7 +118,7 @@ def read_images(path: Path, reference: Reference) -> dict[str, Any]:
     assert manifold is not None
     return {
         "control": control.accuracy, "relative": control.relative, "interval": tuple(interval),
-        "worst": min(control.per_class.values()), "worst_class": classes[control.worst],
+        "worst": min(control.per_class.values()), "worst_class": control.worst,
         "fid": reference.fid_of(features), "coverage": manifold.coverage,
         "spots": float(pixel_statistics([images]).spots.sum()),
         "copied": reference.copied_share(images),

