@@ -169,7 +169,7 @@ def test_the_second_reader_is_another_network(reader: Judge) -> None:
 
 def test_the_network_that_teaches_is_neither_reader() -> None:
     """Where it taught, another network is the second judge, and the report names it."""
-    assert TEACHER != reader_architecture(TRAIN)
+    assert reader_architecture(TRAIN) != TEACHER
     assert second_architecture(TRAIN) == TEACHER
     assert second_architecture(TRAIN, taught=True) == "residual"
 
