@@ -168,7 +168,7 @@ def to_table(results: dict[str, Any]) -> str:
     for name, entry in results["entries"].items():
         drawn = [seed["seconds_per_1000"] for seed in seeds_of(entry)]
         size = seeds_of(entry)[0]["bytes"] / 1e6
-        lines.append(f"| {name} | {mean(drawn):,.2g} | {size:.1f} | {entry['lines']} |")
+        lines.append(f"| {name} | {mean(drawn):,.1f} | {size:.1f} | {entry['lines']} |")
     return "\n".join(lines)
 
 
