@@ -233,7 +233,7 @@ def judge_fake(
     """D's judgement of fakes, with R2; arguments as for ``discriminate``."""
     if weights.r2 and not fake.requires_grad:  # of a frozen G
         fake = fake.detach().requires_grad_()
-    logits, class_logits = split_output(D(fake, labels))
+    logits, class_logits = split_output(D(fake, labels), labels)
     aux = auxiliary_loss(class_logits, logits, labels, classes)
     penalty = penalise(r2, weights.r2, logits, fake, weights.scale)
     return Judged(logits, aux, penalty, class_logits)
@@ -279,15 +279,18 @@ def discriminate(
         labels: those that D judges by; the auxiliary loss of an image with the label -1 is 0.
         classes: the classes of the images for the auxiliary loss; None is ``labels``.
     """
-    logits, class_logits = split_output(D(images, labels))
+    logits, class_logits = split_output(D(images, labels), labels)
     return logits, auxiliary_loss(class_logits, logits, labels, classes)
 
 
-def split_output(output: Tensor) -> tuple[Tensor, Tensor | None]:
-    """D's logits (B,), and those of its auxiliary classifier (B, num_classes), if it has one."""
+def split_output(output: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """D's logits (B,), and those of its auxiliary classifier (B, num_classes), if it has one.
+    Without labels all are its logits."""
     if output.dim() == 2 and output.shape[1] == 1:
         output = output.squeeze(1)  # many discriminators return (B, 1)
-    return (output, None) if output.dim() == 1 else (output[:, 0], output[:, 1:])
+    if output.dim() == 1 or labels is None:
+        return output, None
+    return output[:, 0], output[:, 1:]
 
 
 def auxiliary_loss(

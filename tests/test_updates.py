@@ -166,6 +166,14 @@ def test_a_teacher_needs_a_classifier() -> None:
     assert same(taught.seen, other.discriminator_optimizer.seen)
 
 
+def test_without_labels_all_columns_are_logits() -> None:
+    """A discriminator of patches returns several logits per image."""
+    patches = torch.arange(12.0).view(4, 3)
+    logits, aux_loss = discriminate(lambda *_: patches, torch.zeros(4, 1), None)  # type: ignore[arg-type]
+    assert torch.equal(logits, patches)
+    assert aux_loss == 0
+
+
 @pytest.mark.parametrize("labels", [None, LABELS])
 def test_a_discriminator_may_return_a_column(labels: Tensor | None) -> None:
     column = torch.arange(4.0).view(4, 1)
