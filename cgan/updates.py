@@ -240,11 +240,12 @@ def judge_fake(
 
 
 def teach(teacher: Teacher | None, weight: float, fake: Tensor, judged: Judged) -> Tensor | None:
-    """A lesson for D's classifier: its weighted cross-entropy with the teacher's probabilities of
-    the classes of fakes, a scalar. None without a teacher, a weight or a classifier.
+    """Distillation (Hinton et al. 2015): the weighted cross-entropy of D's classifier with the
+    teacher's probabilities of the classes of fakes, a scalar. None without a teacher, a weight or a
+    classifier.
 
-    It is distillation (Hinton et al. 2015). D's classifier soon knows a few thousand training
-    images by heart. G's images never end, so there it learns what the teacher knows.
+    D's classifier soon knows a few thousand training images by heart. G's images never end, so
+    there it learns what the teacher knows.
     """
     if teacher is None or not weight or judged.class_logits is None:
         return None
