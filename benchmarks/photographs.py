@@ -10,7 +10,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 
 import cgan
 from benchmarks.table import train_run
@@ -106,6 +108,28 @@ def load_cifar_judge(cifar: Path, path: Path) -> tuple[Judge, ImageDataset]:
         train = read_all(cifar / "train")
         train_judge(train, test, train.digest()).save(path)
     return Judge.load(path), test
+
+
+def write_part(count: int, root: Path, out: Path) -> None:
+    """The part of CIFAR-10 that data-efficient-gans trains on, with all test images, as folders.
+
+    Its ``datasets.py`` (commit 33c3fe1) takes ``numpy.random.seed(0)`` and ``choice`` without
+    replacement of the 50,000 training images in the order of their files. The validation images
+    are the first 1,000 of the others.
+    """
+    from torchvision.datasets import CIFAR10
+
+    train, test = (CIFAR10(str(root), train=of_train, download=True) for of_train in (True, False))
+    np.random.seed(0)
+    chosen = np.random.choice(len(train.data), count, replace=False)
+    others = np.setdiff1d(np.arange(len(train.data)), chosen)[:1_000]
+    rows = {"train": chosen, "val": others, "test": np.arange(len(test.data))}
+    for split, indices in rows.items():
+        data = test if split == "test" else train
+        for row in indices.tolist():
+            folder = out / split / data.classes[data.targets[row]]
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(data.data[row]).save(folder / f"{row:05}.png")
 
 
 def train(data: Path, images: str, changes: dict[str, object], folder: Path) -> None:

@@ -28,6 +28,7 @@ from cgan.evaluation import judge_training as judges
 from cgan.evaluation.judge import Classifier, Judge, JudgeHeader
 from cgan.models import build_pair
 from cgan.storage.checkpoint import GENERATOR, new_header, save_tensors
+from cgan.training import plan
 
 
 def mnist_folder() -> Path | None:
@@ -78,6 +79,12 @@ def quick_judges(monkeypatch: pytest.MonkeyPatch) -> None:
     """Judges that tests train on the way see fewer images than by default."""
     quick = partial(judges.train_judge, images=640)
     monkeypatch.setattr(judges, "train_judge", quick)
+
+
+@pytest.fixture(autouse=True)
+def no_teacher(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of photographs have no teacher: fitting it takes seconds, and it is tested by itself."""
+    monkeypatch.setattr(plan, "find_teacher", lambda _: None)
 
 
 @pytest.fixture(autouse=True)

@@ -31,7 +31,7 @@ OTHERS_EVERY = 5
 """Entries of other libraries store images this many times less often: drawing takes them long."""
 DIFFUSION = ("denoising_diffusion", "diffusers", "smalldiffusion", "torchcfm")
 """Entries that draw in many steps: 1,000 images, once, when their time is over."""
-OWN = ("cgan", "textbook")
+OWN = ("cgan", "cgan_untaught", "textbook")
 """Entries that need no environment of their own."""
 ENTRIES = {path.stem.removeprefix("entry_"): path for path in sorted(HERE.glob("entry_*.py"))}
 

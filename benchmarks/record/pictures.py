@@ -49,7 +49,7 @@ def record(
             for seed in range(seeds):
                 for tree, root in trees.items() if name in OWN else [("new", ROOT)]:
                     out = runs / f"{name if tree == 'new' else f'{name}@{tree}'}-{seed}"
-                    pictures = data if name == "cgan" else Path(folder)
+                    pictures = data if name.startswith("cgan") else Path(folder)
                     run_entry(name, seed, minutes, pythons.get(name), pictures, root, out)
     judge = get_or_train_judge(splits.__getitem__, "cpu", architecture="pretrained")
     reference = Reference(
@@ -82,9 +82,9 @@ def run_entry(
     name: str, seed: int, minutes: list[float], python: Path | None, pictures: Path,
     tree: Path, out: Path,
 ) -> None:  # fmt: skip
-    """Run an entry, once for all budgets; ``cgan`` once for each, because a run knows its end."""
+    """Run an entry, once for all budgets; `cgan` once for each, because its run knows its end."""
     missing = [60 * one for one in minutes if find(out, 60 * one) is None]
-    for at in [[one] for one in missing] if name == "cgan" else [missing] if missing else []:
+    for at in [[one] for one in missing] if name.startswith("cgan") else [missing] if missing else []:
         words = [str(python or sys.executable), str(ENTRIES[name]), "--seed", str(seed)]
         words += ["--seconds", f"{at[-1]:g}", "--at", *(f"{one:g}" for one in at)]
         words += ["--count", str(10 * PER_CLASS), "--out", str(out.resolve())]

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from cgan.errors import FileError, UnknownNameError
 from cgan.evaluation.pretrained import COMPONENTS, FEATURES, PretrainedFeatures
 from cgan.runtime.device import find_device, set_memory_format, to_device, torch_defaults
+from cgan.runtime.streams import map_streams
 from cgan.storage.checkpoint import JUDGE, load_network, new_header, open_checkpoint, save_tensors
 
 FEATURE_DIM = COMPONENTS
@@ -292,8 +293,12 @@ class Judge:
 
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
-        """p(y|x) of images (B, C, H, W) in [-1, 1], on the judge's device: (B, classes)."""
-        logits: Tensor = self.network(images)
+        """p(y|x) of images (B, C, H, W) in [-1, 1], on the judge's device: (B, classes).
+
+        On a CPU each of two streams reads half of them.
+        """
+        parts = images.chunk(2 if images.device.type == "cpu" else 1)
+        logits = torch.cat(list(map_streams(self.network, parts, images.device)))
         return logits.softmax(1)
 
     def classify(self, images: Tensor) -> Tensor:

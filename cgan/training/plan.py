@@ -146,18 +146,18 @@ def make_plan(
 def find_teacher(plan: Plan) -> Judge | None:
     """The reader that teaches D's classifier, fitted to the training images (``TeacherConfig``).
 
-    A log line says why there is none, if the config wants one.
+    A log line says why a conditional GAN has none, if the config wants one.
     """
     model, world = plan.config.model, plan.world
-    if not plan.config.teacher.weight:
+    if not plan.config.teacher.weight or not model.conditional:
         return None
-    if not model.conditional or "auxiliary" not in model.discriminator_label:
+    if "auxiliary" not in model.discriminator_label:
         why_none = "the discriminator has no classifier: model.discriminator_label adds one"
     else:
         why_none = why_no_teacher(plan.dataset)
     if why_none:
         if world.is_main:
-            logger.warning("no teacher: %s", why_none)
+            logger.info("no teacher: %s", why_none)
         return None
     if not world.is_main:
         world.barrier()  # rank 0 fits it, and the others find it in the cache

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from sklearn.datasets import load_sample_image
 from torch.nn.functional import interpolate
@@ -25,6 +26,7 @@ from cgan.evaluation.judge_training import (
     second_architecture,
     train_judge,
 )
+from cgan.training import plan
 from cgan.training.plan import Plan, find_teacher
 
 CPU = torch.device("cpu")
@@ -59,6 +61,11 @@ TRAIN, TEST, PLAIN = draw(120, 1, 0.06), draw(40, 2, 0.06), draw(60, 3, 0.0)
 @pytest.fixture(scope="module")
 def reader() -> Judge:
     return train_judge(TRAIN, TEST, "shapes", architecture="pretrained")
+
+
+@pytest.fixture(scope="module")
+def teacher() -> Judge:
+    return train_judge(TRAIN, TEST, "shapes", architecture=TEACHER)
 
 
 def accuracy(judge: Judge, data: ImageDataset) -> float:
@@ -155,16 +162,25 @@ def test_photographs_have_it_and_characters_do_not(monkeypatch: pytest.MonkeyPat
     assert reader_architecture(cgan.load_pictures("digits")) == "cnn"
 
 
-def test_the_second_reader_is_another_network(reader: Judge) -> None:
-    second = train_judge(TRAIN, TEST, "shapes", architecture=second_architecture(TRAIN))
-    assert second.header.architecture == "pretrained-lite1"
-    assert second.is_pretrained
-    assert accuracy(second, TEST) > 0.9
+def test_the_teacher_is_another_network_than_the_reader(reader: Judge, teacher: Judge) -> None:
+    assert teacher.header.architecture == "pretrained-lite1"
+    assert teacher.is_pretrained
+    assert accuracy(teacher, TEST) > 0.9
     images = TEST.images[:8] / 127.5 - 1
     with torch.no_grad():
-        raw = [judge.network.features[0].raw(images) for judge in (reader, second)]
+        raw = [judge.network.features[0].raw(images) for judge in (reader, teacher)]
     assert torch.corrcoef(torch.stack([one.flatten() for one in raw]))[0, 1] < 0.5
     assert second_architecture(cgan.load_pictures("digits")) == "residual"
+
+
+def test_the_teacher_is_asked_for_every_class_of_every_image(teacher: Judge) -> None:
+    """On a CPU in two halves, of which the first one may be larger."""
+    shown = TEST.images[:7] / 127.5 - 1
+    found = teacher.probabilities(shown)
+    with torch.no_grad():
+        wanted = teacher.network(shown).softmax(1)
+    torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(teacher.probabilities(shown[:1]), wanted[:1], atol=1e-4, rtol=1e-4)
 
 
 def test_the_network_that_teaches_is_neither_reader() -> None:
@@ -183,6 +199,30 @@ def test_the_report_says_who_taught(reader: Judge) -> None:
     assert "too kind" in describe_reader(reader, reader.name)
 
 
+def test_a_run_of_photographs_is_taught(
+    teacher: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """By default, on every eighth step; its generator file says so."""
+    folder, asked = tmp_path / "shapes", []
+    for index, (image, label) in enumerate(zip(TRAIN.images, TRAIN.labels, strict=True)):
+        place = folder / TRAIN.classes[label] / f"{index}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.permute(1, 2, 0).numpy()).save(place)
+    monkeypatch.setattr(plan, "find_teacher", lambda _: teacher)
+    probabilities = Judge.probabilities
+
+    def ask(judge: Judge, images: torch.Tensor) -> torch.Tensor:
+        asked.append(tuple(images.shape))
+        return probabilities(judge, images)
+
+    monkeypatch.setattr(Judge, "probabilities", ask)
+    changes = {"model.width": 16, "images": 256, "control_per_class": 0, "device": "cpu"}
+    config = cgan.load_config("folder-dcgan", {"data.source": str(folder), **changes})
+    run = cgan.train(config, tmp_path / "run")
+    assert asked == 2 * [(16, 3, 32, 32)]
+    assert cgan.load(run.folder).header["teacher"] == teacher.name
+
+
 def test_a_run_of_photographs_has_a_teacher_if_its_config_wants_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -193,22 +233,21 @@ def test_a_run_of_photographs_has_a_teacher_if_its_config_wants_one(
             return TRAIN if split == "train" else TEST
 
     def find(dataset: ImageDataset = TRAIN, **changes: object) -> Judge | None:
-        settings = {"teacher.weight": 0.5, **{k.replace("__", "."): v for k, v in changes.items()}}
+        settings = {name.replace("__", "."): value for name, value in changes.items()}
         config = cgan.load_config("folder-dcgan", {"data.source": "shapes", **settings})
         return find_teacher(Shapes(config, dataset, CPU))
 
+    caplog.set_level("INFO", "cgan")
     teacher = find()
     assert teacher is not None
-    assert teacher.header.architecture == "pretrained-lite1"
-    shown = TEST.images[:8] / 127.5 - 1
-    assert torch.allclose(teacher.probabilities(shown).sum(1), torch.ones(8))
-    named = teacher.probabilities(shown).argmax(1)
+    assert teacher.header.architecture == TEACHER
+    named = teacher.probabilities(TEST.images[:8] / 127.5 - 1).argmax(1)
     assert torch.equal(named, teacher.classify(TEST.images[:8] / 255))
     assert find(teacher__weight=0) is None
+    assert find(model__conditional=False) is None
     assert not [one for one in caplog.records if "no teacher" in one.message]
     assert find(model__discriminator_label="projection") is None
     assert "no teacher: the discriminator has no classifier" in caplog.records[-1].message
-    assert find(model__conditional=False) is None
     assert find(cgan.load_pictures("digits")) is None
     assert "no teacher: it knows colour photographs" in caplog.records[-1].message
     monkeypatch.setattr(pretrained, "is_available", lambda lite=0: False)
