@@ -84,7 +84,8 @@ def run_entry(
 ) -> None:  # fmt: skip
     """Run an entry, once for all budgets; `cgan` once for each, because its run knows its end."""
     missing = [60 * one for one in minutes if find(out, 60 * one) is None]
-    for at in [[one] for one in missing] if name.startswith("cgan") else [missing] if missing else []:
+    parts = [[one] for one in missing] if name.startswith("cgan") else [missing]
+    for at in filter(None, parts):
         words = [str(python or sys.executable), str(ENTRIES[name]), "--seed", str(seed)]
         words += ["--seconds", f"{at[-1]:g}", "--at", *(f"{one:g}" for one in at)]
         words += ["--count", str(10 * PER_CLASS), "--out", str(out.resolve())]
