@@ -39,6 +39,7 @@ BEFORE: dict[str, object] = {
     "batch_size": 64,
     "lr": 2e-3,
     "ema_half_life_images": "30k",
+    "teacher.weight": 0.0,
 }
 """folder-dcgan of version 0.3."""
 AUGMENTED: dict[str, object] = {
@@ -119,6 +120,7 @@ def write_part(count: int, root: Path, out: Path) -> None:
     """
     from torchvision.datasets import CIFAR10
 
+    out.mkdir()  # two parts in one folder would be a third one
     train, test = (CIFAR10(str(root), train=of_train, download=True) for of_train in (True, False))
     np.random.seed(0)
     chosen = np.random.choice(len(train.data), count, replace=False)

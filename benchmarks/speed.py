@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from cgan.models.conditioning import LABEL_DIM
 from cgan.models.dcgan import MIN_FEATURES, plan_channels
 from cgan.runtime.device import configure_backends, find_device
 from cgan.storage.run_files import read_metrics
-from cgan.training.plan import Plan
+from cgan.training.plan import Plan, find_teacher
 from cgan.training.state import TrainState
 from cgan.training.step import TrainStep
 from cgan.updates import in_turn
@@ -153,12 +153,14 @@ class Bench:
 
     def train_step(self) -> TrainStep:
         torch.manual_seed(0)
-        return TrainStep(TrainState(Plan(self.config, self.pictures, self.device)))
+        plan = Plan(self.config, self.pictures, self.device)
+        return TrainStep(TrainState(replace(plan, teacher=find_teacher(plan))))
 
     def flops(self) -> float:
         """Counted operations per training image, averaged over one lazy interval."""
         step, every = self.train_step(), self.config.penalty.lazy_interval
         step.run = step.update  # no CUDA graph: a replay is not counted
+        step.gan.teacher = None  # its work is not that of G and D
         step.gan.both = in_turn  # a dispatch mode sees its own thread only
         batches = Loader(self.pictures, self.config.batch_size, self.device).batches()
         with Count() as counted:

@@ -45,6 +45,7 @@ def main(changes: list[str] | None = None) -> None:
         subprocess.run([*words, "--set", "images=16", "--out", str(folder / "first")], check=True)
         start = time.time() - begun
     run = options.out / f"run-{options.seconds:g}" if options.pictures else folder / "run"
+    shutil.rmtree(run, ignore_errors=True)  # of a record that was interrupted
     words += ["--minutes", f"{(options.seconds - start) / 60}", "--out", str(run)]
     copies = watch(words, folder, run)
     if options.pictures:
@@ -89,11 +90,11 @@ def store_pictures(options: Namespace, run: Path) -> None:
     from cgan.storage.images import to_pixels
 
     begun, sampler = time.time(), cgan.load(run)
-    images = to_pixels(sampler.sample(None, n=options.count // options.classes, seed=0))
+    images = to_pixels(sampler.sample(None, n=options.count // len(sampler.classes), seed=0))
     row = {"seconds_per_1000": 1_000 * (time.time() - begun) / len(images)}
     row["bytes"] = (run / "generator.safetensors").stat().st_size
     (options.out / "drawing.json").write_text(json.dumps(row))
-    in_turn = images.unflatten(0, (options.classes, -1)).transpose(0, 1).flatten(0, 1)
+    in_turn = images.unflatten(0, (len(sampler.classes), -1)).transpose(0, 1).flatten(0, 1)
     np.save(options.out / f"{options.seconds:08.3f}.npy", in_turn.numpy())
 
 

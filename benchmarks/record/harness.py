@@ -31,7 +31,9 @@ OTHERS_EVERY = 5
 """Entries of other libraries store images this many times less often: drawing takes them long."""
 DIFFUSION = ("denoising_diffusion", "diffusers", "smalldiffusion", "torchcfm")
 """Entries that draw in many steps: 1,000 images, once, when their time is over."""
-OWN = ("cgan", "cgan_untaught", "textbook")
+OLD = ("cgan", "textbook")
+"""Entries of older revisions too."""
+OWN = (*OLD, "cgan_untaught")
 """Entries that need no environment of their own."""
 ENTRIES = {path.stem.removeprefix("entry_"): path for path in sorted(HERE.glob("entry_*.py"))}
 
@@ -60,7 +62,7 @@ def record(
         for name in entries:
             runs: dict[str, list[list[dict[str, float]]]] = {}
             for seed in range(seeds):
-                for tree, folder in trees.items() if name in OWN else [("new", ROOT)]:
+                for tree, folder in trees.items() if name in OLD else [("new", ROOT)]:
                     apart = every if name in OWN else OTHERS_EVERY * every
                     python = pythons.get(name)
                     rows = run_entry(name, seed, seconds, apart, python, judge, real, folder)

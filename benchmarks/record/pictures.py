@@ -22,7 +22,7 @@ from torch import Tensor
 import cgan
 from benchmarks.against import ROOT, checkout, environment
 from benchmarks.machine import machine
-from benchmarks.record.harness import ENTRIES, LONGEST_STEP, OWN
+from benchmarks.record.harness import ENTRIES, LONGEST_STEP, OLD, OWN
 from cgan.config import DataConfig
 from cgan.data import ImageDataset, load_split
 from cgan.evaluation.artifacts import pixel_statistics
@@ -47,7 +47,7 @@ def record(
         write_folder(splits["train"], Path(folder))
         for name in entries:
             for seed in range(seeds):
-                for tree, root in trees.items() if name in OWN else [("new", ROOT)]:
+                for tree, root in trees.items() if name in OLD else [("new", ROOT)]:
                     out = runs / f"{name if tree == 'new' else f'{name}@{tree}'}-{seed}"
                     pictures = data if name.startswith("cgan") else Path(folder)
                     run_entry(name, seed, minutes, pythons.get(name), pictures, root, out)

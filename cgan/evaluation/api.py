@@ -157,6 +157,7 @@ def compare(
     loaded: dict[DataConfig, dict[Split, ImageDataset | ImageFolder]] = {}
     references: dict[tuple[str, str], Reference] = {}
     reports: list[Report] = []
+    taught = any("teacher" in sampler.header for sampler in samplers)
     for sampler, source in zip(samplers, sources, strict=True):
         with explain_out_of_memory(
             f"evaluating {sampler.name} on {torch_device}", "free memory, or use another --device"
@@ -168,7 +169,9 @@ def compare(
             check_fit(sampler, f"{train.name} has", train.classes, train.image_shape)
             key = train.digest(), splits["test"].digest()
             if key not in references:
-                own, second = _find_readers(splits, sampler, given, second_judge, torch_device)
+                own, second = _find_readers(
+                    splits, sampler, given, second_judge, torch_device, taught
+                )
                 references[key] = Reference(
                     own, train, splits["test"], splits["validation"], per_class=per_class,
                     features=features, device=torch_device, second_judge=second,
@@ -199,6 +202,7 @@ def _find_readers(
     given: Judge | None,
     second_judge: bool,
     device: torch.device,
+    taught: bool,
 ) -> tuple[Judge, Judge | None]:
     """The judge whose figures count, and another one to set beside it.
 
@@ -208,7 +212,7 @@ def _find_readers(
     beside = sampler.path.parent
     own = given or find(beside=beside, architecture=reader_architecture(train))
     if second_judge:
-        other = second_architecture(train, taught="teacher" in sampler.header)
+        other = second_architecture(train, taught)
         if own.header.architecture == other:  # the caller gave that one
             other = reader_architecture(train)
         return own, find(beside=beside, architecture=other)

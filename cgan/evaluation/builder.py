@@ -14,6 +14,7 @@ from cgan.evaluation.control import Control, check_judge
 from cgan.evaluation.distances import Nearest
 from cgan.evaluation.features import FeatureSet
 from cgan.evaluation.judge import Judge
+from cgan.evaluation.judge_training import TEACHER
 from cgan.evaluation.reference import Reference
 from cgan.evaluation.report import ClassFigures, Report
 from cgan.evaluation.sections import (
@@ -124,7 +125,7 @@ def describe_reader(judge: Judge, teacher: str | None = None) -> str:
         found = "features of a network for other photographs"
         if teacher is None:
             return f"{found}, which no generator is trained with"
-        if teacher == judge.name:
+        if judge.header.architecture == TEACHER or teacher == judge.name:
             return f"{found}, which taught the discriminator: its figures are too kind"
         return f"{found}; another one of its family taught the discriminator"
     return "a small network trained on the same images, as a discriminator is"

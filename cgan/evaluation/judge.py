@@ -1,4 +1,4 @@
-"""The judge: a small classifier trained on real images. It is never used to train a generator.
+"""The judge: a classifier of real images. The one whose figures are reported trains no generator.
 
 Two architectures are built differently, so that a second judge can disagree with the first.
 """

@@ -189,18 +189,18 @@ def train_judge(
         device: the device to train on.
         images: training images to show; None is ``default_images``.
         architecture: as in ``get_or_train_judge``.
-        mirror: whether a mirrored image shows the same class; None is ``may_mirror``.
+        mirror: whether a mirrored image shows the same class; None is ``may_mirror``, and False for
+            ``TEACHER``.
     """
     architecture = architecture or default_architecture(dataset)
     device = torch.device(device)
-    mirror = may_mirror(dataset) if mirror is None else mirror
+    if mirror is None:  # the teacher is fitted before a training, and as likely without mirrors
+        mirror = architecture != TEACHER and may_mirror(dataset)
     with seeded(0, device):
         network = build_classifier(architecture, dataset.image_shape, len(dataset.classes))
         to_device(network, device)
         if isinstance(network, PretrainedClassifier):
-            logger.info("fitting a pretrained reader to %s (only once)", dataset.name)
-            # Mirror images add half a percent of accuracy. A training does not wait for that.
-            mirror = mirror and architecture != TEACHER
+            logger.info("fitting %s to %s (only once)", network.pretrained.name, dataset.name)
             pretrained.fit(network.pretrained, network.head, network.components, dataset, mirror)
         else:
             steps = max((images or default_images(dataset)) // BATCH, 1)

@@ -115,7 +115,7 @@ class PretrainedFeatures(nn.Module):
 
     def __init__(self, lite: int = 0) -> None:
         super().__init__()
-        self.lite = lite
+        self.lite, self.name = lite, f"EfficientNet-Lite{lite}"
         self.register_buffer("mean", torch.zeros(FEATURES))
         self.register_buffer("deviation", torch.ones(FEATURES))
 

@@ -32,9 +32,11 @@ from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import (
     TEACHER,
     get_or_train_judge,
+    is_photographic,
     may_mirror,
     why_no_teacher,
 )
+from cgan.evaluation.pretrained import backbone
 from cgan.runtime.device import find_device, to_device
 from cgan.runtime.distributed import SINGLE_PROCESS, World
 from cgan.runtime.process import is_restart, local_rank
@@ -157,13 +159,15 @@ def find_teacher(plan: Plan) -> Judge | None:
         why_none = why_no_teacher(plan.dataset)
     if why_none:
         if world.is_main:
-            logger.info("no teacher: %s", why_none)
+            log = logger.warning if is_photographic(plan.dataset) else logger.info
+            log("no teacher: %s", why_none)
         return None
     if not world.is_main:
         world.barrier()  # rank 0 fits it, and the others find it in the cache
     teacher = get_or_train_judge(plan.load_split, plan.device, architecture=TEACHER)
     if world.is_main:
         world.barrier()
+    backbone(plan.device, lite=1)  # before two threads ask for it
     return teacher
 
 

@@ -31,6 +31,24 @@ def test_memory_that_runs_out(small_run: cgan.Run, monkeypatch: pytest.MonkeyPat
     )
 
 
+def test_a_second_judge_has_taught_none_of_the_rows(
+    small_run: cgan.Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The judge is found for the first row; the teacher of the second one must not be it."""
+    asked: list[bool] = []
+
+    def second(dataset: ImageDataset, taught: bool) -> str:
+        asked.append(taught)
+        return "residual"
+
+    monkeypatch.setattr(api, "second_architecture", second)
+    rows = [cgan.load(small_run.folder) for _ in range(2)]
+    cgan.compare(rows, per_class=20, second_judge=True)
+    rows[1].header["teacher"] = "another network"
+    cgan.compare(rows, per_class=20, second_judge=True)
+    assert asked == [False, True]
+
+
 def test_rows_of_the_same_data_share_judge_and_images(
     small_run: cgan.Run, plain_run: cgan.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

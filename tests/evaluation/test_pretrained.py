@@ -173,12 +173,20 @@ def test_the_teacher_is_another_network_than_the_reader(reader: Judge, teacher: 
     assert second_architecture(cgan.load_pictures("digits")) == "residual"
 
 
-def test_the_teacher_is_asked_for_every_class_of_every_image(teacher: Judge) -> None:
-    """On a CPU in two halves, of which the first one may be larger."""
-    shown = TEST.images[:7] / 127.5 - 1
-    found = teacher.probabilities(shown)
+def test_two_streams_ask_the_teacher(teacher: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU each of them reads half of the images, and the first one may read one more."""
+    shown, read = TEST.images[:7] / 127.5 - 1, []
     with torch.no_grad():
         wanted = teacher.network(shown).softmax(1)
+    raw = pretrained.PretrainedFeatures.raw
+
+    def counted(features: pretrained.PretrainedFeatures, images: torch.Tensor) -> torch.Tensor:
+        read.append(len(images))
+        return raw(features, images)
+
+    monkeypatch.setattr(pretrained.PretrainedFeatures, "raw", counted)
+    found = teacher.probabilities(shown)
+    assert sorted(read) == [3, 4]
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(teacher.probabilities(shown[:1]), wanted[:1], atol=1e-4, rtol=1e-4)
 
@@ -190,25 +198,33 @@ def test_the_network_that_teaches_is_neither_reader() -> None:
     assert second_architecture(TRAIN, taught=True) == "residual"
 
 
-def test_the_report_says_who_taught(reader: Judge) -> None:
+def test_the_report_says_who_taught(reader: Judge, teacher: Judge) -> None:
     config = cgan.load_config("folder-dcgan", {"data.source": "shapes"})
     sampler: Any = SimpleNamespace(config=config, header={"teacher": "reader A"})
     assert networks_in_training(sampler).endswith("which the reader A taught")
     assert "no generator is trained with" in describe_reader(reader)
     assert "another one of its family taught" in describe_reader(reader, "reader A")
     assert "too kind" in describe_reader(reader, reader.name)
+    assert "too kind" in describe_reader(teacher, "the same network, fitted to other images")
 
 
-def test_a_run_of_photographs_is_taught(
-    teacher: Judge, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_a_teacher_is_fitted_without_mirror_images(teacher: Judge, reader: Judge) -> None:
+    """A training does not wait for them."""
+    for judge, is_fitted_to_these_alone in ((teacher, True), (reader, False)):
+        with torch.no_grad():
+            mean = judge.network.features(TRAIN.images / 127.5 - 1).mean(0)
+        assert (float(mean.abs().max()) < 1e-3) == is_fitted_to_these_alone
+
+
+def test_a_run_of_photographs_is_taught(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """By default, on every eighth step; its generator file says so."""
+    monkeypatch.setenv("CGAN_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(plan, "find_teacher", find_teacher)
     folder, asked = tmp_path / "shapes", []
     for index, (image, label) in enumerate(zip(TRAIN.images, TRAIN.labels, strict=True)):
         place = folder / TRAIN.classes[label] / f"{index}.png"
         place.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image.permute(1, 2, 0).numpy()).save(place)
-    monkeypatch.setattr(plan, "find_teacher", lambda _: teacher)
     probabilities = Judge.probabilities
 
     def ask(judge: Judge, images: torch.Tensor) -> torch.Tensor:
@@ -220,7 +236,10 @@ def test_a_run_of_photographs_is_taught(
     config = cgan.load_config("folder-dcgan", {"data.source": str(folder), **changes})
     run = cgan.train(config, tmp_path / "run")
     assert asked == 2 * [(16, 3, 32, 32)]
-    assert cgan.load(run.folder).header["teacher"] == teacher.name
+    assert cgan.load(run.folder).header["teacher"].startswith("pretrained reader ")
+    again = cgan.train(config, tmp_path / "again")  # the teacher is in the cache
+    drawn = [cgan.load(one.folder).sample("disc", n=4, seed=0) for one in (run, again)]
+    assert torch.equal(*drawn)
 
 
 def test_a_run_of_photographs_has_a_teacher_if_its_config_wants_one(
