@@ -194,7 +194,8 @@ def train_judge(
     """
     architecture = architecture or default_architecture(dataset)
     device = torch.device(device)
-    if mirror is None:  # the teacher is fitted before a training, and as likely without mirrors
+    if mirror is None:
+        # A training waits for its teacher, and mirror images hardly change the teacher's likelihood.
         mirror = architecture != TEACHER and may_mirror(dataset)
     with seeded(0, device):
         network = build_classifier(architecture, dataset.image_shape, len(dataset.classes))
