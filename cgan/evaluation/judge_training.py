@@ -195,7 +195,7 @@ def train_judge(
     architecture = architecture or default_architecture(dataset)
     device = torch.device(device)
     if mirror is None:
-        # A training waits for its teacher, and mirror images hardly change the teacher's likelihood.
+        # A training waits for its teacher, whose likelihood mirror images hardly change.
         mirror = architecture != TEACHER and may_mirror(dataset)
     with seeded(0, device):
         network = build_classifier(architecture, dataset.image_shape, len(dataset.classes))
