@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cgan.cli import evaluate, export, generate, latent_space, push, steer, train
+from cgan.cli import evaluate, export, generate, latent_space, train
 from cgan.cli.options import messages
 from cgan.console import printable
 from cgan.errors import CganError
@@ -114,7 +114,7 @@ app.command(
 )(train.train)
 app.command(
     epilog="Examples:  cgan steer runs/plain  |  cgan steer runs/plain --data mnist --minutes 4"
-)(steer.steer)
+)(train.steer)
 app.command(
     epilog="Examples:  cgan generate --digit 7  |  "
     "cgan generate runs/pets --class cat --class dog -n 8 --seed 3 --out pets.png  |  "
@@ -135,7 +135,8 @@ app.command(epilog="Examples:  cgan compare runs/conditional runs/plain --html c
 )
 app.command(
     "augment-test",
-    epilog="Examples:  cgan augment-test  |  cgan augment-test runs/pets --minutes 60",
+    epilog="Examples:  cgan augment-test runs/pets --minutes 60  |  "
+    "cgan augment-test runs/pets --recipe --html augment.html",
 )(evaluate.augment_test)
 app.command(epilog="Examples:  cgan info mnist  |  cgan info runs/mnist-dcgan --json")(export.info)
 app.command(
@@ -145,7 +146,7 @@ app.command(
 app.command(
     epilog="Examples:  cgan push runs/pets owner/pets --license mit --dry-run  |  "
     "cgan push runs/pets owner/pets --space"
-)(push.push)
+)(export.push)
 app.command(epilog="Examples:  cgan show  |  cgan show runs/pets")(export.show)
 
 

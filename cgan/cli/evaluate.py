@@ -17,6 +17,7 @@ from cgan.cli.options import (
     check_output,
     load_model,
     messages,
+    results,
 )
 from cgan.errors import ConfigError
 
@@ -57,7 +58,11 @@ HtmlOption = Annotated[
 MinutesOption = Annotated[
     float, typer.Option(min=0, help="About the longest training time of all classifiers together.")
 ]
-SeedsOption = Annotated[int, typer.Option(min=2, help="Classifiers per row.")]
+SeedsOption = Annotated[int, typer.Option(min=2, help="Classifiers per recipe.")]
+RecipeOption = Annotated[
+    bool,
+    typer.Option("--recipe", help="Print the best recipe with generated images as Python."),
+]
 
 
 def evaluate(
@@ -150,13 +155,19 @@ def augment_test(
     data_dir: DataDirOption = None,
     minutes: MinutesOption = 30.0,
     seeds: SeedsOption = 3,
+    recipe: RecipeOption = False,
+    html: HtmlOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Measure whether generated images help a classifier of the real ones."""
     from cgan.cli.tables import print_augment_test
     from cgan.evaluation.augment_test import augment_test as run
+    from cgan.evaluation.augment_test import render_augment_test
 
+    if recipe and as_json:
+        raise ConfigError("--json holds the recipe: leave out --recipe")
+    check_output("--html", html, ".html")
     result = run(
         load_model(model), data=data, data_dir=data_dir, minutes=minutes, seeds=seeds,
         device=device, progress=True,
@@ -164,7 +175,11 @@ def augment_test(
     if as_json:
         _print_json(result.to_dict())
     else:
-        print_augment_test(result)
+        print_augment_test(result, messages if recipe else results)
+    if recipe:
+        typer.echo(result.recipe, nl=False)
+    if html is not None:
+        _write_page(html, render_augment_test(result))
 
 
 def _print_json(value: Any) -> None:
@@ -174,7 +189,12 @@ def _print_json(value: Any) -> None:
 def _write_html(html: str | None, reports: list[Report]) -> None:
     if html is not None:
         from cgan.evaluation.report import render_report
-        from cgan.storage.atomic import write_atomically
 
-        write_atomically(Path(html), render_report(reports).encode())
-        messages.print(f"report: {html}")
+        _write_page(html, render_report(reports))
+
+
+def _write_page(html: str, page: str) -> None:
+    from cgan.storage.atomic import write_atomically
+
+    write_atomically(Path(html), page.encode())
+    messages.print(f"report: {html}")

@@ -14,11 +14,13 @@ from cgan.attributes import sort_for_display
 from cgan.cli.options import results
 from cgan.config import Config
 from cgan.config_io import to_yaml
+from cgan.console import SafeConsole
 from cgan.data import dataset_info
 from cgan.data.scan_facts import describe_counts
-from cgan.evaluation.augment_test import AugmentTest
+from cgan.evaluation.augment_test import AugmentTest, format_range
 from cgan.evaluation.control import Control
 from cgan.evaluation.report import Report, figure_rows, format_share, format_value
+from cgan.evaluation.verdict import format_difference
 from cgan.models import build_networks, count_parameters
 from cgan.runtime.device import find_device
 from cgan.sampling.sampler import Sampler
@@ -241,29 +243,28 @@ def format_shape(image_shape: tuple[int, int, int]) -> str:
     return f"{width}×{height}, {'grey' if channels == 1 else 'colour'}"
 
 
-def print_augment_test(result: AugmentTest) -> None:
-    """Accuracies per training set, and the verdict."""
-    results.print(
-        f"{result.model}: {result.train_images:,} training and {result.test_images:,} test images, "
-        f"classifiers trained on {result.shown_images:,} images each",
+def print_augment_test(result: AugmentTest, console: SafeConsole) -> None:
+    """Accuracies by recipe, the differences that decide, and the verdict."""
+    console.print(
+        f"{result.model}: {result.train_images:,} training and {result.test_images:,} test images; "
+        f"each classifier sees {result.shown_images:,} real images; of {result.drawn_images:,} "
+        f"generated ones, judges assign {format_share(result.left_out)} to another class",
         style="italic",
     )
     table = Table(title="right in %: mean (lowest–highest seed)")
-    table.add_column("trained on", no_wrap=True)
+    table.add_column("trained on")
     for heading in ("validation", "test", *([result.rarest_class] if result.rarest_class else [])):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", no_wrap=True)
     for row in result.rows:
         columns = [row.validation, row.test, *([row.rarest] if row.rarest else [])]
         table.add_row(row.name, *map(format_range, columns))
-    results.print(table)
-    for warning in result.warnings:
-        results.print(f"warning: {warning}", style="yellow")
-    for reason in result.left_out:
-        results.print(f"left out: {reason}", style="dim")
-    results.print(f"verdict: {result.reason}")
-
-
-def format_range(shares: Sequence[float]) -> str:
-    """Mean and range of fractions in %: ``81.2 (80.7–81.9)``."""
-    mean = sum(shares) / len(shares)
-    return f"{100 * mean:.1f} ({100 * min(shares):.1f}–{100 * max(shares):.1f})"
+    console.print(table)
+    console.print(f"{result.verdict.best}, on test images:")
+    for one in result.verdict.comparisons:
+        text = format_difference(one.test)
+        if one.rarest is not None:
+            text += f"; {result.rarest_class}: {format_difference(one.rarest)}"
+        console.print(f"  against {one.control}: {text}")
+    for note in result.notes:
+        console.print(f"note: {note}", style="yellow")
+    console.print(f"verdict: {result.verdict.reason}")

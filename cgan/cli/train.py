@@ -1,4 +1,4 @@
-"""``cgan train``."""
+"""``cgan train`` and ``cgan steer``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cgan.cli.options import DataDirOption, load_model, messages
+from cgan.cli.options import DataDirOption, DeviceOption, load_model, messages
 from cgan.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -87,6 +87,20 @@ SetOption = Annotated[
     typer.Option("--set", help="Set any config key; --dry-run lists them.", metavar="KEY=VALUE"),
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the config and exit.")]
+GeneratorArgument = Annotated[
+    str,
+    typer.Argument(help="The run folder or generator file of a plain GAN.", show_default=False),
+]
+LabelledDataOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Labelled images: a data set, a folder, a ZIP or TAR file, or hf-datasets:NAME.",
+        show_default="the data of the plain GAN",
+    ),
+]
+SteeredOutOption = Annotated[
+    str | None, typer.Option(help="The run folder.", show_default="GENERATOR-steered")
+]
 
 
 def train(
@@ -149,6 +163,32 @@ def train(
     report(
         train_run(resolved, folder or out, resume=resume, data_changed=data_changed, progress=True)
     )
+
+
+def steer(
+    generator: GeneratorArgument,
+    data: LabelledDataOption = None,
+    data_dir: DataDirOption = None,
+    images: ImagesOption = None,
+    minutes: MinutesOption = None,
+    seed: SeedOption = None,
+    device: DeviceOption = "auto",
+    out: SteeredOutOption = None,
+    assignments: SetOption = None,
+) -> None:
+    """Add class control to a plain GAN without changing its generator."""
+    if images is not None and minutes is not None:
+        raise ConfigError("give the budget either in --images or in --minutes")
+    options = {"images": images, "minutes": minutes, "seed": seed}
+    overrides = read_overrides(options, assignments or [])
+    from cgan.training.steer import steer as run
+
+    report(
+        run(
+            generator, data, data_dir=data_dir, out=out, device=device, overrides=overrides,
+            progress=True,
+        )
+    )  # fmt: skip
 
 
 def read_overrides(options: dict[str, Any], assignments: list[str]) -> dict[str, object]:

@@ -90,6 +90,8 @@ class Loader:
 
     With a ``stream``, the batches are those of the stream, and the data set is only its sample.
 
+    With ``targets`` (N, …), a batch has those of its images in place of their labels.
+
     Unlabelled images have the label -1. They are half of each batch, or as many as their share of
     all images if that is less, and alternate with the labelled ones.
 
@@ -108,8 +110,9 @@ class Loader:
         world: World = SINGLE_PROCESS,
         unlabelled: ImageDataset | ImageFolder | None = None,
         stream: ImageStream | None = None,
+        targets: Tensor | None = None,
     ) -> None:
-        self.stream = stream
+        self.stream, self.targets = stream, targets
         self.batch_size, self.seed = batch_size, seed
         self.dataset: ImageDataset | ImageFolder | Joined = dataset
         self.device, self.balanced, self.world = torch.device(device), balanced, world
@@ -181,17 +184,18 @@ class Loader:
         if not fits(sum(part.images.nbytes for part in parts), self.device):
             home = torch.device("cpu")
         first, *others = (part.images.to(home) for part in parts)
-        labels = torch.cat([part.labels for part in parts]).to(home)
+        labels = torch.cat([part.labels for part in parts])
+        targets = (labels if self.targets is None else self.targets).to(home)
         for indices in self._indices(images_seen, home):
             images = first[indices.clamp_max(len(first) - 1)]
             for other in others:
                 is_other = (indices >= len(first)).view(-1, 1, 1, 1)
                 images = torch.where(is_other, other[(indices - len(first)).clamp_min(0)], images)
-            yield to_signed(self._send(images)), self._send(labels[indices])
+            yield to_signed(self._send(images)), self._send(targets[indices])
 
     def _read(self, dataset: ImageDataset | ImageFolder | Joined, images_seen: int) -> Batches:
         reader = DataLoader(
-            _BatchReader(dataset),
+            _BatchReader(dataset, dataset.labels if self.targets is None else self.targets),
             sampler=(indices.tolist() for indices in self._indices(images_seen)),
             batch_size=None,  # the reader returns whole batches
             num_workers=self.workers,
@@ -230,19 +234,19 @@ class Loader:
 
 
 class _BatchReader(Dataset[tuple[Tensor, Tensor] | str]):
-    """Reads one batch from disk: images, uint8 (B, C, H, W), and labels, int64 (B,).
+    """Reads one batch from disk: images, uint8 (B, C, H, W), and their targets (B, …).
 
     If an image is broken, it returns the error's message: the loader would put the traceback of
     an exception into the message.
     """
 
-    def __init__(self, dataset: ImageDataset | ImageFolder | Joined) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: ImageDataset | ImageFolder | Joined, targets: Tensor) -> None:
+        self.dataset, self.targets = dataset, targets
 
     def __getitem__(self, indices: list[int]) -> tuple[Tensor, Tensor] | str:
         chosen = torch.tensor(indices)
         try:
-            return self.dataset.take(chosen), self.dataset.labels[chosen]
+            return self.dataset.take(chosen), self.targets[chosen]
         except DataError as error:
             return str(error)
 

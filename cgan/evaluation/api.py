@@ -22,11 +22,12 @@ from cgan.evaluation.builder import build_report
 from cgan.evaluation.control import check_fit, check_judge
 from cgan.evaluation.distances import frechet_difference
 from cgan.evaluation.features import FEATURE_NAMES
-from cgan.evaluation.judge import Judge
+from cgan.evaluation.judge import Judge, Judges
 from cgan.evaluation.judge_training import (
     default_architecture,
     find_judge,
     get_or_train_judge,
+    get_or_train_judges,
     reader_architecture,
     second_architecture,
 )
@@ -306,6 +307,18 @@ def find_judge_of(
                 )
     config = data_config_of(sampler, data, data_dir)
     return get_or_train_judge(lambda split: load_split(config, split), sampler.device)
+
+
+def find_judges(
+    sampler: Sampler, data: str | None = None, data_dir: str | Path | None = None
+) -> Judges:
+    """The judges of a generator's data: see ``get_or_train_judges``.
+
+    Raises:
+        CganError: the data is not found, or the pretrained reader of photographs.
+    """
+    config = data_config_of(sampler, data, data_dir)
+    return get_or_train_judges(partial(load_split, config), sampler.device)
 
 
 def other_split_warnings(

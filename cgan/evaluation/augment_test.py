@@ -1,86 +1,71 @@
 """Do generated images help a classifier of the real ones? ``cgan augment-test``.
 
-The same network is trained on real images, on real and generated ones, and on generated ones alone:
-each with as many steps, with batches of equally many images per class, and with several seeds. The
-validation images choose the best way to use generated images; the test images measure it.
+Classifiers are trained by the recipes of ``cgan.evaluation.classifier_training``, each with several
+seeds. The validation images choose the best recipe with generated images; the test images compare
+it with every recipe without them: a gain counts only if it beats all of those.
 """
 
 from __future__ import annotations
 
 import logging
+import shlex
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
-from math import isfinite, prod
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from cgan.data import ImageDataset, ImageFolder, Loader, load_split
+from cgan import __version__
+from cgan.attributes import display_order
+from cgan.data import SPLITS, ImageDataset, ImageFolder, Split, load_split
 from cgan.errors import ConfigError, MeasureError, UnconditionalError
-from cgan.evaluation.api import data_config_of, find_judge_of, other_split_warnings
-from cgan.evaluation.control import check_fit, confusion_matrix
-from cgan.evaluation.judge import JudgeNetwork, build_classifier
-from cgan.evaluation.judge_training import (
-    BATCH,
-    choose_augment,
-    default_architecture,
-    default_images,
-    may_mirror,
-    train_classifier,
-    weight_decay,
+from cgan.evaluation.api import data_config_of
+from cgan.evaluation.classifier_training import (
+    LONGEST,
+    RECIPES,
+    ClassifierTrainer,
+    Material,
+    Recipe,
+    by_class,
+    can_be_tried,
+    count_to_draw,
+    draw_dataset,
+    is_right,
+    make_material,
 )
-from cgan.runtime.device import (
-    explain_out_of_memory,
-    find_device,
-    seeded,
-    synchronize,
-    to_device,
-    torch_defaults,
+from cgan.evaluation.control import check_fit
+from cgan.evaluation.judge import JudgeNetwork
+from cgan.evaluation.judge_training import BATCH, get_or_train_judges
+from cgan.evaluation.report import (
+    CHART,
+    Chart,
+    format_share,
+    grid_picture,
+    page_environment,
+    page_style,
 )
+from cgan.evaluation.verdict import (
+    WORDS,
+    Row,
+    Verdict,
+    format_difference,
+    judge_rows,
+    rarest_class,
+)
+from cgan.runtime.device import explain_out_of_memory, find_device, torch_defaults
 from cgan.runtime.progress import CountProgress
-from cgan.sampling.request import Request
-from cgan.sampling.sampler import RejectionSampler, Sampler, as_sampler
-from cgan.storage.images import to_pixels
+from cgan.sampling.sampler import Sampler, as_sampler
 
-WORDS = {
-    "yes": "they help",
-    "no": "do not use them",
-    "no difference": "they make no difference that these seeds can show",
-}
-"""Verdicts in words."""
-FACTORS = (1, 5)
-"""Generated images per real image."""
-MAX_DRAWN, MAX_BYTES = 100_000, 2**30
-"""Generated images of one kind, and the bytes they take in memory, at most."""
-MAX_SETS = 3 + 2 * len(FACTORS)
-"""Training sets that ``make_training_sets`` makes, at most."""
-MIN_IMAGES = 5_000
-"""Fewest training images that a classifier is shown."""
-TIMED_STEPS = 20
+SHOWN = 10
+"""Generated images of each class on the page."""
+
+TEMPLATE = Path(__file__).with_name("augment_test.html.j2")
 
 logger = logging.getLogger("cgan")
-
-
-@dataclass(frozen=True)
-class Row:
-    """The accuracies of the classifiers of one training set, one per seed, each in [0, 1].
-
-    Attributes:
-        name: the name of the training set.
-        generated: whether it has generated images.
-        validation: mean accuracy of the classes on validation images.
-        test: the same on test images.
-        rarest: accuracy of the rarest class on test images; None if all classes are equally rare.
-    """
-
-    name: str
-    generated: bool
-    validation: tuple[float, ...]
-    test: tuple[float, ...]
-    rarest: tuple[float, ...] | None
 
 
 @dataclass(frozen=True)
@@ -90,165 +75,37 @@ class AugmentTest:
     Attributes:
         model: the generator.
         train_images, test_images: numbers of real images.
-        shown_images: training images that each classifier was shown.
+        drawn_images: generated images.
+        left_out: share of them that the judges assign to another class.
+        shown_images: real images that each classifier sees.
+        classes: the class names.
         rarest_class: the class with the fewest training images; None if all are equally rare.
-        rows: one per training set.
-        verdict: ``yes``, ``no`` or ``no difference``.
-        reason: the verdict in one sentence.
-        left_out: training sets that could not be made, and why.
-        warnings: reasons why the figures may be wrong.
+        rows: one per recipe.
+        verdict: whether generated images help.
+        recipe: the best recipe with generated images, as lines of Python.
+        notes: what a reader of the figures should know.
         seconds: how long it took.
+        grid: generated images of that recipe, uint8 (K, columns, C, H, W), a row per class.
     """
 
     model: str
     train_images: int
     test_images: int
+    drawn_images: int
+    left_out: float
     shown_images: int
+    classes: tuple[str, ...]
     rarest_class: str | None
     rows: list[Row]
-    verdict: str
-    reason: str
-    left_out: list[str]
-    warnings: list[str]
+    verdict: Verdict
+    recipe: str
+    notes: list[str]
     seconds: float
+    grid: Tensor
 
     def to_dict(self) -> dict[str, Any]:
         """All figures as JSON."""
-        return asdict(self)
-
-
-def decide(rows: list[Row]) -> tuple[str, str]:
-    """The verdict and its reason.
-
-    The best training set with generated images, and the best without, are chosen by their mean
-    accuracy on validation images. Then every seed of one must be better on test images than every
-    seed of the other. The reason also compares the accuracies of the rarest class.
-    """
-    with_them, without = (
-        max(
-            (row for row in rows if row.generated == generated),
-            key=lambda row: _mean(row.validation),
-        )
-        for generated in (True, False)
-    )
-    verdict = compare(with_them.test, without.test)
-    reason = (
-        f"{WORDS[verdict]} ({with_them.name}: {_describe(with_them.test)} of test images are "
-        f"right; {without.name}: {_describe(without.test)})"
-    )
-    if with_them.rarest and without.rarest:
-        rarest = compare(with_them.rarest, without.rarest)
-        reason += (
-            f"; in the rarest class {WORDS[rarest]} ({_describe(with_them.rarest)} against "
-            f"{_describe(without.rarest)})"
-        )
-    return verdict, reason
-
-
-def compare(with_them: tuple[float, ...], without: tuple[float, ...]) -> str:
-    """``yes`` if every accuracy with generated images is higher, ``no`` if every one is lower.
-
-    If they made no difference, n seeds would give either verdict by chance once in ½ · C(2n, n)
-    times: once in 10 for three seeds. The choice of the test images is not considered.
-    """
-    if min(with_them) > max(without):
-        return "yes"
-    return "no" if max(with_them) < min(without) else "no difference"
-
-
-def _mean(values: tuple[float, ...]) -> float:
-    return sum(values) / len(values)
-
-
-def _describe(values: tuple[float, ...]) -> str:
-    return f"{100 * _mean(values):.1f} % ({100 * min(values):.1f} to {100 * max(values):.1f})"
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """Real and generated images, and how they are shown to a classifier.
-
-    Attributes:
-        name: its name in the report.
-        real_share: share of real images in each batch.
-        drawn: the generated images; None if there are none.
-        augmented: whether images are shifted and, if they are photographs, mirrored.
-    """
-
-    name: str
-    real_share: float
-    drawn: ImageDataset | None = None
-    augmented: bool = True
-
-    def batches(
-        self, real: ImageDataset | ImageFolder, batch: int, device: torch.device, seed: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Endless batches: images in [-1, 1], (batch, C, H, W), and labels.
-
-        Every class occurs equally often, among the real and among the generated images.
-        """
-        count = round(batch * self.real_share)
-        loaders = [
-            Loader(dataset, size, device, seed=seed, balanced=True).batches()
-            for dataset, size in ((real, count), (self.drawn, batch - count))
-            if dataset is not None and size
-        ]
-        while True:
-            images, labels = zip(*(next(loader) for loader in loaders), strict=True)
-            yield torch.cat(images), torch.cat(labels)
-
-
-def make_training_sets(
-    sampler: Sampler,
-    train: ImageDataset | ImageFolder,
-    data: str | None = None,
-    data_dir: str | Path | None = None,
-) -> tuple[list[TrainingSet], list[str]]:
-    """The training sets, and the reasons for those that cannot be made."""
-    plain = draw_dataset(sampler, len(train))
-    sets = [TrainingSet("real, not augmented", 1.0, augmented=False), TrainingSet("real", 1.0)]
-    sets += _mixed(train, plain, "generated")
-    left_out = []
-    try:
-        verify = RejectionSampler(find_judge_of(sampler, data, data_dir))
-        verified = draw_dataset(sampler, len(train), verify)
-    except MeasureError as error:
-        left_out.append(f"verified images: {error}")
-    else:
-        sets += _mixed(train, verified, "verified")
-    alone = f"{len(plain) / len(train):.2g}× generated alone"
-    return [*sets, TrainingSet(alone, 0.0, plain)], left_out
-
-
-def _mixed(train: ImageDataset | ImageFolder, drawn: ImageDataset, what: str) -> list[TrainingSet]:
-    """Real images with ``FACTORS`` times as many generated ones, or with all of them."""
-    sets = []
-    for count in sorted({min(factor * len(train), len(drawn)) for factor in FACTORS}):
-        chosen = replace(drawn, images=drawn.images[:count], labels=drawn.labels[:count])
-        name = f"real + {count / len(train):.2g}× {what}"
-        sets.append(TrainingSet(name, len(train) / (len(train) + count), chosen))
-    return sets
-
-
-def draw_dataset(
-    sampler: Sampler, real_images: int, verify: RejectionSampler | None = None
-) -> ImageDataset:
-    """As many images of each class, in all ``FACTORS[-1]`` times as many as there are real ones.
-
-    There are at most ``MAX_DRAWN``, and at most ``MAX_BYTES``.
-
-    They are in the order of their seeds, class by class in turn, so that the first ones have all
-    classes.
-    """
-    classes = len(sampler.classes)
-    limit = min(MAX_DRAWN, MAX_BYTES // prod(sampler.image_shape))
-    total = min(FACTORS[-1] * real_images, limit)
-    labels = torch.arange(classes).repeat(-(-total // classes))
-    request = Request(tuple(labels.tolist()), tuple(range(len(labels))))
-    drawn = [to_pixels(images).cpu() for images, _ in sampler.batches(request, verify)]
-    attributes = sampler.num_attributes
-    images = torch.cat(drawn)
-    return ImageDataset("generated", images, labels, sampler.classes, num_attributes=attributes)
+        return {key: value for key, value in asdict(self).items() if key != "grid"}
 
 
 @torch_defaults()
@@ -265,152 +122,258 @@ def augment_test(
     """Measure whether generated images help a classifier of the generator's training data.
 
     Args:
-        model: a run folder, a generator file, ``"mnist"``, or a sampler.
-        data: a data set or a folder to use instead of the data in the run's config.
+        model: a run folder, a generator file, or a sampler.
+        data: where the generator's data is now, if it is not where the run's config says.
         data_dir: where data sets are stored.
         minutes: about the longest training time of all classifiers together.
-        seeds: classifiers per training set, at least 2.
+        seeds: classifiers per recipe, at least 2.
         device: the device to use.
         progress: show progress on the terminal.
 
     Raises:
         UnconditionalError: the generator has no classes.
-        MeasureError: there are no validation or no test images.
+        MeasureError: there are no validation or no test images, the generator was trained on other
+            images than these training images, or photographs have no pretrained reader.
         ConfigError: ``minutes`` or ``seeds`` are too few.
     """
     if not isfinite(minutes) or minutes < 0 or seeds < 2:
         raise ConfigError("augment_test needs a number of minutes, and at least two seeds")
-    begun, torch_device = time.monotonic(), find_device(device)
-    sampler = as_sampler(model).to(torch_device)
+    torch_device, sampler = find_device(device), as_sampler(model)
     if not sampler.conditional:
         raise UnconditionalError("a plain GAN draws no labelled images, so it cannot help")
     source = data_config_of(sampler, data, data_dir)
-    train, validation, test = (load_split(source, s) for s in ("train", "validation", "test"))
+    splits = {split: load_split(source, split) for split in SPLITS}
+    train = splits["train"]
     check_fit(sampler, f"{train.name} has", train.classes, train.image_shape)
-    for name, held_out in (("validation", validation), ("test", test)):
-        if not len(held_out):
+    for name in ("validation", "test"):
+        if not len(splits[name]):
             raise MeasureError(f"{train.name} has no {name} images: add more images")
-    trainer = ClassifierTrainer(train, torch_device)
-    steps = trainer.steps_for(minutes, seeds * MAX_SETS)
-    with explain_out_of_memory("generating images", "use a generator of smaller images"):
-        sets, left_out = make_training_sets(sampler, train, data, data_dir)
+    check_same_images(sampler, train)
+    home = sampler.device
+    try:
+        with explain_out_of_memory("training classifiers", "use smaller images"):
+            return _measure(
+                sampler.to(torch_device), splits, data, minutes, seeds, torch_device, progress
+            )
+    finally:
+        sampler.to(home)
+
+
+def _measure(
+    sampler: Sampler,
+    splits: dict[Split, ImageDataset | ImageFolder],
+    data: str | None,
+    minutes: float,
+    seeds: int,
+    device: torch.device,
+    progress: bool,
+) -> AugmentTest:
+    begun = time.monotonic()
+    train, validation, test = (splits[split] for split in SPLITS)
+    trainer = ClassifierTrainer(train, validation, device)
+    steps = trainer.steps_for(minutes, seeds * sum(recipe.cost for recipe in RECIPES))
+    judges = get_or_train_judges(splits.__getitem__, device)
+    count = count_to_draw(sampler, len(train), round((LONGEST - 1) * BATCH * steps))
+    logger.info("drawing %s images, and letting %s read them", f"{count:,}", judges.name)
+    material = make_material(draw_dataset(sampler, count, progress), train, judges, progress)
+    recipes = [recipe for recipe in RECIPES if can_be_tried(recipe, material)]
     rarest = rarest_class(train.labels, test.labels)
-    rows = []
-    with CountProgress(seeds * len(sets) * steps * BATCH, progress) as shown:
-        for one in sets:
-            found = []
-            for seed in range(seeds):
-                network = trainer.train(one, steps, seed)
-                found.append([accuracy_by_class(network, part) for part in (validation, test)])
-                shown.add(steps * BATCH)
-            rows.append(_result(one, found, rarest))
-    verdict, reason = decide(rows)
+    rows, right = [], {}
+    total = round(seeds * steps * BATCH * sum(recipe.cost for recipe in recipes))
+    with CountProgress(total, progress) as shown:
+        for recipe in recipes:
+            logger.info("recipe: %s", recipe.name)
+            trained = [trainer.train(recipe, steps, s, material, shown) for s in range(seeds)]
+            images = round(steps * BATCH * recipe.cost)
+            row, right[recipe.name] = make_row(recipe, trained, images, validation, test, rarest)
+            rows.append(row)
+    rarest_name = "" if rarest is None else train.classes[rarest]
+    verdict = judge_rows(rows, right, test.labels, rarest, rarest_name)
+    best = next(one for one in recipes if one.name == verdict.best)
+    used = material.recognised if best.judged else material.drawn
+    assert used is not None
+    comment = f"# cgan augment-test {shlex.quote(sampler.name)}: {WORDS[verdict.answer]}\n"
     return AugmentTest(
-        sampler.name, len(train), len(test), steps * BATCH,
-        None if rarest is None else train.classes[rarest],
-        rows, verdict, reason, left_out,
-        other_split_warnings(sampler, source, train), time.monotonic() - begun,
+        sampler.name, len(train), len(test), len(material.drawn), material.left_out, steps * BATCH,
+        train.classes, rarest_name or None, rows, verdict,
+        comment + to_code(best, sampler, len(used), data), notes_about(sampler, material),
+        time.monotonic() - begun, make_grid_of(used),
     )  # fmt: skip
 
 
-class ClassifierTrainer:
-    """Trains classifiers of a data set, all with the same settings.
+def make_row(
+    recipe: Recipe,
+    trained: Sequence[tuple[JudgeNetwork, list[tuple[int, float]]]],
+    images: int,
+    validation: ImageDataset | ImageFolder,
+    test: ImageDataset | ImageFolder,
+    rarest: int | None,
+) -> tuple[Row, Tensor]:
+    """The row of a recipe, and whether each test image is right, (seeds, N).
 
     Args:
-        train: the real training images.
-        device: the device to train on.
+        recipe: the recipe.
+        trained: networks and their curves, one per seed.
+        images: images that each of them saw.
+        validation, test: the images to measure on.
+        rarest: the rarest class, or None.
     """
-
-    def __init__(self, train: ImageDataset | ImageFolder, device: torch.device) -> None:
-        self.dataset, self.device = train, device
-        self.augment = choose_augment(train, may_mirror(train))
-        self.decay = weight_decay(train)
-
-    def steps_for(self, minutes: float, classifiers: int) -> int:
-        """Steps of each classifier: as a judge has, or fewer if the time does not suffice.
-
-        Raises:
-            ConfigError: it is too short for ``MIN_IMAGES``.
-        """
-        real = TrainingSet("real", 1.0)
-        self.train(real, 1, 0)  # the first step is slower
-        synchronize(self.device)
-        begun = time.monotonic()
-        self.train(real, TIMED_STEPS, 0)
-        synchronize(self.device)
-        speed = TIMED_STEPS * BATCH / (time.monotonic() - begun)
-        images = min(60 * minutes * speed / classifiers, default_images(self.dataset))
-        if images < MIN_IMAGES:
-            needed = classifiers * MIN_IMAGES / speed / 60
-            raise ConfigError(
-                f"{minutes:g} minutes are too few for {classifiers} classifiers: each needs "
-                f"{MIN_IMAGES:,} images, together about {needed:.2g} minutes: raise --minutes"
-            )
-        logger.info(
-            "training %d classifiers on %s images each, about %.2g minutes",
-            classifiers,
-            f"{images:,.0f}",
-            classifiers * images / speed / 60,
-        )
-        if (enough := default_images(self.dataset)) > images:
-            logger.warning(
-                "a judge of this data sees %s images: with --minutes %.0f the classifiers do too, "
-                "and the verdict may differ",
-                f"{enough:,}",
-                1 + classifiers * enough / speed / 60,
-            )
-        return int(images) // BATCH
-
-    def train(self, chosen: TrainingSet, steps: int, seed: int) -> JudgeNetwork:
-        """A classifier trained on one training set."""
-        shape, classes = self.dataset.image_shape, len(self.dataset.classes)
-        augment = self.augment if chosen.augmented else _unchanged
-        with seeded(seed, self.device):
-            network = build_classifier(default_architecture(self.dataset), shape, classes)
-            to_device(network, self.device)
-            train_classifier(
-                network,
-                chosen.batches(self.dataset, BATCH, self.device, seed),
-                steps,
-                augment,
-                self.decay,
-            )
-        return network.eval()
-
-
-@torch.inference_mode()
-def accuracy_by_class(network: JudgeNetwork, dataset: ImageDataset | ImageFolder) -> Tensor:
-    """The accuracy of each class, (classes,); NaN for a class without images."""
-    device = next(network.parameters()).device
-    predicted = [
-        network(dataset.take(indices).to(device) / 127.5 - 1).argmax(1).cpu()
-        for indices in torch.arange(len(dataset)).split(500)
-    ]
-    cells = confusion_matrix(dataset.labels, torch.cat(predicted), len(dataset.classes))
-    return cells.diagonal().double() / cells.sum(1)
-
-
-def rarest_class(train: Tensor, test: Tensor) -> int | None:
-    """The class with the fewest training images, from the labels (N,) of both splits.
-
-    None if no class has less than half as many as the largest one, or it has no test images.
-    """
-    counts = torch.bincount(train)
-    rarest = int(counts.argmin())
-    is_rare = 2 * counts.min() < counts.max() and bool((test == rarest).any())
-    return rarest if is_rare else None
-
-
-def _result(chosen: TrainingSet, found: list[list[Tensor]], rarest: int | None) -> Row:
-    validation, test = zip(*found, strict=True)
-    return Row(
-        chosen.name,
-        chosen.drawn is not None,
-        tuple(one.nanmean().item() for one in validation),
-        tuple(one.nanmean().item() for one in test),
-        None if rarest is None else tuple(one[rarest].item() for one in test),
+    networks, curves = zip(*trained, strict=True)
+    answers = {one: (is_right(one, validation), is_right(one, test)) for one in {*networks}}
+    on_validation, on_test = (
+        torch.stack([answers[one][part] for one in networks]) for part in (0, 1)
     )
+    of_rarest = None
+    if rarest is not None:
+        of_rarest = tuple(on_test[:, test.labels == rarest].double().mean(1).tolist())
+    curve = [(points[0][0], sum(one for _, one in points) / len(points))
+             for points in zip(*curves, strict=True)]  # fmt: skip
+    row = Row(
+        recipe.name,
+        recipe.generated > 0,
+        images,
+        tuple(by_class(one, validation.labels) for one in on_validation),
+        tuple(by_class(one, test.labels) for one in on_test),
+        of_rarest,
+        tuple(curve),
+    )
+    return row, on_test
 
 
-def _unchanged(images: Tensor) -> Tensor:
-    return images
+def check_same_images(sampler: Sampler, train: ImageDataset | ImageFolder) -> None:
+    """Raise ``MeasureError`` unless the generator was trained on these images and labels.
+
+    One that has seen test images, or more labels than the classifier, would bring in what the real
+    images lack. Unlabelled images may be more: they are what it can add.
+    """
+    headers = [sampler.header]
+    if "steered" in sampler.header:  # the plain generator below
+        headers.append(sampler.header["steered"])
+    for header in headers:
+        if header.get("data_digest") != train.digest() or sampler.config.data.is_streamed:
+            raise MeasureError(
+                f"{sampler.name} was trained on images that are not the training images of "
+                f"{train.name}, or does not say on which: train a generator on this data first"
+            )
+        if header.get("data_changed"):
+            raise MeasureError(
+                f"the images changed while {sampler.name} was trained, so it may have seen test "
+                "images: train a generator on this data first"
+            )
+
+
+def notes_about(sampler: Sampler, material: Material) -> list[str]:
+    """What a reader of the figures should know."""
+    notes = []
+    if material.reader is None:
+        notes.append("there is no linear head: pretrained features are those of colour photographs")
+    if material.recognised is None:
+        notes.append("the judges recognise no image of some class: train the generator longer")
+    elif material.left_out > 0.5:
+        notes.append("the judges recognise less than half of what is drawn")
+    if "teacher" in sampler.header:
+        notes.append(
+            "a network that was trained on ImageNet taught the generator, so what it adds to "
+            "networks without that knowledge may come from there: compare with the linear head"
+        )
+    if sampler.config.warm_start:
+        notes.append(
+            "the generator began with the weights of another one, whose images may be what it adds"
+        )
+    return notes
+
+
+def make_grid_of(dataset: ImageDataset) -> Tensor:
+    """The first images of each class: uint8 (K, ``SHOWN`` or fewer, C, H, W)."""
+    classes = len(dataset.classes)
+    columns = min(SHOWN, len(dataset) // classes)
+    turns = dataset.images[: classes * columns].unflatten(0, (columns, classes))
+    return turns.transpose(0, 1)
+
+
+NETWORK_CODE = """\
+import cgan
+from cgan.data import GeneratedDataset{imported}
+from itertools import cycle
+from torch.nn.functional import cross_entropy
+from torch.utils.data import DataLoader
+sampler = cgan.load({model!r})
+drawn = GeneratedDataset(sampler, {count:_}{judges})  # images in [0, 1]
+more = cycle(DataLoader(drawn, {generated} * batch_size, shuffle=True))  # drawn once, then kept
+for step, (images, labels) in enumerate(real_batches):  # yours, equally many of each class
+    loss = cross_entropy(network(images), labels)
+    if step < 0.8 * steps:  # the last fifth sees real images only
+        images, labels = next(more)  # augment them like the real ones
+        loss += {weight:g} * cross_entropy(network(images), labels)  # not in one batch with them
+    loss.backward()  # and the step of your optimizer
+"""
+HEAD_CODE = """\
+import cgan
+import torch
+from cgan.data import GeneratedDataset{imported}
+from sklearn.linear_model import LogisticRegression
+from torch.utils.data import DataLoader
+sampler = cgan.load({model!r})
+drawn = GeneratedDataset(sampler, len(real_images){judges})
+more, soft = map(torch.cat, zip(*DataLoader(drawn, 500)))  # images in [0, 1]
+x = torch.cat([features(real_images), features(more)])  # of your pretrained network: (N, F)
+labels = soft.argmax(1)
+y = torch.cat([real_labels, labels])
+evenly = [1 / real_labels.bincount()[real_labels], {weight:g} / labels.bincount()[labels]]
+head = LogisticRegression(max_iter=500).fit((x - x.mean(0)) / x.std(0), y, torch.cat(evenly))
+"""
+
+
+def to_code(recipe: Recipe, sampler: Sampler, count: int, data: str | None = None) -> str:
+    """A recipe with generated images as lines of Python, for a network of the user's own."""
+    given = "" if data is None else f", data={data!r}"
+    judges, imported = "", ""
+    if recipe.judged:
+        judges = f", judges=find_judges(sampler{given})"
+        imported = "\nfrom cgan.evaluation.api import find_judges"
+    template = HEAD_CODE if recipe.head else NETWORK_CODE
+    weight = recipe.weight * (1 if recipe.head else recipe.generated)
+    return template.format(
+        model=sampler.name, count=count, generated=recipe.generated, weight=weight, judges=judges,
+        imported=imported,
+    )  # fmt: skip
+
+
+def render_augment_test(result: AugmentTest) -> str:
+    """The result as one HTML page, without a date and a machine name."""
+    comparisons = result.verdict.comparisons
+    plots = [("all classes", [one.test for one in comparisons])]
+    if result.rarest_class:
+        plots.append((result.rarest_class, [one.rarest for one in comparisons if one.rarest]))
+    ends = [end for _, some in plots for one in some for end in (one.low, one.high, 0.0)]
+    low, span = min(ends), (max(ends) - min(ends)) or 1.0
+    curves = {row.name: list(row.curve) for row in result.rows if row.curve}
+    environment = page_environment()
+    environment.filters.update(share=format_share, range=format_range, difference=format_difference)
+    order = display_order(result.classes)
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        css=page_style(), result=result, words=WORDS, plots=plots, chart_size=CHART,
+        charts=make_charts_alike(curves), classes=[result.classes[one] for one in order],
+        grid=grid_picture(result.grid[order]), judged="recognised" in result.verdict.best,
+        place=lambda value: round(10 + (CHART[0] + 100) * (value - low) / span, 1),
+        versions={"cgan": __version__, "torch": torch.__version__},
+    )  # fmt: skip
+
+
+def make_charts_alike(curves: dict[str, list[tuple[int, float]]]) -> list[Chart]:
+    """A chart for each curve, all with the same axes."""
+    points = [point for curve in curves.values() for point in curve]
+    last, heights = max(x for x, _ in points), [y for _, y in points]
+    low, high = min(heights), max(heights)
+    across, up = CHART[0] / last, CHART[1] / (high - low or 1)
+    return [
+        Chart(name, low, high, last,
+              [(0, " ".join(f"{across * x:.1f},{up * (high - y):.1f}" for x, y in curve))])
+        for name, curve in curves.items()
+    ]  # fmt: skip
+
+
+def format_range(shares: Sequence[float]) -> str:
+    """Mean and range of fractions in %: ``81.2 (80.7–81.9)``."""
+    mean = sum(shares) / len(shares)
+    return f"{100 * mean:.1f} ({100 * min(shares):.1f}–{100 * max(shares):.1f})"

@@ -6,7 +6,7 @@ Two architectures are built differently, so that a second judge can disagree wit
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 
 from cgan.errors import FileError, UnknownNameError
 from cgan.evaluation.pretrained import COMPONENTS, FEATURES, PretrainedFeatures
@@ -343,3 +344,47 @@ class Judge:
             except UnknownNameError as error:
                 raise FileError(f"{path} has an invalid header: {error}") from error
         return cls(network, header)
+
+
+class Judges:
+    """Judges of the same data as one classifier: p(y|x) is the mean of theirs."""
+
+    def __init__(self, judges: Sequence[Judge]) -> None:
+        self.judges = list(judges)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of their predictions."""
+        return self.judges[0].classes
+
+    @property
+    def name(self) -> str:
+        """The names of all."""
+        return " and ".join(judge.name for judge in self.judges)
+
+    def probabilities(self, images: Tensor) -> Tensor:
+        """p(y|x) of images (B, C, H, W) in [0, 1]: (B, classes)."""
+        images = images.to(self.judges[0].device) * 2 - 1
+        return torch.stack([judge.probabilities(images) for judge in self.judges]).mean(0)
+
+    def classify(self, images: Tensor) -> Tensor:
+        """The class of each image: (B, C, H, W) in [0, 1] to int64 (B,)."""
+        return self.probabilities(images).argmax(1)
+
+    def soft_labels(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Half the label and half p(y|x), as in Hinton et al. 2015, section 2, at temperature 1.
+
+        Args:
+            images: (B, C, H, W) in [0, 1].
+            labels: int64 (B,).
+
+        Returns:
+            float32 (B, classes); each row sums to 1.
+        """
+        return soften(self.probabilities(images), labels)
+
+
+def soften(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Half the label, int64 (B,), and half p(y|x), (B, classes)."""
+    hard = one_hot(labels.to(probabilities.device), probabilities.shape[1])
+    return (hard + probabilities) / 2

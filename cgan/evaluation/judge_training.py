@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from scipy.stats import binom
@@ -28,7 +29,13 @@ from cgan.errors import DataError, FileError
 from cgan.evaluation import pretrained
 from cgan.evaluation.control import Control
 from cgan.evaluation.features import images_per_chunk
-from cgan.evaluation.judge import Judge, JudgeHeader, PretrainedClassifier, build_classifier
+from cgan.evaluation.judge import (
+    Judge,
+    JudgeHeader,
+    Judges,
+    PretrainedClassifier,
+    build_classifier,
+)
 from cgan.runtime.device import seeded, to_device, torch_defaults
 from cgan.runtime.progress import CountProgress, is_asked_for
 from cgan.runtime.streams import map_streams, run_both
@@ -87,6 +94,25 @@ def get_or_train_judge(
     except FileError as error:
         logger.warning("the judge is not cached: %s", error)
     return judge
+
+
+def get_or_train_judges(
+    load: Callable[[Split], ImageDataset | ImageFolder], device: torch.device | str = "cpu"
+) -> Judges:
+    """The judge of a data set, and, for photographs, the pretrained reader too.
+
+    Args:
+        load: returns a split of the data.
+        device: the device to train and classify on.
+
+    Raises:
+        DataError: there is only one class.
+        MeasureError: the packages of the reader are not installed.
+    """
+    dataset = load("train")
+    names = [default_architecture(dataset)]
+    names += ["pretrained"] if is_photographic(dataset) else []
+    return Judges([get_or_train_judge(load, device, architecture=name) for name in names])
 
 
 def find_judge(
@@ -314,30 +340,56 @@ def train_classifier(
     augment: Callable[[Tensor], Tensor],
     decay: float,
     progress: bool = False,
+    added: Added | None = None,
 ) -> None:
     """Train a classifier with AdamW and a one-cycle learning rate (Smith and Topin 2018).
 
     Args:
         network: maps images (B, C, H, W) in [-1, 1] to logits; changed in place.
-        batches: images in [-1, 1] and labels (B,), at least ``steps`` of them.
+        batches: images in [-1, 1] and labels (B,), or soft labels (B, classes), at least ``steps``
+            of them.
         steps: number of updates.
         augment: applied to the images of each batch.
         decay: weight decay.
         progress: show progress on the terminal.
+        added: images whose loss is added to that of ``batches``.
     """
     optimizer = torch.optim.AdamW(network.parameters(), PEAK_LR, weight_decay=decay, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_LR, total_steps=steps + 1)
-    twin = _twin(network)
+    parameters, twin = list(network.parameters()), _twin(network)
+    apart = (_twin(network), _twin(network)) if added else None
     with CountProgress(steps * BATCH, progress) as shown:
-        for _, (images, labels) in zip(range(steps), batches, strict=False):
-            set_gradient(network, twin, augment(images), labels)
+        for step, (images, labels) in zip(range(steps), batches, strict=False):
+            gradients = gradient_of(network, twin, augment(images), labels)
+            if added and apart and step < added.steps:
+                images, labels = next(added.batches)
+                others = gradient_of(*apart, augment(images), labels)
+                torch._foreach_add_(gradients, others, alpha=added.weight)
+            for parameter, value in zip(parameters, gradients, strict=True):
+                parameter.grad = value
             optimizer.step()
             schedule.step()
-            shown.add(len(images))
+            shown.add(BATCH)
 
 
-def set_gradient(network: nn.Module, twin: nn.Module, images: Tensor, labels: Tensor) -> None:
-    """Set ``grad`` to that of the mean loss; on a CPU each of two streams computes half of it.
+class Added(NamedTuple):
+    """Images beside those of a training: their loss is added to it.
+
+    Batch norm takes their statistics apart, and evaluates with those of the others: Xie et al.
+    2020, "Adversarial examples improve image recognition", section 4.
+    """
+
+    batches: Iterator[tuple[Tensor, Tensor]]
+    weight: float
+    """Of their mean loss."""
+    steps: int
+    """They are added in so many steps, the first ones."""
+
+
+def gradient_of(
+    network: nn.Module, twin: nn.Module, images: Tensor, labels: Tensor
+) -> tuple[Tensor, ...]:
+    """The gradient of the mean loss; on a CPU each of two streams computes half of it.
 
     Batch norm then uses the statistics of each half. Each half has two images at least.
     """
@@ -356,8 +408,7 @@ def set_gradient(network: nn.Module, twin: nn.Module, images: Tensor, labels: Te
             partial(gradient, twin, images[half:], labels[half:]),
         )
         torch._foreach_add_(gradients, others)
-    for parameter, value in zip(parameters, gradients, strict=True):
-        parameter.grad = value
+    return gradients
 
 
 def _twin(network: nn.Module) -> nn.Module:

@@ -134,6 +134,14 @@ class PretrainedFeatures(nn.Module):
         features: Tensor = backbone(images.device, self.lite).extract_features(large).mean((2, 3))
         return features
 
+    def standardise(self, found: Tensor) -> Tensor:
+        """Raw features (N, FEATURES) with mean 0 and deviation 1, as those of all images from now
+        on are by the mean and the deviation of these."""
+        mean, deviation = found.mean(0), found.std(0).clamp_min(1e-6)
+        self.mean.copy_(mean)
+        self.deviation.copy_(deviation)
+        return (found - mean) / deviation
+
     def forward(self, images: Tensor) -> Tensor:
         """Mean 0 and deviation 1 over the images that the head was fitted to."""
         return (self.raw(images) - self.mean) / self.deviation
@@ -177,21 +185,40 @@ def fit(
         dataset: the images and their labels.
         mirror: whether a mirrored image shows the same class.
     """
-    from sklearn.linear_model import LogisticRegression  # its import takes a second
-
-    members = class_indices(dataset.labels, torch.Generator().manual_seed(0)).values()
-    chosen = torch.cat([one[: max(MAX_FITTED // len(members), 1)] for one in members])
+    chosen = choose_fitted(dataset)
     views = (False, True) if mirror else (False,)
     found = torch.cat([raw_features(features, dataset, chosen, view) for view in views])
-    labels = dataset.labels[chosen].repeat(len(views)).numpy()
-    mean, deviation = found.mean(0), found.std(0).clamp_min(1e-6)
-    found = (found - mean) / deviation
-    features.mean.copy_(mean)
-    features.deviation.copy_(deviation)
+    labels = dataset.labels[chosen].repeat(len(views))
+    found = features.standardise(found)
     _, vectors = torch.linalg.eigh(torch.cov(found.T.double()))
     components.copy_(vectors[:, -COMPONENTS:])
-    model = LogisticRegression(C=STRENGTH / len(found), max_iter=500, class_weight="balanced")
-    model.fit(found.numpy(), labels)
+    fit_head(head, found, labels)
+
+
+def choose_fitted(dataset: ImageDataset | ImageFolder) -> Tensor:
+    """The indices of the images that a head is fitted to."""
+    members = class_indices(dataset.labels, torch.Generator().manual_seed(0)).values()
+    return torch.cat([one[: max(MAX_FITTED // len(members), 1)] for one in members])
+
+
+@torch.no_grad()
+def fit_head(head: nn.Linear, found: Tensor, labels: Tensor, weights: Tensor | None = None) -> None:
+    """Fit a logistic regression with an L2 penalty.
+
+    Args:
+        head: changed in place.
+        found: standardised features, (N, FEATURES).
+        labels: int64 (N,).
+        weights: what each image counts, (N,). By default all classes count equally, together 1.
+    """
+    from sklearn.linear_model import LogisticRegression  # its import takes a second
+
+    if weights is None:
+        model = LogisticRegression(C=STRENGTH / len(found), max_iter=500, class_weight="balanced")
+        model.fit(found.numpy(), labels.numpy())
+    else:
+        model = LogisticRegression(C=STRENGTH, max_iter=500)
+        model.fit(found.numpy(), labels.numpy(), weights.numpy())
     weight, bias = np.asarray(model.coef_), np.asarray(model.intercept_)
     if len(weight) == 1:  # two classes: the logit of the second against the first
         weight, bias = np.concatenate([0 * weight, weight]), np.concatenate([0 * bias, bias])

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
 from torch import Tensor
 
 from cgan import __version__
@@ -67,7 +68,7 @@ CURVES = """\
 """
 CHART = (240, 72)
 """Width and height of a curve in SVG units."""
-TEMPLATE = Path(__file__).with_name("report.html.j2")
+TEMPLATE, STYLE = (Path(__file__).with_name(name) for name in ("report.html.j2", "report.css"))
 MAX_NUMBERED_CLASSES = 32
 """With more classes the confusion matrix is drawn as an image instead of numbers."""
 HEAT = (28, 84, 148)
@@ -406,10 +407,7 @@ def render_report(reports: Sequence[Report]) -> str:
 
     It contains no date and no machine name: the same reports and versions give the same page.
     """
-    environment = Environment(
-        autoescape=True, finalize=finalize, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
-    )  # fmt: skip
+    environment = page_environment()
     environment.filters.update(
         say=format_value,
         interval=format_interval,
@@ -420,6 +418,7 @@ def render_report(reports: Sequence[Report]) -> str:
         position=partial(picture, width=96),
     )
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        css=page_style(),
         reports=reports,
         rows=figure_rows(reports),
         charts=make_charts([report.curves for report in reports]),
@@ -427,6 +426,19 @@ def render_report(reports: Sequence[Report]) -> str:
         max_numbered_classes=MAX_NUMBERED_CLASSES,
         versions={"cgan": __version__, "torch": torch.__version__},
     )
+
+
+def page_environment() -> Environment:
+    """The templates of pages: everything is escaped, and an unknown name is an error."""
+    return Environment(
+        autoescape=True, finalize=finalize, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+
+
+def page_style() -> Markup:
+    """The style sheet of pages."""
+    return Markup(STYLE.read_text(encoding="utf-8").rstrip())
 
 
 def finalize(value: object) -> object:

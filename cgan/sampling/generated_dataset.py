@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from cgan.errors import ConfigError
+from cgan.errors import ConfigError, UnconditionalError
 from cgan.sampling.latents import draw_latents
 from cgan.sampling.request import Request
-from cgan.sampling.sampler import Sampler
+from cgan.sampling.sampler import ImageClassifier, Sampler
 
 UNCONDITIONAL = -1
 """The label of images of a plain GAN."""
 
 
-class GeneratedDataset(Dataset[tuple[Tensor, int]]):
+class SoftClassifier(ImageClassifier, Protocol):
+    """Anything that also has soft labels, such as ``cgan.evaluation.judge.Judges``."""
+
+    def soft_labels(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] and labels (B,) to probabilities (B, classes)."""
+        ...
+
+
+class GeneratedDataset(Dataset[tuple[Tensor, int | Tensor]]):
     """Labelled images that are drawn when they are read, for ``torch.utils.data.DataLoader``.
 
     Image i is a function of generator, seed and i alone, so the order, the batch size and the
@@ -32,31 +40,56 @@ class GeneratedDataset(Dataset[tuple[Tensor, int]]):
             uniformly at random, so their frequencies vary.
         seed: seed of the first image; image i has ``seed + i``.
 
-    An item is an image, float32 (C, H, W) in [0, 1], and its class index, −1 for a plain GAN.
+        judges: classifiers of the real images (``cgan.evaluation.api.find_judges``). An image that
+            they assign to another class is drawn again, with the next z of its seed.
+
+    An item is an image, float32 (C, H, W) in [0, 1], and its class index, −1 for a plain GAN; with
+    judges its soft label, float32 (classes,): half its class, half what the judges say.
+
+    Raises:
+        ConfigError: ``count`` or ``seed`` is out of range.
+        UnconditionalError: judges of a plain GAN.
     """
 
-    def __init__(self, sampler: Sampler, count: int, balanced: bool = True, seed: int = 0) -> None:
+    def __init__(
+        self,
+        sampler: Sampler,
+        count: int,
+        balanced: bool = True,
+        seed: int = 0,
+        judges: SoftClassifier | None = None,
+    ) -> None:
         if count < 1:
             raise ConfigError(f"a data set has at least one image, not {count}")
         if not 0 <= seed <= 2**63 - 1 - count:
             raise ConfigError(f"a seed is a whole number from 0 to 2^63 - 1 - count, not {seed}")
+        if judges is not None and not sampler.conditional:
+            raise UnconditionalError("a plain GAN takes no class, so there is nothing to judge")
         self.sampler, self.count, self.balanced, self.seed = sampler, count, balanced, seed
+        self.judges = judges
 
     def __len__(self) -> int:
         return self.count
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, int | Tensor]:
         if not -self.count <= index < self.count:
             raise IndexError(f"image {index} of {self.count}")
         return self.__getitems__([index % self.count])[0]
 
-    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int]]:
+    def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int | Tensor]]:
         if not indices:
             return []
         labels, seeds = zip(*(self._plan(index) for index in indices), strict=True)
         request = Request(labels if self.sampler.conditional else None, seeds)
-        batches = [images.cpu() for images, _ in self.sampler.batches(request)]
-        return list(zip(torch.cat(batches), labels, strict=True))
+        if self.judges is None:
+            batches = [images.cpu() for images, _ in self.sampler.batches(request)]
+            return list(zip(torch.cat(batches), labels, strict=True))
+        found: list[tuple[Tensor, int | Tensor]] = []
+        for images, own in self.sampler.batches(request, self.judges):
+            assert own is not None
+            targets = self.judges.soft_labels(images, own).cpu()
+            found += zip(images.cpu(), targets, strict=True)
+        return found
 
     def _plan(self, index: int) -> tuple[int, int]:
         """The class and the seed of an image."""

@@ -34,16 +34,11 @@ from cgan.storage.schema import GENERATOR_RULES, find_fault
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
 
-
-METADATA_PROPS = 14
-"""Number of the field ``metadata_props`` of ModelProto."""
-KEY, VALUE = 1, 2
-"""Numbers of the two fields of a metadata entry."""
-
+METADATA_PROPS, KEY, VALUE = 14, 1, 2
+"""Numbers of the field ``metadata_props`` of ModelProto, and of the two fields of its entries."""
 VARINT, FIXED_64, LENGTH_DELIMITED, FIXED_32 = 0, 1, 2, 5
 """Protobuf's wire types."""
-ONNX = "cgan-onnx"
-ONNX_VERSION = 2
+ONNX, ONNX_VERSION = "cgan-onnx", 2
 INPUTS = ("z", "labels")
 """Inputs of the exported network: float32 (B, latent_dim) and, if conditional, int64 (B,)."""
 
@@ -79,8 +74,7 @@ def _fields(message: memoryview) -> Iterator[tuple[int, memoryview, int]]:
     end = 0
     while end < len(message):
         tag, start = _varint(message, end)
-        number, kind = tag >> 3, tag & 7
-        length = 0
+        number, kind, length = tag >> 3, tag & 7, 0
         if kind == VARINT:
             _, end = _varint(message, start)
         elif kind == LENGTH_DELIMITED:

@@ -144,19 +144,13 @@ def render_readme(sampler: Sampler, name: str, license: str, files: set[str]) ->
     )
     return environment.from_string(template).render(
         metadata=_metadata(sampler, name, license),
-        title=name.rpartition("/")[2],
-        sampler=sampler,
-        header=sampler.header,
+        title=name.rpartition("/")[2], name=name, sampler=sampler, header=sampler.header,
         shape=f"{width}×{height} {'grey' if channels == 1 else 'colour'}",
-        name=name,
         example=f" --class {shlex.quote(printable(first))}" if sampler.conditional else "",
         first_class=f"{first!a}, " if sampler.conditional else "",
-        classes=classes[:MAX_NAMES],
-        more_classes=len(classes) - MAX_NAMES,
-        rows={**rows, "licence": license},
-        limits=limits,
-        files=files,
-    )
+        classes=classes[:MAX_NAMES], more_classes=len(classes) - MAX_NAMES,
+        rows={**rows, "licence": license}, limits=limits, files=files,
+    )  # fmt: skip
 
 
 def _metadata(sampler: Sampler, name: str, license: str) -> str:
@@ -182,14 +176,11 @@ def _metadata(sampler: Sampler, name: str, license: str) -> str:
         EvalResult(
             task_type="unconditional-image-generation",
             task_name=f"{'class-conditional' if sampler.conditional else 'plain'} image generation",
-            dataset_type=on_hub or source,
-            dataset_name=str(header["data"]),
-            metric_type=kind,
-            metric_name=words,
-            metric_value=value,
+            dataset_type=on_hub or source, dataset_name=str(header["data"]),
+            metric_type=kind, metric_name=words, metric_value=value,
         )
         for kind, words, value in metrics
-    ]
+    ]  # fmt: skip
     tags = ["gan", "cgan", "image-generation"]
     data = ModelCardData(
         license=license,

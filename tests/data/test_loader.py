@@ -111,3 +111,18 @@ def test_folder_too_large_for_memory_gives_the_same_batches(pets: Path) -> None:
     ):
         assert torch.equal(a, b)
         assert torch.equal(la, lb)
+
+
+def test_targets_stand_in_for_labels(pets: Path) -> None:
+    """In memory and from disk, in batches of equally many images of each class."""
+    for memory in (None, 0):
+        dataset = load_pictures(str(pets), **({} if memory is None else {"memory_bytes": memory}))
+        targets = torch.arange(2 * len(dataset)).view(-1, 2).float()
+        own = Loader(dataset, 8, seed=1, balanced=True, targets=targets).batches()
+        for (images, labels), (same, found) in zip(
+            islice(Loader(dataset, 8, seed=1, balanced=True).batches(), 4), own, strict=False
+        ):
+            assert torch.equal(images, same)
+            index = (found[:, 0] / 2).long()
+            assert torch.equal(found[:, 1], 2.0 * index + 1)
+            assert torch.equal(dataset.labels[index], labels)

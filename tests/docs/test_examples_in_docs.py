@@ -20,7 +20,7 @@ import cgan
 from benchmarks.__main__ import app as benchmarks_app
 from cgan.cli import app
 from cgan.config_io import load_config
-from cgan.evaluation import augment_test, invert, judge_training, sections
+from cgan.evaluation import classifier_training, invert, judge_training, sections
 from cgan.sampling.write_dataset import write_dataset
 from cgan.storage.checkpoint import Latents
 from cgan.storage.images import save_png
@@ -155,9 +155,10 @@ def workplace(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     quick = partial(judge_training.train_judge, images=640)
     monkeypatch.setattr(judge_training, "train_judge", quick)
     monkeypatch.setattr(sections, "train_judge", quick)
-    monkeypatch.setattr(augment_test, "default_images", lambda _: 128)
-    monkeypatch.setattr(augment_test, "MIN_IMAGES", 1)
-    monkeypatch.setattr(augment_test, "TIMED_STEPS", 1)
+    monkeypatch.setattr(classifier_training, "default_images", lambda _: 128)
+    monkeypatch.setattr(classifier_training, "MIN_IMAGES", 1)
+    monkeypatch.setattr(classifier_training, "TIMED_STEPS", 1)
+    monkeypatch.setattr(classifier_training, "LEAST_DRAWN", 100)
     monkeypatch.setattr(plan_of_runs, "check_classes", lambda *_: None)
     for name, count in (("STEPS", 2), ("HELD_OUT", 4)):
         monkeypatch.setattr(invert, name, count)

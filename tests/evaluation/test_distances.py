@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.stats
 import torch
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from cgan.evaluation.distances import (
     matched_counts,
     minimum_interval,
     moments,
+    paired_difference,
     ratio_interval,
     wilson_interval,
 )
@@ -546,3 +548,49 @@ def test_what_two_generators_have_in_common_cancels() -> None:
     difference, (low, high) = frechet_difference(real, 1.05 * z + 0.1, 1.1 * z + 0.2)
     assert 0 < low < difference < high
     assert frechet_difference(real, z, z)[1] == (0, 0)
+
+
+def test_paired_difference_by_hand() -> None:
+    first = torch.tensor([[1, 1, 1, 0], [1, 1, 0, 0]])
+    second = torch.tensor([[1, 0, 0, 0], [1, 0, 0, 0]])
+    found = paired_difference(first, second, torch.zeros(4, dtype=torch.int64))
+    # Differences 0 1 1 0 and 0 1 0 0: by image 0, 1, ½, 0; by seed ½ and ¼.
+    assert found.mean == 0.375
+    images, seeds = 0.25 / 4, 0.03125 / 2  # the variance 0.6875 / 3 is below 1 / 4, the least
+    degrees = (images + seeds) ** 2 / (images**2 / 3 + seeds**2 / 1)
+    half = scipy.stats.t.ppf(0.975, degrees) * math.sqrt(images + seeds)
+    assert found.low == pytest.approx(0.375 - half, rel=1e-12)
+    assert 0.375 + half > 1
+    assert found.high == 1
+
+
+def test_paired_difference_is_a_mean_over_the_classes() -> None:
+    """Three images of one class count as much as one of the other, of which little is known."""
+    labels = torch.tensor([0, 0, 0, 1])
+    first, second = torch.tensor([[1, 1, 1, 0]] * 2), torch.tensor([[0, 0, 0, 0]] * 2)
+    found = paired_difference(first, second, labels)
+    assert (found.mean, found.low, found.high) == (0.5, -1, 1)
+    two = paired_difference(first[:, :2], second[:, :2], labels[:2])
+    assert (two.mean, two.high) == (1, 1)
+    assert two.low < 0  # two images of two are no certainty
+    many = torch.zeros(2, 1_000)
+    same = paired_difference(many, many, torch.zeros(1_000, dtype=torch.int64))
+    assert same.mean == 0
+    assert same.high == -same.low == pytest.approx(0.00196, abs=1e-5)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.04])
+def test_the_interval_of_a_paired_difference_covers_the_truth(spread: float) -> None:
+    """Of three seeds, with and without an effect of the seed; images are hard or easy for both."""
+    generator = np.random.default_rng(0)
+    labels, covered, width = torch.arange(300) % 3, 0, 0.0
+    for _ in range(400):
+        hard = generator.uniform(-0.25, 0.15, 300)
+        effect = generator.normal(0, spread, (2, 3, 1))
+        chance = 0.7 + hard + effect + np.array([0.05, 0.0])[:, None, None]
+        right = generator.uniform(size=(2, 3, 300)) < chance
+        found = paired_difference(*torch.from_numpy(right), labels)
+        covered += found.low <= 0.05 <= found.high
+        width += (found.high - found.low) / 400
+    assert covered >= 0.94 * 400
+    assert width < 0.15 + 4 * spread

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 import cgan
 from cgan.data import GeneratedDataset
-from cgan.errors import ConfigError
+from cgan.errors import ConfigError, UnconditionalError
 from cgan.sampling.generated_dataset import TorchmetricsGenerator
 
 Make = Callable[..., cgan.Sampler]
@@ -44,6 +44,40 @@ def test_unbalanced_classes_are_drawn_at_random(make_generator: Make) -> None:
     assert all(150 < count < 250 for count in counts.values())
     assert labels == [data._plan(index)[0] for index in range(600)]
     assert torch.equal(data[5][0], sampler.sample(labels[5 : 5 + 1][0], 1, seed=5)[0])
+
+
+class Picky:
+    """Accepts an image of class 1 only if its first pixel is brighter than that of most."""
+
+    classes = ("a", "b", "c")
+
+    def __init__(self, limit: float) -> None:
+        self.limit = limit
+
+    def classify(self, images: Tensor) -> Tensor:
+        return torch.where(images[:, 0, 0, 0] > self.limit, 1, 0)
+
+    def soft_labels(self, images: Tensor, labels: Tensor) -> Tensor:
+        return torch.nn.functional.one_hot(labels, 3) * 0.75 + images[:, 0, 0, :1]
+
+
+def test_judges_reject_images_and_soften_labels(make_generator: Make) -> None:
+    sampler = make_generator(("a", "b", "c"))
+    limit = float(sampler.sample("b", 40)[:, 0, 0, 0].median())
+    assert (sampler.sample("b", 40)[:, 0, 0, 0] <= limit).any()
+    data = GeneratedDataset(sampler, 9, judges=Picky(limit))
+    data.balanced = False
+    data._plan = lambda index: (1, index)  # type: ignore[method-assign]
+    items = data.__getitems__(list(range(9)))
+    verified = sampler.sample("b", 9, verify=Picky(limit))
+    for (image, target), own in zip(items, verified, strict=True):
+        assert torch.equal(image, own)
+        assert image[0, 0, 0] > limit
+        expected = torch.tensor([0.0, 0.75, 0.0]) + image[0, 0, 0]
+        assert torch.equal(torch.as_tensor(target), expected)
+    plain = make_generator(conditional=False)
+    with pytest.raises(UnconditionalError, match="nothing to judge"):
+        GeneratedDataset(plain, 4, judges=Picky(limit))
 
 
 def test_a_plain_gan_has_no_labels(make_generator: Make) -> None:
