@@ -131,8 +131,8 @@ def decide(
         answer = "yes"
     elif min(one.high for one in differences.values()) < 0:
         answer = "no"
-    end = "high" if answer == "no" else "low"
-    against = min(differences, key=lambda name: getattr(differences[name], end))
+    shown = "high" if answer == "no" else "mean"
+    against = min(differences, key=lambda name: getattr(differences[name], shown))
     return answer, (
         f"{WORDS[answer]} ({best}: {100 * means[best]:.1f} % of test images are right; {against}: "
         f"{100 * means[against]:.1f} %; difference {format_difference(differences[against])})"

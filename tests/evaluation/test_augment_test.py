@@ -41,8 +41,8 @@ def make_patterns() -> Tensor:
 PATTERNS = make_patterns()
 KNOWN = 1
 """Patterns of a class that real training images show."""
-FEW = tuple(one for one in RECIPES if not (one.soft or one.strong or one.head))
-"""Recipes that take little time."""
+FEW = tuple(RECIPES[index] for index in (0, 5, 7))
+"""Real images, with generated ones, and with twice as many that judges recognise."""
 
 
 def show(patterns: int, count: int, seed: int) -> ImageDataset:
