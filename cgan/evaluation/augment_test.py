@@ -22,6 +22,7 @@ from torch import Tensor
 from cgan import __version__
 from cgan.attributes import display_order
 from cgan.data import SPLITS, ImageDataset, ImageFolder, Split, load_split
+from cgan.data.dataset import class_indices
 from cgan.errors import ConfigError, MeasureError, UnconditionalError
 from cgan.evaluation.api import data_config_of
 from cgan.evaluation.classifier_training import (
@@ -285,10 +286,9 @@ def notes_about(sampler: Sampler, material: Material) -> list[str]:
 
 def make_grid_of(dataset: ImageDataset) -> Tensor:
     """The first images of each class: uint8 (K, ``SHOWN`` or fewer, C, H, W)."""
-    classes = len(dataset.classes)
-    columns = min(SHOWN, len(dataset) // classes)
-    turns = dataset.images[: classes * columns].unflatten(0, (columns, classes))
-    return turns.transpose(0, 1)
+    members = class_indices(dataset.labels)
+    columns = min(SHOWN, *map(len, members.values()))
+    return torch.stack([dataset.images[members[one][:columns]] for one in sorted(members)])
 
 
 NETWORK_CODE = """\

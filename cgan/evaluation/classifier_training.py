@@ -342,9 +342,8 @@ class ClassifierTrainer:
             assert material.recognised is not None
             dataset, targets = material.recognised, material.soft
         size = recipe.generated * BATCH
-        batches = Loader(
-            dataset, size, self.device, seed=seed, balanced=True, targets=targets
-        ).batches()
+        loader = Loader(dataset, size, self.device, seed=seed, balanced=True, targets=targets)
+        batches: Iterator[tuple[Tensor, Tensor]] = loader.batches()
         if recipe.strong:
             batches = starmap(self._strong(), batches)
         return Added(batches, recipe.weight * recipe.generated, round((1 - LAST) * steps))
@@ -386,8 +385,8 @@ class ClassifierTrainer:
         if self._real_features is None:
             chosen = choose_fitted(self.dataset)
             views = (False, True) if self.mirror else (False,)
-            found = [raw_features(features, self.dataset, chosen, view) for view in views]
-            self._real_features = torch.cat(found), self.dataset.labels[chosen].repeat(len(views))
+            both = [raw_features(features, self.dataset, chosen, view) for view in views]
+            self._real_features = torch.cat(both), self.dataset.labels[chosen].repeat(len(views))
         real, labels = self._real_features
         order = torch.randperm(len(added), generator=_generator(seed))
         order = order[: recipe.generated * min(len(self.dataset), MAX_FITTED)]
@@ -398,7 +397,8 @@ class ClassifierTrainer:
         network.load_state_dict(reader.network.state_dict())
         found = network.pretrained.standardise(found)
         fit_head(network.head, found, torch.cat([labels, others]), weights)
-        return to_device(network, self.device).eval()
+        to_device(network, self.device)
+        return network.eval()
 
 
 def evenly(labels: Tensor) -> Tensor:

@@ -186,6 +186,14 @@ def test_a_class_that_is_never_recognised(make_generator: Callable[..., cgan.Sam
     )
 
 
+def test_each_row_of_the_grid_shows_its_class() -> None:
+    """Also where some images were left out, so that the classes do not come in turn."""
+    labels = torch.tensor([1, 0, 0, 1, 0])
+    images = (10 * labels + torch.arange(5)).byte().view(5, 1, 1, 1)
+    dataset = ImageDataset("x", images, labels, ("a", "b"))
+    assert module.make_grid_of(dataset).flatten().tolist() == [1, 2, 10, 13]
+
+
 def test_soft_labels_are_half_the_label() -> None:
     class Even(Oracle):
         def forward(self, images: Tensor) -> Tensor:
