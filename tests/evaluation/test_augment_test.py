@@ -134,6 +134,7 @@ def test_images_that_hold_what_real_ones_lack_must_help(
     page = module.render_augment_test(found)
     assert '<p class="answer">they help</p>' in page
     assert page.count("<svg") == 1 + len(found.rows)
+    assert "\nimport cgan\nfrom cgan.data import GeneratedDataset\n" in page
     assert not re.search(r"nan|inf[^o]", " ".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL)))
 
 
