@@ -299,7 +299,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader
 sampler = cgan.load({model!r})
 drawn = GeneratedDataset(sampler, {count:_}{judges})  # images in [0, 1]
-more = cycle(DataLoader(drawn, {generated} * batch_size, shuffle=True))  # drawn once, then kept
+more = cycle(DataLoader(drawn, {batch_size}, shuffle=True))  # drawn once, then kept
 for step, (images, labels) in enumerate(real_batches):  # yours, equally many of each class
     loss = cross_entropy(network(images), labels)
     if step < 0.8 * steps:  # the last fifth sees real images only
@@ -333,8 +333,9 @@ def to_code(recipe: Recipe, sampler: Sampler, count: int, data: str | None = Non
         imported = "\nfrom cgan.evaluation.api import find_judges"
     template = HEAD_CODE if recipe.head else NETWORK_CODE
     weight = recipe.weight * (1 if recipe.head else recipe.generated)
+    batch_size = "batch_size" if recipe.generated == 1 else f"{recipe.generated} * batch_size"
     return template.format(
-        model=sampler.name, count=count, generated=recipe.generated, weight=weight, judges=judges,
+        model=sampler.name, count=count, batch_size=batch_size, weight=weight, judges=judges,
         imported=imported,
     )  # fmt: skip
 
