@@ -305,6 +305,7 @@ class ClassifierTrainer:
     def _real_batches(
         self, recipe: Recipe, seed: int, material: Material | None
     ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Endless batches of real images, the same for every recipe before augmentation."""
         targets = None
         if recipe.soft:
             assert material is not None
