@@ -338,7 +338,7 @@ class Config(StrictModel):
     """How often to evaluate during training and keep the best generator; 0 is never."""
     save_every_seconds: Annotated[float, Field(gt=0)] = 30.0
     control_per_class: Annotated[int, Field(ge=0, le=MAX_PER_CLASS)] = 1_000
-    """Images per class in the final evaluation; 0 skips it."""
+    """Images per class in the final evaluation, together 50,000 at most; 0 skips it."""
     wandb: bool = False
     tensorboard: bool = False
     mlflow: bool = False

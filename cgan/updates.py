@@ -34,7 +34,7 @@ Teacher = Callable[[Tensor], Tensor]
 StepLosses = dict[str, Tensor]
 """Means over the batch, detached, on the device: the adversarial losses ``loss_G`` and ``loss_D``,
 those of the auxiliary classifier on fakes and on real images, ``aux_G`` and ``aux_D`` (0 without
-one), and ``penalty``."""
+one), ``penalty``, and ``distillation``, the weighted loss of the teacher (0 without one)."""
 
 
 def in_turn(first: Callable[[], Any], second: Callable[[], Any]) -> tuple[Any, Any]:
@@ -110,15 +110,15 @@ def alternating(
             ``labels``.
     """
     classes = labels if fake_labels is None else fake_labels
-    loss_G, aux_G = step_generator(gan, real, labels, classes, draw_z())
-    loss_D, aux_D, penalty = step_discriminator(gan, real, labels, classes, draw_z(), weights)
-    return detach(loss_G=loss_G, loss_D=loss_D, aux_G=aux_G, aux_D=aux_D, penalty=penalty)
+    of_G = step_generator(gan, real, labels, classes, draw_z())
+    of_D = step_discriminator(gan, real, labels, classes, draw_z(), weights)
+    return detach(**of_G, **of_D)
 
 
 def step_generator(
     gan: GAN, real: Tensor, labels: Tensor | None, classes: Tensor | None, z: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Update G on its fakes of z (B, latent_dim); returns its adversarial and auxiliary loss."""
+) -> StepLosses:
+    """Update G on its fakes of z (B, latent_dim); returns what it minimises, in parts."""
     G, D, loss = gan.generator, gan.discriminator, gan.loss
     with frozen(D):
         real_logits = discriminate(D, real, labels)[0] if loss.needs_real_logits else None
@@ -127,7 +127,7 @@ def step_generator(
         loss_G = loss.generator(real=real_logits, fake=fake_logits).mean()
         backward_into(G, loss_G + loss.aux_weight * aux_G + own_penalty)
         gan.generator_optimizer.step()
-    return loss_G, aux_G
+    return {"loss_G": loss_G, "aux_G": aux_G}
 
 
 def step_discriminator(
@@ -137,8 +137,8 @@ def step_discriminator(
     classes: Tensor | None,
     z: Tensor,
     weights: PenaltyWeights = NO_PENALTY,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Update D on real images and on G's fakes of z; returns its two losses and the penalty."""
+) -> StepLosses:
+    """Update D on real images and on G's fakes of z; returns what it minimises, in parts."""
     G, D = gan.generator, gan.discriminator
     D_ = unwrap(D) if weights else D
     with frozen(G):
@@ -153,7 +153,7 @@ def step_discriminator(
         lesson = teach(gan.teacher, weights.teacher, fake, of_fake)
         loss_D = backward_discriminator(D, gan.loss, of_real, of_fake, lesson)
         gan.discriminator_optimizer.step()
-    return loss_D, of_real.aux, of_real.penalty + of_fake.penalty
+    return losses_of_discriminator(loss_D, of_real, of_fake, lesson)
 
 
 def simultaneous(
@@ -194,10 +194,8 @@ def simultaneous(
         update_G, lambda: backward_discriminator(D, loss, of_real, of_fake, lesson)
     )
     gan.discriminator_optimizer.step()  # G's gradient reads D's weights, so it comes last
-    penalty = of_real.penalty + of_fake.penalty
-    return detach(
-        loss_G=loss_G, loss_D=loss_D, aux_G=of_fake.aux, aux_D=of_real.aux, penalty=penalty
-    )
+    of_D = losses_of_discriminator(loss_D, of_real, of_fake, lesson)
+    return detach(loss_G=loss_G, aux_G=of_fake.aux, **of_D)
 
 
 class Judged(NamedTuple):
@@ -252,6 +250,16 @@ def teach(teacher: Teacher | None, weight: float, fake: Tensor, judged: Judged) 
     with torch.no_grad():
         taught = teacher(fake.detach())
     return weight * cross_entropy(judged.class_logits, taught)
+
+
+def losses_of_discriminator(
+    loss_D: Tensor, of_real: Judged, of_fake: Judged, lesson: Tensor | None
+) -> StepLosses:
+    """What D minimises, in parts."""
+    distillation = loss_D.new_zeros(()) if lesson is None else lesson
+    penalty = of_real.penalty + of_fake.penalty
+    return {"loss_D": loss_D, "aux_D": of_real.aux, "penalty": penalty,
+            "distillation": distillation}  # fmt: skip
 
 
 def detach(**losses: Tensor) -> StepLosses:

@@ -29,6 +29,7 @@ from cgan.data.scan_facts import count_by_class
 from cgan.errors import ConfigError, DataError, MeasureError, RunError, UnknownNameError
 from cgan.evaluation.builder import closest_pairs
 from cgan.evaluation.control import Control
+from cgan.evaluation.distances import Nearest
 from cgan.evaluation.invert import Inversion
 from cgan.evaluation.report import ClassFigures, Report, render_report
 from cgan.evaluation.sections import control_section, diversity_section
@@ -260,7 +261,7 @@ def test_the_pairs_of_a_report() -> None:
     levels = torch.tensor([int(name) for name in CLASSES], dtype=torch.uint8).view(-1, 1, 1, 1)
     labels = torch.arange(12)
     drawn_ = SimpleNamespace(target=labels, kept=labels, images=levels)
-    closest = SimpleNamespace(distance=torch.rand(12), index=labels)
+    closest = Nearest(torch.rand(12), labels, torch.zeros(12, dtype=torch.bool))
     train = SimpleNamespace(classes=CLASSES, take=lambda indices: levels[indices])
     reference: Any = SimpleNamespace(labels=range(12), train=train)
     pairs, _ = closest_pairs(drawn_, closest, reference)  # type: ignore[arg-type]

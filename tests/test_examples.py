@@ -39,6 +39,7 @@ def test_the_notebook_is_made_from_the_script() -> None:
 
 
 # Without encryption: the kernel listens on the loopback.
+@pytest.mark.slow  # a kernel is a new interpreter; the cells run below
 @pytest.mark.filterwarnings("ignore:.*without encryption", "ignore::DeprecationWarning")
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CGAN_TOUR_IMAGES", "6400")
@@ -61,6 +62,16 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     ]
     assert progress.startswith("\r")
     assert progress.count("\n") == 1  # one line, however often it changes
+    assert (tmp_path / "draw.html").is_file()
+
+
+def test_the_cells_of_the_notebook_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("CGAN_TOUR_IMAGES", "1280")
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLES / "tour.py"))
+    assert "loss of G: " in capsys.readouterr().out
     assert (tmp_path / "draw.html").is_file()
 
 

@@ -141,7 +141,7 @@ def test_a_teacher_teaches_the_classifier_of_D_and_nobody_else(scheme: str, pena
         gan, real, latents = make(discriminator_label="projection+auxiliary")
         gan.teacher = teacher
         weights = PenaltyWeights(r1=penalty, r2=penalty, teacher=weight)
-        get_update(scheme)(gan, real, LABELS, iter(latents).__next__, weights)
+        losses = get_update(scheme)(gan, real, LABELS, iter(latents).__next__, weights)
         seen.append((gan.generator_optimizer.seen, gan.discriminator_optimizer.seen))
         assert len(asked) == (weight > 0)
     (of_G, of_D), (taught_G, taught_D) = seen
@@ -151,6 +151,7 @@ def test_a_teacher_teaches_the_classifier_of_D_and_nobody_else(scheme: str, pena
     assert torch.equal(asked[0], fake)
     assert not asked[0].requires_grad
     lesson = 3 * cross_entropy(D(fake, LABELS)[:, 1:], teacher(fake))
+    torch.testing.assert_close(losses["distillation"], lesson.detach())
     wanted = torch.autograd.grad(lesson, list(D.parameters()), materialize_grads=True)
     for before, after, own in zip(of_D, taught_D, wanted, strict=True):
         torch.testing.assert_close(after - before, own, atol=1e-5, rtol=1e-4)

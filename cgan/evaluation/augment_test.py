@@ -142,6 +142,11 @@ def augment_test(
     torch_device, sampler = find_device(device), as_sampler(model)
     if not sampler.conditional:
         raise UnconditionalError("a plain GAN draws no labelled images, so it cannot help")
+    if "data_digest" not in sampler.header:
+        raise MeasureError(
+            f"{sampler.name} does not say on which images it was trained: train a generator on "
+            "your data first"
+        )
     source = data_config_of(sampler, data, data_dir)
     splits = {split: load_split(source, split) for split in SPLITS}
     train = splits["train"]
@@ -254,7 +259,7 @@ def check_same_images(sampler: Sampler, train: ImageDataset | ImageFolder) -> No
         if header.get("data_digest") != train.digest() or sampler.config.data.is_streamed:
             raise MeasureError(
                 f"{sampler.name} was trained on images that are not the training images of "
-                f"{train.name}, or does not say on which: train a generator on this data first"
+                f"{train.name}: train a generator on this data first"
             )
         if header.get("data_changed"):
             raise MeasureError(

@@ -12,7 +12,7 @@ from cgan.attributes import display_order
 from cgan.evaluation.artifacts import position_images
 from cgan.evaluation.control import Control, check_judge
 from cgan.evaluation.distances import Nearest
-from cgan.evaluation.features import FeatureSet
+from cgan.evaluation.features import FeatureSet, take_flipped
 from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import TEACHER
 from cgan.evaluation.reference import Reference
@@ -168,14 +168,16 @@ def closest_pairs(
     order = torch.cat([by_distance[target[by_distance] == label][:each] for label in labels])
     if len(order) > PAIRS:  # more classes than pairs: those with the closest pairs
         order = order[closest.distance[order].argsort()[:PAIRS]]
-    pairs = torch.stack([drawn.images[order], reference.train.take(closest.index[order])], dim=1)
-    return pairs, closest.distance[order]
+    trained = take_flipped(reference.train, closest.index[order], closest.flipped[order])
+    return torch.stack([drawn.images[order], trained], dim=1), closest.distance[order]
 
 
 def draw_grid(sampler: Sampler) -> Tensor:
     """uint8 (K, columns, C, H, W): one row per class, and one z per column."""
+    rows, columns = len(sampler.classes), GRID_COLUMNS
     if sampler.conditional:
-        images = sampler.sample(None, GRID_COLUMNS)
+        request = sampler.request(None, columns)
     else:
-        images = sampler.sample(None, len(sampler.classes) * GRID_COLUMNS)
-    return rearrange(to_pixels(images), "(k n) c h w -> k n c h w", n=GRID_COLUMNS)
+        request = sampler.request(None, rows * columns)
+    images = torch.cat([to_pixels(batch).cpu() for batch, _ in sampler.batches(request)])
+    return rearrange(images, "(k n) c h w -> k n c h w", n=columns)

@@ -41,7 +41,7 @@ from cgan.evaluation.judge_training import (
     train_classifier,
     weight_decay,
 )
-from cgan.evaluation.pretrained import MAX_FITTED, choose_fitted, fit_head, raw_features
+from cgan.evaluation.pretrained import MAX_FITTED, fit_head, fitted_features, raw_features
 from cgan.runtime.device import seeded, synchronize, to_device
 from cgan.runtime.progress import CountProgress
 from cgan.runtime.streams import map_streams
@@ -384,10 +384,7 @@ class ClassifierTrainer:
         assert material.recognised is not None
         features, added = reader.network.pretrained, material.recognised
         if self._real_features is None:
-            chosen = choose_fitted(self.dataset)
-            views = (False, True) if self.mirror else (False,)
-            both = [raw_features(features, self.dataset, chosen, view) for view in views]
-            self._real_features = torch.cat(both), self.dataset.labels[chosen].repeat(len(views))
+            self._real_features = fitted_features(features, self.dataset, self.mirror)
         real, labels = self._real_features
         order = torch.randperm(len(added), generator=_generator(seed))
         order = order[: recipe.generated * min(len(self.dataset), MAX_FITTED)]

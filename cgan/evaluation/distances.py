@@ -197,10 +197,12 @@ def matched_counts(available: Tensor, proportions: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Nearest:
-    """Nearest reference point of each query: distance (N,) and index (N,)."""
+    """Nearest reference image of each query: distance (N,), index (N,), and whether it is the
+    mirror image that is near (N,)."""
 
     distance: Tensor
     index: Tensor
+    flipped: Tensor
 
 
 def copied_share(distance: Tensor, held_out_distance: Tensor, quantile: float = 0.01) -> float:

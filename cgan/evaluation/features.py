@@ -68,7 +68,7 @@ def find_features(name: str, judge: Judge, device: torch.device | str = "cpu") -
         return FeatureNetwork(judge.name, FEATURE_DIM)
     if name == "pretrained":
         network = PretrainedFeatures().to(device)
-        backbone(torch.device(device))  # raises if it is not installed
+        backbone(torch.device(device), 0)  # raises if it is not installed
         title = f"EfficientNet-Lite0, {SIDE} px"
         return FeatureNetwork(
             title, FEATURES, lambda images: network.raw(2 * images.to(device) - 1)
@@ -347,11 +347,16 @@ def nearest_image(
                 flipped[rows] = torch.where(nearer, flip, flipped[rows])
     distance = torch.empty(len(queries), dtype=torch.float64)
     for rows in blocks:  # exact differences, so that a copy has the distance 0
-        found = train.take(index[rows])
-        found = torch.where(flipped[rows].view(-1, 1, 1, 1), found.flip(3), found)
+        found = take_flipped(train, index[rows], flipped[rows])
         difference = queries[rows].double() - found.double()
         distance[rows] = difference.flatten(1).norm(dim=1) / 255
-    return Nearest(distance, index)
+    return Nearest(distance, index, flipped)
+
+
+def take_flipped(dataset: ImageDataset | ImageFolder, indices: Tensor, flipped: Tensor) -> Tensor:
+    """Images uint8 (N, C, H, W) of a data set, mirrored where ``flipped`` (N,) is true."""
+    images = dataset.take(indices)
+    return torch.where(flipped.view(-1, 1, 1, 1), images.flip(3), images)
 
 
 def _centred(images: Tensor) -> Tensor:

@@ -292,12 +292,14 @@ class Judge:
         labels = self.network.head(features).argmax(1)
         return Prediction(labels, self.network.compared(features))
 
+    @torch_defaults()
     @torch.no_grad()
     def probabilities(self, images: Tensor) -> Tensor:
-        """p(y|x) of images (B, C, H, W) in [-1, 1], on the judge's device: (B, classes).
+        """p(y|x) of images (B, C, H, W) in [0, 1], on the judge's device: (B, classes).
 
         On a CPU each of two streams reads half of them.
         """
+        images = images.to(self.device) * 2 - 1
         parts = images.chunk(2 if images.device.type == "cpu" else 1)
         logits = torch.cat(list(map_streams(self.network, parts, images.device)))
         return logits.softmax(1)
@@ -364,7 +366,6 @@ class Judges:
 
     def probabilities(self, images: Tensor) -> Tensor:
         """p(y|x) of images (B, C, H, W) in [0, 1]: (B, classes)."""
-        images = images.to(self.judges[0].device) * 2 - 1
         return torch.stack([judge.probabilities(images) for judge in self.judges]).mean(0)
 
     def classify(self, images: Tensor) -> Tensor:

@@ -136,6 +136,7 @@ def find_judge(
 
 def _cached_judge(dataset: ImageDataset | ImageFolder, architecture: str) -> Path:
     suffix = "" if architecture == "cnn" else f"-{architecture}"
+    suffix += f"-{pretrained.FIT}" if architecture.startswith("pretrained") else ""
     name = f"{safe_file_name(dataset.name)}-{dataset.digest()[:16]}{suffix}.safetensors"
     return cache_folder() / "judges" / name
 
@@ -424,7 +425,7 @@ def measure_accuracy(judge: Judge, dataset: ImageDataset | ImageFolder) -> float
     """Fraction of real images that the judge classifies correctly, the mean over the classes."""
     predicted = map_streams(
         lambda indices: judge.classify(dataset.take(indices) / 255).cpu(),
-        torch.arange(len(dataset)).split(500),
+        torch.arange(len(dataset)).split(min(500, images_per_chunk(dataset))),
         judge.device,
     )
     return Control.of(judge, dataset.labels, torch.cat(list(predicted))).balanced_accuracy

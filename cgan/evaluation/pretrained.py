@@ -46,6 +46,10 @@ SIDE = 96
 at 64, 73 % at 96, and hardly more at 128; the time grows with the square."""
 STRENGTH = 5.0
 """Inverse strength of the head's L2 penalty (scikit-learn's C, times the number of images)."""
+SMALLEST = 1e-6
+"""Least deviation of a feature that is divided by it."""
+FIT = 2
+"""Version of how a head is fitted: the cache does not offer those of older ones."""
 CHUNK = 100
 """Images that are enlarged at once."""
 MAX_FITTED = 10_000
@@ -62,7 +66,7 @@ def is_available(lite: int = 0) -> bool:
 
 
 @lru_cache(maxsize=4)
-def backbone(device: torch.device, lite: int = 0) -> Any:
+def backbone(device: torch.device, lite: int) -> Any:
     """EfficientNet-Lite0 or Lite1 in evaluation mode, on this device.
 
     Raises:
@@ -126,7 +130,8 @@ class PretrainedFeatures(nn.Module):
     def _raw(self, images: Tensor) -> Tensor:
         height, width = images.shape[2:]
         scale = SIDE / min(height, width)
-        # The package pads as for 224 pixels, which is right for multiples of 32 only.
+        # The package pads as for 224 pixels (Lite0) or 240 (Lite1). With multiples of 32 that is
+        # right for Lite0, and Lite1 sees its smallest maps shifted by a cell.
         size = [max(round(side * scale / 32), 1) * 32 for side in (height, width)]
         large = interpolate(images, size, mode="bicubic", align_corners=False, antialias=True)
         large = large.clamp(-1, 1).expand(-1, 3, -1, -1)
@@ -137,7 +142,8 @@ class PretrainedFeatures(nn.Module):
     def standardise(self, found: Tensor) -> Tensor:
         """Raw features (N, FEATURES) with mean 0 and deviation 1, as those of all images from now
         on are by the mean and the deviation of these."""
-        mean, deviation = found.mean(0), found.std(0).clamp_min(1e-6)
+        mean, deviation = found.mean(0), found.std(0)
+        deviation[deviation < SMALLEST] = 1.0  # a feature that says nothing here says nothing later
         self.mean.copy_(mean)
         self.deviation.copy_(deviation)
         return (found - mean) / deviation
@@ -185,20 +191,22 @@ def fit(
         dataset: the images and their labels.
         mirror: whether a mirrored image shows the same class.
     """
-    chosen = choose_fitted(dataset)
-    views = (False, True) if mirror else (False,)
-    found = torch.cat([raw_features(features, dataset, chosen, view) for view in views])
-    labels = dataset.labels[chosen].repeat(len(views))
+    found, labels = fitted_features(features, dataset, mirror)
     found = features.standardise(found)
     _, vectors = torch.linalg.eigh(torch.cov(found.T.double()))
     components.copy_(vectors[:, -COMPONENTS:])
     fit_head(head, found, labels)
 
 
-def choose_fitted(dataset: ImageDataset | ImageFolder) -> Tensor:
-    """The indices of the images that a head is fitted to."""
+def fitted_features(
+    features: PretrainedFeatures, dataset: ImageDataset | ImageFolder, mirror: bool
+) -> tuple[Tensor, Tensor]:
+    """Raw features (N, FEATURES) and labels (N,) of the images that a head is fitted to."""
     members = class_indices(dataset.labels, torch.Generator().manual_seed(0)).values()
-    return torch.cat([one[: max(MAX_FITTED // len(members), 1)] for one in members])
+    chosen = torch.cat([one[: max(MAX_FITTED // len(members), 1)] for one in members])
+    views = (False, True) if mirror else (False,)
+    found = torch.cat([raw_features(features, dataset, chosen, view) for view in views])
+    return found, dataset.labels[chosen].repeat(len(views))
 
 
 @torch.no_grad()

@@ -80,8 +80,8 @@ PREFIXES = ("control_accuracy_", "recall_truncation_")
 """Of figures whose names depend on the generator or the options."""
 MEMORIZATION_QUERIES = 2_000
 """Number of images whose nearest training image is searched."""
-SPREAD_IMAGES = 200
-"""Training images of each class whose spread generated images are compared with."""
+SPREAD_IMAGES, MAX_SPREAD_IMAGES = 200, 20_000
+"""Training images whose spread generated images are compared with: of each class, and in all."""
 PIXEL_IMAGES = 5_000
 """Training images whose pixels are compared, at most."""
 MAX_PAIRWISE = 10_000
@@ -197,9 +197,10 @@ class Reference:
         self.readers = Readers(judge, self.network, self.background, second_judge)
         if real is not None and set(held_out.labels.tolist()) - set(real.labels.tolist()):
             real = None  # too few to have every class
-        self.trained = self._sample(train, per_class if real is None else SPREAD_IMAGES)
-        self.real = self.trained if real is None else self._sample(real, per_class)
         classes = len(train.classes)
+        spread = min(SPREAD_IMAGES, max(MAX_SPREAD_IMAGES // classes, 2))
+        self.trained = self._sample(train, per_class if real is None else spread)
+        self.real = self.trained if real is None else self._sample(real, per_class)
         self.counts = matched_counts(
             self.real.target.bincount(minlength=classes),
             held_out.labels.bincount(minlength=classes),

@@ -53,8 +53,8 @@ def build_pair(
         image_shape: (C, H, W); H and W are multiples of 4, at least 8.
         num_classes: number of labels; None for the unconditional GAN.
         latent_dim: length of z.
-        width: units of the mlp (default 256), channels at half resolution of the dcgan (32, and
-            fewer above 32×32), or channels at full resolution of the resnet (64).
+        width: units of the mlp (default 256), channels at half resolution of the dcgan and the
+            photo (32, and fewer above 32×32), or channels at full resolution of the resnet (64).
         generator_label: how y enters G: ``concat`` or ``cbn``.
         discriminator_label: how y enters D: ``concat``, ``projection``, ``auxiliary`` or
             ``projection+auxiliary``. The last one gives the best control, and every packaged config

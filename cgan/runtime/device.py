@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from enum import IntEnum
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ from cgan.runtime.streams import split_cores
 METHODS = ("add_param_group", "state_dict", "load_state_dict")
 MARK = "__dynamo_disable"
 """Where torch keeps the version of a method that is kept out of compilation."""
+_lock, _inside, _marked = Lock(), list[None](), list[Any]()
+"""Of ``without_dynamo``: an entry for each that is inside, and the methods that are marked."""
 DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
 """The processor, NVIDIA's GPUs (or AMD's, in torch's ROCm build), Apple's and Intel's."""
 
@@ -34,18 +37,24 @@ DEVICE_TYPES = ("cpu", "cuda", "mps", "xpu")
 def without_dynamo() -> Iterator[None]:
     """Inside, these methods of optimisers do not import the compiler if it is not imported.
 
-    If a version of torch does it in another way, nothing changes.
+    If a version of torch does it in another way, nothing changes. Threads may be inside at the same
+    time: the last one to leave removes the marks.
     """
     wrapped: list[Any] = [getattr(torch.optim.Optimizer, name, None) for name in METHODS]
     methods = [method.__wrapped__ for method in wrapped if hasattr(method, "__wrapped__")]
-    ours = [] if "torch._dynamo" in sys.modules else [m for m in methods if not hasattr(m, MARK)]
-    for method in ours:
-        setattr(method, MARK, method)
+    with _lock:
+        if not _inside and "torch._dynamo" not in sys.modules:
+            _marked.extend(method for method in methods if not hasattr(method, MARK))
+            for method in _marked:
+                setattr(method, MARK, method)
+        _inside.append(None)
     try:
         yield
     finally:
-        for method in ours:
-            delattr(method, MARK)
+        with _lock:
+            _inside.pop()
+            while not _inside and _marked:
+                delattr(_marked.pop(), MARK)
 
 
 def find_device(name: str = "auto", local_rank: int | None = None) -> torch.device:

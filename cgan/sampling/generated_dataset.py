@@ -30,8 +30,8 @@ class SoftClassifier(ImageClassifier, Protocol):
 class GeneratedDataset(Dataset[tuple[Tensor, int | Tensor]]):
     """Labelled images that are drawn when they are read, for ``torch.utils.data.DataLoader``.
 
-    Image i is a function of generator, seed and i alone, so the order, the batch size and the
-    number of workers do not change it. A ``DataLoader`` reads a batch in one call.
+    Image i is a function of generator, seed, i and judges alone, so the order, the batch size and
+    the number of workers do not change it. A ``DataLoader`` reads a batch in one call.
 
     Args:
         sampler: the generator.
@@ -39,7 +39,6 @@ class GeneratedDataset(Dataset[tuple[Tensor, int | Tensor]]):
         balanced: image i has the class i mod K of K classes. Otherwise each class is drawn
             uniformly at random, so their frequencies vary.
         seed: seed of the first image; image i has ``seed + i``.
-
         judges: classifiers of the real images (``cgan.evaluation.api.find_judges``). An image that
             they assign to another class is drawn again, with the next z of its seed.
 

@@ -218,6 +218,7 @@ STATE_RULES = {
     "steered_digest": Rule(is_text, "a text", required=False),
     "data_changed": DATA_CHANGED,
     "dataset_size": COUNT._replace(required=False),
+    "teacher": Rule(is_text, "a text", required=False),
 }
 
 ENCODER_RULES = {

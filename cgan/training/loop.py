@@ -49,6 +49,8 @@ OWN_SHARE = 0.75
 """Other programs are the reason if this one gets less than this fraction of its first CPU time."""
 GRID_COLUMNS = 10
 GRID_CLASSES = 32
+MAX_FINAL = 50_000
+"""Images of the last evaluation, at most: a pretrained reader takes some eight minutes for them."""
 
 
 @dataclass(frozen=True)
@@ -344,7 +346,10 @@ class TrainLoop:
             )  # fmt: skip
         elif self.last_evaluation != images_seen:
             self.evaluate()
-        per_class = self.config.control_per_class
+        per_class, classes = self.config.control_per_class, len(self.plan.dataset.classes)
+        if per_class * classes > MAX_FINAL:
+            per_class = max(MAX_FINAL // classes, 1)
+            logger.info("the last evaluation draws %d images of each class", per_class)
         result = self.monitor.evaluate_on_test(self.state.sampler(self.folder), per_class)
         self.state.save_generator(self.folder / GENERATOR_FILE, result.to_dict())
         # No FID: it depends on the number of images, so it does not fit the curve.

@@ -157,17 +157,17 @@ def find_teacher(plan: Plan) -> Judge | None:
         why_none = "the discriminator has no classifier: model.discriminator_label adds one"
     else:
         why_none = why_no_teacher(plan.dataset)
-    if why_none:
+    if world.all_reduce_max(float(bool(why_none)))[0]:  # a package may be missing on one machine
         if world.is_main:
             log = logger.warning if is_photographic(plan.dataset) else logger.info
-            log("no teacher: %s", why_none)
+            log("no teacher: %s", why_none or "another machine has no EfficientNet-Lite1")
         return None
     if not world.is_main:
         world.barrier()  # rank 0 fits it, and the others find it in the cache
     teacher = get_or_train_judge(plan.load_split, plan.device, architecture=TEACHER)
     if world.is_main:
         world.barrier()
-    backbone(plan.device, lite=1)  # before two threads ask for it
+    backbone(teacher.device, 1)  # before two threads ask for it
     return teacher
 
 

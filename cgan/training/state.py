@@ -109,6 +109,7 @@ class TrainState:
         augmentations: of the images that D sees, by name.
         attributes: the values of each class, if classes combine several attributes, or None.
         teacher: the reader that teaches D's classifier, or None; it never changes.
+        taught_by: the name of the reader that teaches these weights, or once did, or None.
         counters: images seen, steps, seconds.
         data_changed: whether the run was ever resumed with other training images.
     """
@@ -118,6 +119,7 @@ class TrainState:
         plain, unlabelled = plan.plain, plan.unlabelled
         self.config, self.device, self.counters = config, device, Counters()
         self.augmentations, self.teacher = plan.augmentations, plan.teacher
+        self.taught_by = None if plan.teacher is None else plan.teacher.name
         self.classes, self.image_shape = dataset.classes, dataset.image_shape
         self.num_attributes, self.conversion = dataset.num_attributes, dataset.conversion
         self.data_name, self.dataset_size = dataset.name, len(dataset)
@@ -189,6 +191,7 @@ class TrainState:
             **({"steered_digest": self.plain.header["sha256"]} if self.plain else {}),
             "dataset_size": self.dataset_size,
             "data_changed": self.data_changed,
+            **({"teacher": self.taught_by} if self.taught_by else {}),
             **asdict(self.counters),
         }
         save_state(folder, tensors, header)
@@ -218,6 +221,7 @@ class TrainState:
         self.check_same_data(folder, header, data_changed)
         unpack_state(tensors, self.networks, self.optimizers, self.device, path)
         self.counters = Counters(header["images_seen"], header["steps"], header["seconds"])
+        self.taught_by = self.taught_by or header.get("teacher")
         return problems
 
     def check_same_data(self, folder: Path, header: dict[str, Any], data_changed: bool) -> None:
@@ -287,7 +291,7 @@ class TrainState:
             "measured": measured or {},
             "versions": {"cgan": __version__, "torch": torch.__version__},
             **({"steered": self.plain.header} if self.plain is not None else {}),
-            **({"teacher": self.teacher.name} if self.teacher is not None else {}),
+            **({"teacher": self.taught_by} if self.taught_by else {}),
         }
 
     def sampler(self, folder: Path) -> Sampler:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from cgan.augment import Augment, AugmentedDiscriminator
 from cgan.config import Config
 from cgan.errors import RunError, one_line
+from cgan.evaluation.judge import Judge
 from cgan.losses import get_loss
 from cgan.models.conditioning import sync_batch_norm
 from cgan.models.layers import shard_dropout
@@ -34,6 +35,7 @@ from cgan.updates import (
     NO_PENALTY,
     PenaltyWeights,
     StepLosses,
+    Teacher,
     get_update,
     in_turn,
 )
@@ -106,10 +108,7 @@ class TrainStep:
         config, device = state.config, state.device
         shares = (state.class_counts.cumsum(0) / state.class_counts.sum()).to(device)
         self.class_limits = shares[:-1] if state.unlabelled_digest else None
-        single = world.size == 1 and not config.compile
-        if state.plain is not None and not state.plain.differentiable:
-            single = False  # onnxruntime cannot be captured
-        if capture is None and device.type == "cuda" and single:
+        if capture is None and self.can_be_captured():
             capture = capture_cuda_graph
         of_real = [name for name in state.augmentations if name == "mirror"]
         of_both = [name for name in state.augmentations if name != "mirror"]
@@ -125,10 +124,9 @@ class TrainStep:
             state.discriminator_optimizer,
             get_loss(config.loss)._replace(aux_weight=config.aux_weight),
             self.on_streams if on_streams else in_turn,
-            None if state.teacher is None else state.teacher.probabilities,
+            None if state.teacher is None else as_teacher(state.teacher),
         )
         self.scheme = get_update(config.update)
-        interval = config.penalty.lazy_interval
         # A captured step reads these again at every replay, so they must be tensors.
         self.lr: Tensor | float = torch.tensor(config.lr, device=device) if capture else config.lr
         self.decay: Tensor | float = torch.zeros((), device=device) if capture else 0.0
@@ -137,28 +135,31 @@ class TrainStep:
         if (config.augment_probability, config.augment_probability_final) != (1, None):
             probability = torch.ones((), device=device) if capture else 1.0
             self.discriminator.augment.probability = probability
-        self.weights = PenaltyWeights(
-            r1=interval * config.penalty.r1,
-            r2=interval * config.penalty.r2,
-        )
-        if self.weights and interval == 1 and (config.bf16 or config.compile):
-            logger.warning(
-                "D is trained without %s, because a gradient penalty in every step needs full "
-                "precision and code that is not compiled: raise penalty.lazy_interval to 2 or more",
-                "bf16" if config.bf16 else "torch.compile",
-            )
+        self.weights = penalty_weights(config)
         for optimizer in state.optimizers.values():
             optimizer.param_groups[0]["capturable"] = capture is not None and device.type == "cuda"
         if world.size > 1:
-            sync_batch_norm(state.generator, world.all_reduce_mean, world.size)
-            shard_dropout(state.discriminator, world.rank, world.size)
-            for optimizer in state.optimizers.values():
-                optimizer.register_step_pre_hook(world.average_gradients)
+            self.synchronise()
         self.run: Step = self.update
         if capture:
             self.run = GraphedStep(self.update, capture)
         elif config.compile:
             self.run = self.update_compiled
+
+    def can_be_captured(self) -> bool:
+        """Whether a CUDA graph can hold a step: one process, which alone runs or compiles it."""
+        plain = self.state.plain
+        in_torch = plain is None or plain.differentiable  # onnxruntime cannot be captured
+        alone = self.world.size == 1 and not self.config.compile
+        return self.state.device.type == "cuda" and alone and in_torch
+
+    def synchronise(self) -> None:
+        """Let several processes train what one trains."""
+        world, state = self.world, self.state
+        sync_batch_norm(state.generator, world.all_reduce_mean, world.size)
+        shard_dropout(state.discriminator, world.rank, world.size)
+        for optimizer in state.optimizers.values():
+            optimizer.register_step_pre_hook(world.average_gradients)
 
     def __call__(self, real: Tensor, labels: Tensor) -> StepLosses:
         """Train on one batch: images (B, C, H, W) in [-1, 1] and labels (B,), -1 for none.
@@ -250,6 +251,24 @@ class TrainStep:
         u = torch.rand(self.config.batch_size, device=self.state.device)
         drawn = torch.bucketize(self.world.shard(u), self.class_limits, right=True)
         return torch.where(labels < 0, drawn, labels)
+
+
+def penalty_weights(config: Config) -> PenaltyWeights:
+    """γ of the steps that have penalties. It warns if they rule out what the config asks for."""
+    interval = config.penalty.lazy_interval
+    weights = PenaltyWeights(r1=interval * config.penalty.r1, r2=interval * config.penalty.r2)
+    if weights and interval == 1 and (config.bf16 or config.compile):
+        logger.warning(
+            "D is trained without %s, because a gradient penalty in every step needs full "
+            "precision and code that is not compiled: raise penalty.lazy_interval to 2 or more",
+            "bf16" if config.bf16 else "torch.compile",
+        )
+    return weights
+
+
+def as_teacher(judge: Judge) -> Teacher:
+    """What a judge says of images in [-1, 1]."""
+    return lambda images: judge.probabilities((images + 1) / 2)
 
 
 def fill(old: Tensor | float, value: float) -> Tensor | float:

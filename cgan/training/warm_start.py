@@ -47,12 +47,14 @@ class Source:
         image_shape: (C, H, W).
         networks: tensors by name, for ``G``, ``D`` and ``ema``; only ``G`` and ``ema`` if it is a
             generator file.
+        teacher: the name of the reader that taught it, or None.
     """
 
     model: ModelConfig
     classes: tuple[str, ...]
     image_shape: tuple[int, int, int]
     networks: dict[str, dict[str, Tensor]]
+    teacher: str | None
 
 
 def read_source(path_or_run: str | Path) -> Source:
@@ -73,8 +75,8 @@ def read_source(path_or_run: str | Path) -> Source:
         }
     for tensors in networks.values():
         check_finite(tensors, path)
-    shape = header["image_shape"]
-    return Source(_model_of(header), tuple(header["classes"]), tuple(shape), networks)
+    classes, shape = tuple(header["classes"]), tuple(header["image_shape"])
+    return Source(_model_of(header), classes, shape, networks, header.get("teacher"))
 
 
 def model_overrides(
@@ -136,6 +138,7 @@ def warm_start(state: TrainState) -> None:
         raise ConfigError(f"the weights of {name} do not fit: {differing}: use the same values")
     for key, plan in plans.items():
         copy_weights(state.networks[key], plan, rows)
+    state.taught_by = state.taught_by or source.teacher
     known = sum(row is not None for row in rows)
     logger.info(
         "warm start from %s: %.0f %% of the generator's weights%s; %d of %d classes are in both",

@@ -80,7 +80,7 @@ def test_update_scheme() -> None:
         gan, real, labels, lambda: torch.randn(4, 64), PenaltyWeights(r1=1.0)
     )
     assert told["penalty"] > 0
-    assert told.keys() == {"loss_G", "loss_D", "aux_G", "aux_D", "penalty"}
+    assert told.keys() == {"loss_G", "loss_D", "aux_G", "aux_D", "penalty", "distillation"}
     for network, old in zip((G, D), before, strict=True):
         assert any(not torch.equal(p, o) for p, o in zip(network.parameters(), old, strict=True))
 

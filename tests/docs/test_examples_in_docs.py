@@ -20,7 +20,7 @@ import cgan
 from benchmarks.__main__ import app as benchmarks_app
 from cgan.cli import app
 from cgan.config_io import load_config
-from cgan.evaluation import classifier_training, invert, judge_training, sections
+from cgan.evaluation import augment_test, classifier_training, invert, judge_training, sections
 from cgan.sampling.write_dataset import write_dataset
 from cgan.storage.checkpoint import Latents
 from cgan.storage.images import save_png
@@ -159,6 +159,7 @@ def workplace(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(classifier_training, "MIN_IMAGES", 1)
     monkeypatch.setattr(classifier_training, "TIMED_STEPS", 1)
     monkeypatch.setattr(classifier_training, "LEAST_DRAWN", 100)
+    monkeypatch.setattr(augment_test, "RECIPES", classifier_training.RECIPES[:6:5])
     monkeypatch.setattr(plan_of_runs, "check_classes", lambda *_: None)
     for name, count in (("STEPS", 2), ("HELD_OUT", 4)):
         monkeypatch.setattr(invert, name, count)

@@ -100,7 +100,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def ask(
     quick: None, make_generator: Callable[..., cgan.Sampler], monkeypatch: pytest.MonkeyPatch
-) -> Callable[[int], module.AugmentTest]:
+) -> Callable[[int, int], module.AugmentTest]:
     """The test of a generator that draws so many patterns of each class."""
     splits = {"train": show(KNOWN, 100, 0), "validation": show(2, 50, 1), "test": show(2, 150, 2)}
     monkeypatch.setattr(module, "data_config_of", lambda *_: None)
@@ -109,19 +109,19 @@ def ask(
     monkeypatch.setattr(classifier_training, "default_images", lambda _: 10 * 128)
     monkeypatch.setattr(module, "RECIPES", FEW)
 
-    def run(patterns: int) -> module.AugmentTest:
+    def run(patterns: int, seeds: int) -> module.AugmentTest:
         made = make_generator(("a", "b"))
         header = {**made.header, "data_digest": splits["train"].digest()}
-        return cgan.augment_test(cgan.Sampler(Draws(patterns), header, made.path), seeds=3)
+        return cgan.augment_test(cgan.Sampler(Draws(patterns), header, made.path), seeds=seeds)
 
     return run
 
 
 def test_images_that_hold_what_real_ones_lack_must_help(
-    ask: Callable[[int], module.AugmentTest],
+    ask: Callable[[int, int], module.AugmentTest],
 ) -> None:
     """Real training images show one of two patterns of a class."""
-    found = ask(2)
+    found = ask(2, 3)
     assert found.verdict.answer == "yes"
     by_name = {row.name: row for row in found.rows}
     assert max(by_name["real"].test) < 0.6
@@ -138,8 +138,8 @@ def test_images_that_hold_what_real_ones_lack_must_help(
     assert not re.search(r"nan|inf[^o]", " ".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL)))
 
 
-def test_copies_must_not_help(ask: Callable[[int], module.AugmentTest]) -> None:
-    found = ask(KNOWN)
+def test_copies_must_not_help(ask: Callable[[int, int], module.AugmentTest]) -> None:
+    found = ask(KNOWN, 2)
     assert found.verdict.answer != "yes"
     best = next(row for row in found.rows if row.name == found.verdict.best)
     assert max(best.test) < 0.9
@@ -258,8 +258,11 @@ def test_from_the_shell(shell: Callable[..., Result], small_run: cgan.Run, tmp_p
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_rare_class_of_photographs(shell: Callable[..., Result], tmp_path: Path) -> None:
+def test_a_rare_class_of_photographs(
+    shell: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of a folder whose generator has no control yet; stdout holds nothing but the recipe."""
+    monkeypatch.setattr(module, "RECIPES", [RECIPES[0], *(one for one in RECIPES if one.head)])
     make_pets(tmp_path / "pets", count=60)
     for index in (*range(0, 60, 2), *range(1, 20, 2)):
         (tmp_path / "pets" / "dog" / f"{index:02}.png").unlink()
@@ -306,3 +309,12 @@ def test_other_data_than_the_generator_was_trained_on(
     assert "run was trained on images that are not the training images of more" in " ".join(
         done.output.split()
     )
+
+
+def test_a_generator_that_does_not_say_on_which_images_it_was_trained(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The packaged one, for example. No data is read, or downloaded, before it is told."""
+    monkeypatch.setattr("cgan.evaluation.augment_test.load_split", None)
+    with pytest.raises(MeasureError, match="does not say on which images it was trained"):
+        cgan.augment_test("mnist")

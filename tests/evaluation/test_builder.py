@@ -232,7 +232,8 @@ def test_the_closest_pairs_of_many_classes() -> None:
         torch.arange(count), torch.zeros(count), torch.zeros(count, 1), torch.zeros(count),
         torch.zeros(count), images, torch.arange(count),
     )  # fmt: skip
-    closest = Nearest(torch.arange(count, 0, -1.0), torch.zeros(count, dtype=torch.int64))
+    nowhere = torch.zeros(count, dtype=torch.int64)
+    closest = Nearest(torch.arange(count, 0, -1.0), nowhere, nowhere.bool())
     data = ImageDataset("many", images, torch.arange(count), tuple(map(str, range(count))))
     reference = SimpleNamespace(labels=range(count), train=data)
     pairs, distances = closest_pairs(drawn, closest, reference)  # type: ignore[arg-type]

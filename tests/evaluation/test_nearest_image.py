@@ -6,7 +6,7 @@ from torch import Tensor
 
 from cgan.data import ImageDataset
 from cgan.evaluation import features
-from cgan.evaluation.features import nearest_image
+from cgan.evaluation.features import nearest_image, take_flipped
 
 
 def noise(count: int, seed: int, shape: tuple[int, int, int] = (3, 8, 12)) -> Tensor:
@@ -30,6 +30,10 @@ def test_distances_are_those_of_all_pairs(mirrored: bool) -> None:
     found = nearest_image(queries, dataset(train), mirrored)
     assert found.index.tolist() == expected.indices.tolist()
     torch.testing.assert_close(found.distance, expected.values, rtol=1e-12, atol=0)
+    mirror = pairs[-1].min(1).values == expected.values
+    assert torch.equal(found.flipped, mirror if mirrored else torch.zeros(50, dtype=torch.bool))
+    shown = take_flipped(dataset(train), found.index, found.flipped).double()
+    torch.testing.assert_close((queries - shown).flatten(1).norm(dim=1) / 255, expected.values)
 
 
 @pytest.mark.parametrize("base", [0, 250])

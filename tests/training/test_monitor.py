@@ -225,6 +225,23 @@ def test_the_best_is_kept_when_later_ones_are_worse(
     assert "FID has risen from 1 to 5" in caplog.text
 
 
+def test_the_last_evaluation_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With many classes it would take hours."""
+    asked: list[int] = []
+
+    def evaluate(self: Monitor, sampler: cgan.Sampler, per_class: int = 0) -> EvalResult:
+        asked.append(per_class)
+        control = Control(sampler.classes, torch.eye(10, dtype=torch.int64), True, 0.99, 100)
+        return EvalResult(control, "test", 1.0, 0.5, 0.9, "3", "made up")
+
+    monkeypatch.setattr(Monitor, "evaluate_on_test", evaluate)
+    for most in (50, 49, 3):
+        monkeypatch.setattr("cgan.training.loop.MAX_FINAL", most)
+        changes = {"images": 64, "control_per_class": 5, "device": "cpu"}
+        cgan.train(load_config("digits-mlp", changes), tmp_path / str(most))
+    assert asked == [5, 4, 1]
+
+
 def test_a_plain_gan_of_one_class_is_not_looked_at(tmp_path: Path, pets: Path) -> None:
     (pets / "dog").rename(tmp_path / "dog")
     overrides = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,6 +81,24 @@ def test_classes_are_matched_by_name_and_new_ones_start_at_the_mean(
         assert torch.equal(after[name], torch.stack([(cat + dog) / 2, dog, cat])), name
     for name in before.keys() - rows:
         assert torch.equal(after[name], before[name]), name
+
+
+def test_who_taught_the_weights_is_never_forgotten(
+    source: tuple[Path, TrainState], tmp_path: Path
+) -> None:
+    """A run that goes on without its teacher, or another one that begins with its weights."""
+    folder, old = source
+    old.taught_by = "reader A"
+    old.save(folder)
+    resumed = new_state(noise(("cat", "dog")), 1)
+    resumed.restore(folder, data_changed=True)
+    begun = start_from(folder, noise(("ape", "dog")))
+    (tmp_path / "file").mkdir()
+    shutil.copy(folder / "generator.safetensors", tmp_path / "file")
+    from_file = start_from(tmp_path / "file" / "generator.safetensors", noise(("ape", "dog")))
+    for state in (old, resumed, begun, from_file):
+        assert state.generator_header()["teacher"] == "reader A"
+    assert "teacher" not in new_state(noise(("cat", "dog")), 1).generator_header()
 
 
 def test_images_of_twice_the_size_keep_the_layers_of_low_resolution(
