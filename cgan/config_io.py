@@ -7,6 +7,7 @@ write a small file that takes much memory or time.
 from __future__ import annotations
 
 import codecs
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -205,7 +206,7 @@ def load_config(
         raise ConfigError(f"{error}, not {quote(str(name_or_path))}") from error
     path = Path(name_or_path)
     if path.suffix not in (".yaml", ".yml"):
-        if (path / "config.yaml").is_file():
+        if os.path.isfile(path / "config.yaml"):  # Path.is_file raises for a name that is too long
             raise ConfigError(
                 f"{path} is a run, not a config: continue it with --resume --out {path}, or name "
                 f"its file {path / 'config.yaml'}"
@@ -256,6 +257,8 @@ def parse_assignment(text: str) -> tuple[str, object]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         raise ConfigError(f"--set takes key=value, like model.width=64, not {quote(text)}")
+    if value.strip().startswith("#"):  # a colour; to YAML it is a comment
+        return key.strip(), value.strip()
     return key.strip(), parse_yaml(value, f"the value of {quote(key.strip())}")
 
 

@@ -219,6 +219,7 @@ def test_yaml_reads_1e_4_as_a_number_here(tmp_path: Path) -> None:
 def test_assignments() -> None:
     assert parse_assignment("model.width=64") == ("model.width", 64)
     assert parse_assignment("betas=[0, 0.9]") == ("betas", [0, 0.9])
+    assert parse_assignment("data.background=#ffcc00") == ("data.background", "#ffcc00")
     for text in ("model.width", "=3", "a=[", ""):
         with pytest.raises(ConfigError):
             parse_assignment(text)

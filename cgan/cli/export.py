@@ -10,7 +10,8 @@ from typing import Annotated
 import typer
 
 from cgan.cli.options import JsonOption, ModelArgument, load_model, messages, results
-from cgan.errors import ConfigError
+from cgan.errors import ConfigError, FileError
+from cgan.storage.atomic import explain_write_error
 
 
 def info(model: ModelArgument = None, as_json: JsonOption = False) -> None:
@@ -63,16 +64,19 @@ def export(
             raise ConfigError("--out is the path of the ONNX file: give --onnx too, or only --html")
         if opset is not None:
             raise ConfigError("--opset is that of the ONNX file: give --onnx too, or only --html")
-    if html is not None:
-        from cgan.sharing.page import export_page
-
-        results.print(str(export_page(chosen, Path(html))))
+    written = []
     if onnx or html is None:
         from cgan.sampling.export import OPSET
         from cgan.sampling.export import export as write_export
 
         target = None if out is None else Path(out)
-        results.print(str(write_export(chosen, target, OPSET if opset is None else opset)))
+        written.append(write_export(chosen, target, OPSET if opset is None else opset))
+    if html is not None:
+        from cgan.sharing.page import export_page
+
+        written.insert(0, export_page(chosen, Path(html)))
+    for path in written:
+        results.print(str(path))
 
 
 GeneratorArgument = Annotated[
@@ -136,8 +140,12 @@ def show(model: ModelArgument = None) -> None:
     from cgan.sharing.page import render_page
 
     text = render_page(load_model(model))
-    page = Path(tempfile.mkdtemp(prefix="cgan-"), "cgan.html")
-    page.write_text(text, encoding="utf-8")
+    page = Path(tempfile.gettempdir(), "cgan.html")
+    try:
+        page = Path(tempfile.mkdtemp(prefix="cgan-"), page.name)
+        page.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise FileError(explain_write_error(error, page)) from error
     results.print(str(page))
     if not webbrowser.open(page.as_uri()):
         messages.print("no browser was found: open this file in one")

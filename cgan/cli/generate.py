@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from math import ceil, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -17,7 +18,7 @@ from cgan.cli.options import (
     messages,
     results,
 )
-from cgan.errors import ConfigError
+from cgan.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
     from cgan.evaluation.judge import Judge
@@ -100,10 +101,15 @@ def write_images(
     batches = sampler.batches(request, rejection) if rejection else sampler.batches(request)
     drawn = (to_array(to_pixels(images)) for images, _ in batches)
     if target.suffix == ".png":
-        pixels = np.concatenate(list(drawn))
-        several = len(pixels) > n
-        columns = n if several else ceil(sqrt(n))
-        save_png(make_grid(pixels, columns, enlargement(sampler, scale)), target)
+        try:
+            pixels = np.concatenate(list(drawn))
+            columns = n if len(pixels) > n else ceil(sqrt(n))
+            grid = make_grid(pixels, columns, enlargement(sampler, scale))
+        except MemoryError as error:
+            raise RunError(
+                "the grid does not fit in memory: lower -n or --scale, or give a folder as --out"
+            ) from error
+        save_png(grid, target)
         return
     index, folders = 0, safe_file_names(sampler.classes)
     for pixels in drawn:
@@ -307,7 +313,7 @@ def generate(
     rows = labels if weights or not sampler.conditional else np.array(sampler.grid_rows(labels))
     request = sampler.request(rows, n, seed, weights, truncation)
     target = Path(out) if out else default_out(sampler, labels, request, n, mix, verify)
-    if target.suffix and target.suffix != ".png" and not target.is_dir():
+    if target.suffix and target.suffix != ".png" and not os.path.isdir(target):
         raise ConfigError(f"--out must be a .png file or a folder, not {out}")
     if latent is not None:
         target = write_latents(sampler, Path(latent), labels, out, scale)

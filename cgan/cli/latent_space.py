@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -121,7 +122,7 @@ def invert(
     if target.resolve() == Path(picture).resolve():
         raise ConfigError(f"--out is the image itself: choose another name than {target}")
     latents = target.with_suffix(".safetensors")
-    if latents.exists():
+    if os.path.exists(latents):
         Latents.load(latents)  # raises if it is something else, which must not be overwritten
     found = find(sampler, picture, data=data, data_dir=data_dir, progress=True)
 

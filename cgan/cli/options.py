@@ -57,6 +57,6 @@ def check_output(option: str, path: str | None, suffix: str) -> None:
         return
     if Path(path).suffix != suffix:
         raise ConfigError(f"{option} takes a {suffix} file, not {path}")
-    existing = next(folder for folder in Path(path).absolute().parents if folder.exists())
+    existing = next(folder for folder in Path(path).absolute().parents if os.path.exists(folder))
     if not os.access(existing, os.W_OK):
         raise FileError(f"no permission to write {path}; choose another place")

@@ -131,8 +131,6 @@ def train(
     """Train a GAN, class-conditional or unconditional (plain)."""
     if data_changed and not resume:
         raise ConfigError("--data-changed needs --resume")
-    if images is not None and minutes is not None:
-        raise ConfigError("give the budget either in --images or in --minutes")
     overrides = read_overrides(
         {
             "model.conditional": conditional,
@@ -177,8 +175,6 @@ def steer(
     assignments: SetOption = None,
 ) -> None:
     """Add class control to a plain GAN without changing its generator."""
-    if images is not None and minutes is not None:
-        raise ConfigError("give the budget either in --images or in --minutes")
     options = {"images": images, "minutes": minutes, "seed": seed}
     overrides = read_overrides(options, assignments or [])
     from cgan.training.steer import steer as run
@@ -201,7 +197,12 @@ def read_overrides(options: dict[str, Any], assignments: list[str]) -> dict[str,
         given["data.source"] = resolve_source(given["data.source"])
     if "data.data_dir" in given:
         given["data.data_dir"] = str(Path(given["data.data_dir"]).resolve())
-    return given | dict(parse_assignment(text) for text in assignments)
+    assigned = dict(parse_assignment(text) for text in assignments)
+    if twice := sorted(given.keys() & assigned.keys()):
+        raise ConfigError(f"{twice[0]} is given twice: as an option and with --set")
+    if {"images", "minutes"} <= given.keys() | assigned.keys():
+        raise ConfigError("give the budget either in --images or in --minutes")
+    return given | assigned
 
 
 def _resolve(

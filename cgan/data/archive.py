@@ -17,10 +17,11 @@ import zipfile
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import total_ordering
 from pathlib import Path, PurePosixPath
 
+from cgan.data.facts import warn
 from cgan.data.splits import UNLABELLED_FOLDERS
 from cgan.errors import DataError, one_line, quote
 
@@ -274,15 +275,22 @@ def _utf8_name(member: zipfile.ZipInfo) -> str:
 
 
 def _members_of_tar(path: Path) -> list[Member]:
-    found = []
+    found: dict[str, Member] = {}
+    left_out = 0
     with tarfile.open(path, "r:") as file:
         while (one := file.next()) is not None:
             if one.size < 0:  # tarfile would go back and loop
                 raise ValueError("a size in it is negative")
             if one.isreg() and not one.issparse():
-                found.append(Member(one.name, one.size, one.offset_data))
+                found[one.name] = Member(one.name, one.size, one.offset_data)
+            elif one.islnk() and (first := found.get(one.linkname)):  # another name of a file
+                found[one.name] = replace(first, name=one.name)
+            else:
+                left_out += not one.isdir()
         with path.open("rb") as raw:  # tarfile takes a damaged header for the end
             raw.seek(file.offset)
             if raw.read(tarfile.BLOCKSIZE).strip(b"\0"):
                 raise ValueError(f"it is damaged after {len(found):,} files")
-    return found
+    if left_out:
+        warn("links and special files in %s that are not read: %d", path, left_out)
+    return list(found.values())

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from cgan.data.archive import HUB_PREFIX, FileTree, Member, class_folders
-from cgan.data.facts import warn
+from cgan.data.facts import inform, warn
 from cgan.data.splits import SPLITS
 from cgan.errors import DataError, first_few, one_line
 
@@ -182,8 +182,8 @@ def _find_columns(path: Path, table: Any) -> Columns:
 
     features = table.features or {}
     images = [column for column, feature in features.items() if _is_image(feature)]
-    # Other columns of bytes may be hashes.
-    images.sort(key=lambda one: _is_bytes(features[one]) and one not in IMAGE_COLUMNS)
+    # Another column may be a mask, and other columns of bytes hashes.
+    images.sort(key=lambda one: (one not in IMAGE_COLUMNS, _is_bytes(features[one])))
     if not images:
         raise DataError(f"{path} has no column of images: it has {', '.join(features)}")
     labels = [
@@ -195,4 +195,9 @@ def _find_columns(path: Path, table: Any) -> Columns:
     if not labels:
         raise DataError(f"{path} has no column of labels: it has {', '.join(features)}")
     label = min(labels, key=lambda one: [*LABEL_COLUMNS, one].index(one))
+    if others := [column for column in features if column not in (images[0], label)]:
+        inform(
+            "%s: the images are the column %s, the classes %s; not used: %s",
+            path, images[0], label, first_few(others),
+        )  # fmt: skip
     return Columns(images[0], label, getattr(features[label], "names", None))

@@ -68,6 +68,8 @@ def read_labels(table: AnyPath, foreign: bool = False) -> LabelTable:
     if not rows:
         raise DataError(f"{table} has no rows")
     names = list(dict.fromkeys(name for _, row in rows for name in row if name))
+    if not names:
+        raise DataError(f"{table} has no names of columns in its first line")
     files = FILE_COLUMN if FILE_COLUMN in names or not foreign else names[0]
     columns, hot = _label_columns(names), False
     others = [name for name in names if name not in (files, GROUP_COLUMN)]
@@ -89,7 +91,8 @@ def read_labels(table: AnyPath, foreign: bool = False) -> LabelTable:
         if name in labels:
             raise DataError(f"{where} names {quote(name)} a second time: remove one of the lines")
         labels[name] = tuple(_label(row, column, where) for column in columns)
-        if GROUP_COLUMN in names and (group := str(row.get(GROUP_COLUMN) or "").strip()):
+        group = row.get(GROUP_COLUMN)
+        if group is not None and (group := str(group).strip()):
             groups[name] = group
         if (length := len(join_values(labels[name]))) > MAX_CLASS_NAME:
             raise DataError(
@@ -128,8 +131,9 @@ def is_table_of_stylegan(path: AnyPath) -> bool:
 def _columns_of_zero_and_one(
     names: Sequence[str], rows: Sequence[tuple[int, Mapping[str, Any]]]
 ) -> list[str]:
-    """At least two columns with nothing but 0 and 1, or none."""
-    found = [name for name in names if all(_as_bit(row.get(name)) is not None for _, row in rows)]
+    """At least two columns with nothing but 0 and 1, or none. A split or a fold is no class."""
+    may_be = [name for name in names if name.lower() not in NO_LABELS]
+    found = [name for name in may_be if all(_as_bit(row.get(name)) is not None for _, row in rows)]
     numbers = re.compile(r"[-+.\d]+")
     has_text = any(
         not numbers.fullmatch(str(row.get(name)).strip())
@@ -199,6 +203,10 @@ def _read_rows(table: AnyPath) -> Iterator[tuple[int, Mapping[Any, Any]]]:
     try:
         if not reader.fieldnames:
             _check_columns(table, [], FILE_COLUMN, [])
+        columns = [name.strip() for name in reader.fieldnames or ()]
+        if twice := [name for name in columns if name and columns.count(name) > 1]:
+            raise DataError(f"{table} has two columns {quote(twice[0])}: rename one")
+        reader.fieldnames = columns
         for row in reader:
             yield reader.line_num, row
     except csv.Error as error:

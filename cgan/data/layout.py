@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from cgan.attributes import JOINT, attribute_values, join_values, sort_for_display
@@ -51,6 +51,7 @@ from cgan.data.shard_trees import TarTree, is_webdataset, open_tree
 from cgan.data.splits import SPLITS, UNLABELLED_FOLDERS, Split
 from cgan.errors import DataError, first_few, quote
 from cgan.storage.paths import require_utf8
+from cgan.storage.safe_reading import MAX_CLASS_NAME
 
 PACKED = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 DOMAIN_FOLDER = re.compile(f"({'|'.join(SPLIT_FOLDERS)})_?[ab]")
@@ -93,7 +94,7 @@ def class_images(root: AnyPath, nested: bool) -> list[tuple[tuple[str, ...], Any
 def _check_class_folders(root: AnyPath, found: dict[str, list[AnyPath]]) -> None:
     """Raise ``DataError`` if no class has images; log a warning about folders that are ignored."""
     others = [root / name for name, paths in found.items() if not paths]
-    holds_nested = [any(map(_has_images, folder.iterdir())) for folder in others]
+    holds_nested = [_holds_images_below(folder) for folder in others]
     nested = [str(folder) for folder, holds in zip(others, holds_nested, strict=True) if holds]
     empty = [str(folder) for folder, holds in zip(others, holds_nested, strict=True) if not holds]
     if not any(found.values()):
@@ -137,7 +138,7 @@ def _check_class_folders(root: AnyPath, found: dict[str, list[AnyPath]]) -> None
 
 def _warn_of_other_images(root: AnyPath, class_folders: Sequence[AnyPath]) -> None:
     """Log a warning about images beside the class folders, and in folders inside them."""
-    inner = [one for folder in class_folders for one in folders_in(folder)]
+    inner = [leaf for folder in class_folders for leaf in _folders_of_images_below(folder)]
     others = [str(path) for folder in (root, *inner) for path in images_in(folder)]
     if others:
         warn(
@@ -146,15 +147,22 @@ def _warn_of_other_images(root: AnyPath, class_folders: Sequence[AnyPath]) -> No
         )
 
 
-def _has_images(path: AnyPath) -> bool:
-    return path.is_dir() and bool(images_in(path))
+def _folders_of_images_below(folder: AnyPath) -> list[AnyPath]:
+    """The folders inside of this one that hold images, at any depth that is searched."""
+    return [leaf for one in folders_in(folder) for _, leaf in leaves_of(one, (one.name,))]
+
+
+def _holds_images_below(folder: AnyPath) -> bool:
+    if Path(str(folder)).is_symlink():  # it may lead anywhere
+        return any(map(images_in, folders_in(folder)))
+    return bool(_folders_of_images_below(folder))
 
 
 def split_folders(root: AnyPath) -> dict[Split | None, AnyPath]:
     """The folder of each split; empty if the layout has none.
 
-    Folders ``train`` and ``test`` are classes like any other if all folders hold images and no
-    table of labels. Folders beside them that hold no images are ignored.
+    A folder ``train`` is a class like any other if all folders hold images and no table of labels,
+    and one of them is not named like a split. Folders that hold no images are ignored.
 
     Raises:
         DataError: a split has images without a class, two folders are the same split, or there are
@@ -268,6 +276,11 @@ def open_root(path: Path) -> AnyPath:
         inside = list(folders[0].iterdir())
         if beside or not any(one.is_dir() or _is_table(one) for one in inside):
             break  # it is the folder of a single class, or a table names the files in it
+        if loose := images_in(root):
+            warn(
+                "ignored, because they are beside the only folder: %s",
+                first_few(list(map(str, loose))),
+            )
         root = folders[0]
     return root
 
@@ -309,6 +322,11 @@ def find_images(root: AnyPath) -> Layout:
         _refuse_chunks(training, trained)
     for values in trained:
         require_utf8(Path(join_values(values)))
+        if (length := len(join_values(values))) > MAX_CLASS_NAME:
+            raise DataError(
+                f"a class of {training} has a name of {length:,} characters, and the limit is "
+                f"{MAX_CLASS_NAME}: shorten {quote(join_values(values))}"
+            )
     in_order = sorted(trained, key=join_values)
     if len(in_order[0]) > 1:
         check_attributes(in_order, training)
@@ -410,7 +428,7 @@ def check_attributes(rows: Sequence[tuple[str, ...]], root: AnyPath) -> None:
         DataError: a folder is named like a split, a name is not one value, or an attribute has a
             single value or says the same as another one.
     """
-    if any(JOINT in value for row in rows for value in row):
+    if any(tuple(join_values(row).split(JOINT)) != row for row in rows):
         raise DataError(
             f"{JOINT!r} joins attributes, so no folder or value in {root} may have it in its name"
         )
@@ -456,13 +474,14 @@ def _labelled(root: AnyPath, several: bool) -> list[Labelled]:
             inform("columns of %s that are not used: %s", table, first_few(found.unused))
         paths = locate(root, table, list(labels))
         used = {str(path.parent) for path in paths.values()}
-        others = [one for one in folders_in(root) if str(one) not in used and images_in(one)]
+        others = [str(one) for one in _folders_of_images_below(root) if str(one) not in used]
         if others:
             warn(
                 "ignored, because %s names none of their images: %s",
-                table.name, first_few([one.name for one in others]),
+                table.name, first_few([str(Path(one).relative_to(str(root))) for one in others]),
             )  # fmt: skip
-        above = {PurePosixPath(name).parts[0].lower() for name in labels if "/" in name}
+        parts = [Path(folder).relative_to(str(root)).parts for folder in used]
+        above = {part.lower() for folder in parts for part in folder}
         if len({SPLIT_FOLDERS[one] for one in above & SPLIT_FOLDERS.keys()}) > 1:
             raise DataError(
                 f"{table} names images of several splits ({first_few(sorted(above))}): put a table "
@@ -484,8 +503,13 @@ def _unlabelled(parts: dict[Split | None, AnyPath]) -> list[tuple[AnyPath, int, 
             if split in ("validation", "test"):
                 warn("ignored, because only training uses unlabelled images: %s", folder)
                 continue
-            images = images_in(folder)
-            if not images:
+            images, deeper = images_in(folder), _folders_of_images_below(folder)
+            if deeper:
+                warn(
+                    "ignored, because they are not directly in %s: the images in %s",
+                    folder.name, first_few(list(map(str, deeper))),
+                )  # fmt: skip
+            elif not images:
                 warn("ignored, because it holds no images: %s", folder)
             found += [(path, NO_LABEL, split) for path in images]
     return found

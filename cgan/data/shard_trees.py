@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from cgan.data.archive import Archive, FileTree, Member, class_folders
+from cgan.data.facts import warn
 from cgan.data.image_file import SUFFIXES
 from cgan.data.splits import Split
 from cgan.errors import DataError, one_line
@@ -175,9 +176,11 @@ def _names_of_pairs(names: Iterable[str]) -> list[tuple[Split | None, str, str]]
                 pair = pattern.format(images), pattern.format(labels)
                 if known.issuperset(pair):
                     found.append((split, *pair))
+        alone = known.issuperset((images, labels))
         if found:
-            return found
-        if known.issuperset((images, labels)):
+            has_train = any(split == "train" for split, _, _ in found)
+            return found if has_train or not alone else [("train", images, labels), *found]
+        if alone:
             return [(None, images, labels)]
     return []
 
@@ -228,6 +231,9 @@ class TarTree(FileTree):
         folders = class_folders(path, names)
         for name, (index, inner, member, _) in zip(names, samples, strict=True):
             place = f"{folders[name]}/{index:05}-{'-'.join(inner.parts)}"
+            while PurePosixPath(place) in self.files:  # a-b/c.png and a/b-c.png
+                stem, _, suffix = place.rpartition(".")
+                place = f"{stem}~.{suffix}"
             self._add(Member(place, member.size, index, str(inner)))
 
     def __reduce__(self) -> Any:
@@ -296,12 +302,19 @@ def is_webdataset(archive: Archive) -> bool:
 
 
 def class_names(folder: Path) -> list[str]:
-    """The lines of ``classes.txt`` in a folder; empty if there is none, or a line twice."""
+    """The lines of ``classes.txt`` in a folder; empty if there is none, or it cannot be used."""
+    path = folder / CLASSES
     try:
-        names = (folder / CLASSES).read_text("utf-8-sig").splitlines()
-    except (OSError, ValueError):
+        names = path.read_text("utf-8-sig").rstrip().splitlines()
+    except OSError:
         return []
-    return names if len(set(names)) == len(names) else []
+    except ValueError:
+        warn("%s is not used, because it is not UTF-8 text", path)
+        return []
+    if len(set(names)) < len(names):
+        warn("%s is not used, because it has a line twice", path)
+        return []
+    return names
 
 
 def name_labels(texts: list[str], folder: Path) -> list[str]:
@@ -309,6 +322,11 @@ def name_labels(texts: list[str], folder: Path) -> list[str]:
     names = class_names(folder)
     numbers = [int(text) if text.isdecimal() else -1 for text in texts]
     if not all(0 <= one < len(names) for one in numbers):
+        if names and min(numbers, default=-1) >= 0:
+            warn(
+                "%s is not used, because it has %d lines, and there is a label %d",
+                folder / CLASSES, len(names), max(numbers),
+            )  # fmt: skip
         return texts
     return [names[number] for number in numbers]
 

@@ -3,8 +3,8 @@
 Generators and judges are trained on ``train``. Evaluations during training, and the choice of the
 best generator, use ``validation``. Reports use ``test``. An image's split depends on its own
 content only, so adding, removing or renaming other images does not move it. There is one exception:
-if all images of a class would be held out, they are training images. Copies of an image are always
-in the same split, also if they are in different classes; so are images of the same group.
+if all images of a class would be held out, they are training images. Copies of an image in a folder
+are in the same split, also if they are in different classes; so are images of the same group.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 UNLABELLED_FOLDERS = ("_unlabelled", "_unlabeled")
-"""Folders, and classes of the Hub, whose images have no label."""
+"""Folders whose images have no label."""
 
 logger = logging.getLogger("cgan")
 
@@ -78,25 +78,26 @@ def folder_split_indices(
     """Indices of the images in one split of a folder that may have folders ``val`` and ``test``.
 
     A split that the folder lacks is taken out of the other images, by a hash. An image that is also
-    in a held-out split is left out of the training images, and one that is in both held-out splits
-    is a test image.
+    in a held-out split, or another one of its group, is left out of the training images. One that
+    is in both held-out splits is a test image.
 
     Args:
         digests, labels, split, test: see ``split_indices``.
         given: the split of each image; None if it has none.
         groups: the group of each image, whose images are in one split; None if it has none.
     """
+    keys = group_keys(digests, groups) if groups else digests
     held_out: dict[Split, set[bytes]] = {"test": set(), "validation": set()}
-    for digest, one in zip(digests, given, strict=True):
+    for key, one in zip(keys, given, strict=True):
         if one in held_out:
-            held_out[one].add(digest)
+            held_out[one].add(key)
     above = {"test": set(), "validation": held_out["test"], "train": set.union(*held_out.values())}
     of_split = {
         name: torch.tensor(
             [
                 index
                 for index, one in enumerate(given)
-                if (one or "train") == name and digests[index] not in above[name]
+                if (one or "train") == name and keys[index] not in above[name]
             ],
             dtype=torch.int64,
         )
@@ -105,13 +106,13 @@ def folder_split_indices(
     if held_out.get(split):
         return of_split[split]
     rest = of_split["train"]
-    keys = group_keys(digests, groups) if groups else digests
     if split == "train" and (
         leaked := sum((one or "train") == "train" for one in given) - len(rest)
     ):
         logger.warning(
-            "%s training images are also in a held-out split: they are left out of training",
+            "%s training images%s are also in a held-out split: they are left out of training",
             f"{leaked:,}",
+            ", or others of their group," if groups else "",
         )
     chosen = split_indices(
         [keys[index] for index in rest.tolist()],

@@ -137,6 +137,9 @@ def _files_of_tar(path: Path) -> Iterator[dict[str, Any]]:
             if len(content := file.read(member.size)) < member.size:
                 raise ValueError(f"it ends in {member.name}")
             yield {"fname": member.name, "data": content, "__url__": str(path)}
+        file.seek(archive.offset)
+        if file.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile takes a damaged header for the end
+            raise ValueError("it is damaged in the middle")
 
 
 class HubShards:

@@ -270,7 +270,7 @@ def _open_judge(
         judge = given.to(device)
     else:
         file = Path(given)
-        judge = Judge.load(file / JUDGE_FILE if file.is_dir() else file).to(device)
+        judge = Judge.load(file / JUDGE_FILE if os.path.isdir(file) else file).to(device)
     for sampler in samplers:
         try:
             check_judge(sampler, judge)

@@ -71,9 +71,7 @@ class GeneratedDataset(Dataset[tuple[Tensor, int | Tensor]]):
         return self.count
 
     def __getitem__(self, index: int) -> tuple[Tensor, int | Tensor]:
-        if not -self.count <= index < self.count:
-            raise IndexError(f"image {index} of {self.count}")
-        return self.__getitems__([index % self.count])[0]
+        return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, int | Tensor]]:
         if not indices:
@@ -92,6 +90,9 @@ class GeneratedDataset(Dataset[tuple[Tensor, int | Tensor]]):
 
     def _plan(self, index: int) -> tuple[int, int]:
         """The class and the seed of an image."""
+        if not -self.count <= index < self.count:
+            raise IndexError(f"image {index} of {self.count}")
+        index %= self.count
         if not self.sampler.conditional:
             return UNCONDITIONAL, self.seed + index
         classes = len(self.sampler.classes)

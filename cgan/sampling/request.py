@@ -145,6 +145,8 @@ class GeneratorInfo:
         for label in indices:
             seeds.append(seed + drawn[label])
             drawn[label] += 1
+        if max(seeds) > 2**63 - 2:  # a class was named several times
+            raise ConfigError(f"a seed is at most 2^63 - 2, and {seed} is too close to it")
         return Request(tuple(indices), tuple(seeds), truncation=truncation)
 
     def mix_weights(self, mix: Mapping[str, float]) -> tuple[float, ...]:
@@ -208,6 +210,7 @@ class GeneratorInfo:
 
     def _class_index(self, label: str | int) -> int:
         """Look up a name; an int is an index unless some class name is a number."""
+        label = label if isinstance(label, str) else _whole_number("a class index", label)
         name = str(label)
         if name in self.classes:
             return self.classes.index(name)

@@ -185,7 +185,13 @@ def wrap(
             "does not depend on the others in its batch",
             ", ".join(training[:5]),
         )
-    module = copy.deepcopy(module).cpu().eval()
+    try:
+        module = copy.deepcopy(module).cpu().eval()
+    except RuntimeError as error:  # the old weight_norm and spectral_norm hold results as weights
+        raise ConfigError(
+            f"the generator cannot be copied ({one_line(error)}): call remove_weight_norm or "
+            "remove_spectral_norm of torch.nn.utils first"
+        ) from error
     latent_map = _takes_map(module, latent_dim)
     images = probe(ForeignGenerator(module, latent_map), latent_dim)
     _find_range(images, (value_range,))

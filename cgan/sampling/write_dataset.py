@@ -79,8 +79,10 @@ def _control_of(sampler: Sampler, chosen: tuple[int, ...] | None) -> float | Non
         return None
     if sorted(chosen) == list(range(len(sampler.classes))):
         return float(measured["control_accuracy"])
-    per_class = measured.get("per_class", {})
-    shares = [per_class.get(sampler.classes[index]) for index in chosen]
+    per_class = measured.get("per_class")
+    if not isinstance(per_class, dict):
+        return None
+    shares: list[Any] = [per_class.get(sampler.classes[index]) for index in chosen]
     return sum(shares) / len(shares) if all(map(is_share, shares)) else None
 
 

@@ -147,10 +147,15 @@ def _sync_file(path: Path) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make new and renamed files survive a power cut. Only POSIX can open a folder."""
-    if os.name == "posix":
+    """Make new and renamed files survive a power cut, where the file system can do that."""
+    if os.name != "posix":  # no other can open a folder
+        return
+    try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    except OSError as error:  # the files are written
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EACCES):
+            raise

@@ -7,6 +7,7 @@ atomic. A file may come from anyone: its header is checked before its tensors ar
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ def open_checkpoint(path: Path, format: str) -> Iterator[Checkpoint]:
         FileError: the file is missing, empty, damaged, a pickle, of another program, of another
             format or of a newer version, or its header is invalid; the message says which.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):  # Path.is_file raises for a name that is too long
         raise FileError(f"there is no file {path}")
     try:
         _check_header_size(path)

@@ -40,7 +40,9 @@ and its encoder."""
 MAX_NAME_BYTES = 120
 """UTF-8 bytes of a safe file name, before a number. Encrypted folders allow only 143 bytes."""
 
-RESERVED_FOLDER = re.compile(r"(con|prn|aux|nul|com\d|lpt\d) *(\..*)?|dataset\.json|shard-\d+\.csv")
+RESERVED_FOLDER = re.compile(
+    r"(con|prn|aux|nul|com\d|lpt\d) *(\..*)?|dataset\.json|readme\.md|shard-\d+\.csv"
+)
 """Devices of Windows, with or without a suffix, and the files beside a data set's class folders."""
 PREFIX = "hf-hub:"
 PART = r"[A-Za-z0-9][\w.-]*"

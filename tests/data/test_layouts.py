@@ -501,3 +501,91 @@ def test_archives_inside(tmp_path: Path) -> None:
     outer = shutil.make_archive(str(tmp_path / "outer"), "zip", tmp_path / "packed")
     with pytest.raises(DataError, match=r"no images in .*outer\.zip, but pets\.zip: unpack what"):
         load_pictures(outer)
+
+
+def test_images_far_below_a_class_are_not_dropped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_pets(tmp_path / "pets")
+    make_pets(tmp_path / "pets" / "owl" / "2023", classes={"may": 99})
+    with pytest.raises(DataError, match=r"owl holds folders of images, and .*cat holds images"):
+        scan_folder(tmp_path / "pets")
+    shutil.rmtree(tmp_path / "pets" / "owl")
+    make_pets(tmp_path / "pets" / "cat" / "old", classes={"blurred": 99})
+    assert len(scan_folder(tmp_path / "pets")) == 24
+    assert "they are not directly in the folder of a class" in caplog.text
+    assert str(Path("cat", "old", "blurred")) in caplog.text
+
+
+def test_unlabelled_images_in_folders_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pets = make_pets(tmp_path / "pets")
+    make_pets(pets / "_unlabelled", classes={"more": 99})
+    shutil.copy(pets / "_unlabelled" / "more" / "00.png", pets / "_unlabelled")
+    scan_folder(pets)
+    assert "they are not directly in _unlabelled" in caplog.text
+
+
+def test_images_beside_the_only_folder_of_an_archive_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_pets(tmp_path / "all" / "pets")
+    shutil.copy(tmp_path / "all" / "pets" / "cat" / "00.png", tmp_path / "all" / "loose.png")
+    found = scan_folder(make_archive(tmp_path / "all", tmp_path / "all.zip"))
+    assert found.classes == ("cat", "dog")
+    assert "ignored, because they are beside the only folder" in caplog.text
+
+
+def test_second_names_of_files_in_a_tar_are_images_too(
+    pets: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """tar stores a hard link as the name of an earlier file."""
+    first = pets / "cat" / "00.png"
+    os.link(first, pets / "cat" / "again.png")
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for path in sorted(pets.rglob("*.png")):
+            tar.add(path, path.relative_to(pets))
+        link = tarfile.TarInfo("cat/elsewhere.png")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+        assert tar.getmember("cat/again.png").islnk()
+    found = scan_folder(tmp_path / "a.tar")
+    assert len(found) == 25
+    again = next(path for path in found.paths if path.name == "again.png")
+    assert again.open().read() == first.read_bytes()
+    assert "a.tar that are not read: 1" in caplog.text
+
+
+def test_a_group_that_is_held_out_is_not_trained_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Patient 7 is in the training folder and in the test folder, with other images."""
+    for split, side in (("train", 16), ("test", 20)):
+        for status, level in (("sick", 60), ("well", 180)):
+            for number in range(3 if split == "train" else 1):
+                patient = {f"{status}-{number}": level + number}
+                make_pets(tmp_path / split / status, side=side, count=4, classes=patient)
+    found = scan_folder(tmp_path)
+    parts = {one: load_pictures(str(tmp_path), one) for one in SPLITS}
+    assert len(found) == 32
+    assert len(parts["test"]) == 8
+    assert len(parts["train"]) + len(parts["validation"]) == 16
+    assert (
+        "8 training images, or others of their group, are also in a held-out split" in caplog.text
+    )
+
+
+def test_a_name_that_no_generator_file_can_hold(tmp_path: Path) -> None:
+    for index in range(2):
+        make_pets(tmp_path / (str(index) * 140), classes={"a" * 140: 60, "b" * 140: 160})
+    with pytest.raises(DataError, match=r"has a name of 283 characters, and the limit is 255"):
+        scan_folder(tmp_path)
+
+
+def test_a_value_that_ends_like_the_joint(tmp_path: Path) -> None:
+    """65 + and male would be 65 and + male."""
+    for age, level in (("65 +", 60), ("young", 160)):
+        make_pets(tmp_path / age, classes={"male": level, "female": level + 40})
+    with pytest.raises(DataError, match="joins attributes, so no folder or value"):
+        scan_folder(tmp_path)

@@ -182,3 +182,43 @@ def test_classes_txt_names_all_splits_alike(tmp_path: Path) -> None:
     test = load_pictures(str(tmp_path), "test")
     assert test.classes == ("1", "2", "3")
     assert test.labels.bincount().tolist() == [15, 15]
+
+
+@pytest.mark.parametrize(
+    ("text", "classes", "sentence"),
+    [
+        (b"cat\ndog\nowl\n\n\n", ("cat", "dog", "owl"), ""),
+        ("cat\ndog\nkäuzchen\n".encode("latin-1"), ("0", "1", "2"), "it is not UTF-8 text"),
+        (b"cat\ncat\nowl\n", ("0", "1", "2"), "it has a line twice"),
+        (b"cat\ndog\n", ("0", "1", "2"), "it has 2 lines, and there is a label 2"),
+    ],
+)
+def test_classes_txt_that_cannot_be_used_is_named(
+    text: bytes,
+    classes: tuple[str, ...],
+    sentence: str,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (tmp_path / "classes.txt").write_bytes(text)
+    assert scan_folder(Path(save(tmp_path, images=IMAGES, labels=LABELS))).classes == classes
+    assert sentence in caplog.text
+    assert ("is not used" in caplog.text) == bool(sentence)
+
+
+def test_samples_whose_joined_names_are_alike(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for index, key in enumerate(("run/1-05", "run-1/05", "run/7", "run/8")):
+            buffer = io.BytesIO()
+            Image.fromarray(IMAGES[index]).save(buffer, "png")
+            for end, content in (("png", buffer.getvalue()), ("cls", b"%d" % (index // 3))):
+                member = tarfile.TarInfo(f"{key}.{end}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    assert len(set(contents(scan_folder(tmp_path / "a.tar")))) == 4
+
+
+def test_a_training_pair_without_the_word(tmp_path: Path) -> None:
+    source = save(tmp_path, x=IMAGES[:40], y=LABELS[:40], x_test=IMAGES[40:], y_test=LABELS[40:])
+    assert len(load_pictures(source, "test")) == 20
+    assert len(load_pictures(source)) + len(load_pictures(source, "validation")) == 40

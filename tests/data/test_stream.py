@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import os
 import random
 import re
 import sys
+import tarfile
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
@@ -283,6 +285,13 @@ def test_damaged_shards(pattern: str, tmp_path: Path) -> None:
         scan(pattern)
     (shards / "001.tar").write_bytes(whole[: len(whole) // 2 + 700])
     with pytest.raises(DataError, match=r"001\.tar cannot be read as a TAR file"):
+        scan(pattern)
+    other = bytearray(whole)
+    with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
+        third = archive.getmembers()[2].offset
+    other[third : third + 100] = b"x" * 100  # its checksum is wrong now
+    (shards / "001.tar").write_bytes(other)
+    with pytest.raises(DataError, match=r"001\.tar cannot be .* \(it is damaged in the middle\)"):
         scan(pattern)
     write_tar(shards / "001.tar", [("a.png", b"1"), ("b.txt", b"2")])
     with pytest.raises(DataError, match=r"001\.tar/a\.png has no class: there is no file \.cls"):

@@ -325,3 +325,58 @@ def test_stylegan_files_in_the_only_folder_of_an_archive(tmp_path: Path) -> None
     (root / "dataset.json").write_text(json.dumps({"labels": labels}))
     shutil.make_archive(str(tmp_path / "flat"), "zip", tmp_path / "in")
     assert scan_folder(tmp_path / "flat.zip").classes == ("0", "1")
+
+
+def test_a_table_of_bare_names_does_not_pool_split_folders(tmp_path: Path) -> None:
+    """The owner's test images would be trained on."""
+    draw(tmp_path, tuple(f"train/{index}.png" for index in range(4)))
+    draw(tmp_path, tuple(f"test/{index}.png" for index in range(4, 8)))
+    rows = [f"{index}.png,{'cat' if index % 2 else 'dog'}" for index in range(8)]
+    with pytest.raises(DataError, match=r"several splits \(test, train\): put a table into each"):
+        scan_folder(table(tmp_path, ["file_name,label", *rows]))
+
+
+def test_a_column_of_bits_that_is_a_fold_is_no_class(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "cgan")
+    rows = [f"{name},{index % 2},{1 - index % 2},{index // 4}" for index, name in enumerate(NAMES)]
+    found = scan_folder(table(draw(tmp_path), ["file_name, benign ,malignant,split", *rows]))
+    assert found.classes == ("benign", "malignant")
+    assert "not used: split" in caplog.text
+    one_class = [f"{name},{index % 2},{index // 4}" for index, name in enumerate(NAMES)]
+    with pytest.raises(DataError, match="has no column 'label'"):
+        scan_folder(table(tmp_path, ["file_name,cancer,fold", *one_class]))
+
+
+def test_spaces_around_the_names_of_columns(tmp_path: Path) -> None:
+    rows = [f"{name}, {'cat' if index < 4 else 'dog'}" for index, name in enumerate(NAMES)]
+    assert scan_folder(table(draw(tmp_path), ["file_name, label", *rows])).classes == ("cat", "dog")
+
+
+def test_columns_without_names_and_two_of_one_name(tmp_path: Path) -> None:
+    rows = [f"{name},cat,dog" for name in NAMES]
+    with pytest.raises(DataError, match="has two columns 'label': rename one"):
+        scan_folder(table(draw(tmp_path), ["file_name,label,label", *rows]))
+    with pytest.raises(DataError, match="has no names of columns in its first line"):
+        scan_folder(table(tmp_path, [",,", *rows]))
+
+
+def test_the_group_0_is_a_group(tmp_path: Path) -> None:
+    draw(tmp_path)
+    lines = [
+        json.dumps({"file_name": name, "label": "ab"[index % 2], "group": index // 4})
+        for index, name in enumerate(NAMES)
+    ]
+    found = scan_folder(table(tmp_path, lines, "metadata.jsonl"))
+    assert [found.groups[index] for index in (0, 7)] == ["0", "1"]
+
+
+def test_folders_that_a_table_does_not_name_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    named = tuple(f"imgs/a/{index}.png" for index in range(4))
+    draw(tmp_path, (*named, "imgs/b/9.png"))
+    rows = [f"{name},{'cat' if index % 2 else 'dog'}" for index, name in enumerate(named)]
+    assert len(scan_folder(table(tmp_path, ["file_name,label", *rows]))) == 4
+    assert "labels.csv names none of their images: imgs/b" in caplog.text

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 import cgan
 from cgan.data import GeneratedDataset
@@ -31,8 +31,13 @@ def test_an_image_depends_on_its_index_alone(make_generator: Make) -> None:
         assert labels.tolist() == [index % 3 for index in range(50)]
         assert torch.equal(images[10], image)
         assert torch.equal(images[41], data[41][0])
-    with pytest.raises(IndexError):
-        data[50]
+    part = Subset(data, [-1, 10])  # it asks for a list of indices itself
+    assert torch.equal(part.__getitems__([0])[0][0], data[49][0])
+    for wrong in (50, -51):
+        with pytest.raises(IndexError):
+            data[wrong]
+        with pytest.raises(IndexError):
+            data.__getitems__([0, wrong])
 
 
 def test_unbalanced_classes_are_drawn_at_random(make_generator: Make) -> None:

@@ -84,6 +84,7 @@ def test_names_that_are_numbers_are_names_and_others_are_counted() -> None:
     pets = Sampler(torch.nn.Identity(), header, Path("none"))
     assert pets.class_indices(1) == [1]
     assert pets.class_indices(["dog", 0]) == [1, 0]
+    assert pets.class_indices([np.int64(1), *torch.tensor([0])]) == [1, 0]
     years = Sampler(torch.nn.Identity(), {**header, "classes": ["1", "2", "10"]}, Path("none"))
     assert years.class_indices(10) == [2]
     with pytest.raises(UnknownNameError):
@@ -140,6 +141,10 @@ def test_bad_requests(sampler: Sampler) -> None:
         sampler.sample("7", n=0)
     with pytest.raises(ConfigError, match="seed"):
         sampler.sample("7", seed=-1)
+    highest = 2**63 - 4
+    assert sampler.request(["7", "7", "3"], seed=highest).seeds == (highest, highest + 1, highest)
+    with pytest.raises(ConfigError, match="is too close to it"):
+        sampler.request(["7"] * 4, seed=highest)
 
 
 def test_header_describes_the_generator(small_run: cgan.Run, sampler: Sampler) -> None:

@@ -108,6 +108,16 @@ def test_the_callers_module_is_unchanged() -> None:
     assert plain.network.module is not module
 
 
+@pytest.mark.filterwarnings("ignore:.*weight_norm")
+def test_a_module_that_cannot_be_copied() -> None:
+    layer = torch.nn.utils.weight_norm(nn.Linear(12, 64))
+    module = nn.Sequential(layer, nn.Tanh(), nn.Unflatten(1, (1, 8, 8)))
+    with pytest.raises(ConfigError, match="cannot be copied .* call remove_weight_norm"):
+        cgan.wrap(module, 12)
+    torch.nn.utils.remove_weight_norm(layer)
+    assert cgan.wrap(module, 12).image_shape == (1, 8, 8)
+
+
 def test_what_hides_its_gradient_gets_a_surrogate() -> None:
     class Hidden(nn.Module):
         def __init__(self) -> None:
