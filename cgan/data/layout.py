@@ -481,8 +481,8 @@ def _labelled(root: AnyPath, several: bool) -> list[Labelled]:
                 table.name, first_few([str(Path(one).relative_to(str(root))) for one in others]),
             )  # fmt: skip
         parts = [Path(folder).relative_to(str(root)).parts for folder in used]
-        above = {part.lower() for folder in parts for part in folder}
-        if len({SPLIT_FOLDERS[one] for one in above & SPLIT_FOLDERS.keys()}) > 1:
+        above = {part.lower() for folder in parts for part in folder} & SPLIT_FOLDERS.keys()
+        if len({SPLIT_FOLDERS[one] for one in above}) > 1:
             raise DataError(
                 f"{table} names images of several splits ({first_few(sorted(above))}): put a table "
                 "into each of these folders instead"

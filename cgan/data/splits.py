@@ -112,7 +112,7 @@ def folder_split_indices(
         logger.warning(
             "%s training images%s are also in a held-out split: they are left out of training",
             f"{leaked:,}",
-            ", or others of their group," if groups else "",
+            ", or others of their group," if any(groups) else "",
         )
     chosen = split_indices(
         [keys[index] for index in rest.tolist()],

@@ -221,11 +221,14 @@ def find_run(config: Config, base: Path, resume: bool, named: bool) -> Path | No
     folder = None
     if resume:
         folder = run_to_resume(base, named)
-    elif is_restart():
-        with suppress(RunError):
-            folder = run_to_resume(base)
-    if folder is not None:
         check_same_config(config, load_config(folder / CONFIG_FILE, strict=False), folder)
+    elif is_restart():  # with the words of the first start, or else it is another run
+        with suppress(RunError):
+            found = run_to_resume(base)
+            begun = load_config(found / CONFIG_FILE, strict=False)
+            check_same_config(config, begun, found)
+            if (begun.images, begun.minutes) == (config.images, config.minutes):
+                folder = found
     return folder
 
 

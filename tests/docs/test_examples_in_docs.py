@@ -73,6 +73,8 @@ def shorten(command: str) -> list[str]:
     """The words of a command, with a small budget."""
     words = shlex.split(command.replace("1000000", "100"))[1:]
     if words[0] in ("train", "steer") and "--dry-run" not in words:
+        for budget in {"--minutes", "--images"} & set(words):
+            del words[words.index(budget) : words.index(budget) + 2]
         words += [word for change in SHORT for word in ("--set", change)]
     if words[0] == "steer":  # runs/plain draws the bundled digits here
         words = [word for word in words if word not in ("--data", "mnist")]

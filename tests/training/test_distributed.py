@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 import cgan
-from cgan.config_io import load_config
+from cgan.config_io import load_config, to_yaml
 from cgan.data import Loader, load_pictures
 from cgan.errors import ConfigError, FileError, RunError
 from cgan.models.conditioning import BatchNorm, sync_batch_norm
@@ -215,6 +215,11 @@ def test_what_torchrun_starts_again_goes_on(
     assert first.folder == tmp_path / "run-2"
     more = load_config("digits-mlp", {**changes, "images": 1_280})
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    for other in (more, load_config("digits-mlp", {**changes, "seed": 1})):
+        new = cgan.train(other, out).folder  # another run, which had not come so far as to write
+        assert new.name in ("run-3", "run-4")
+        shutil.rmtree(new)
+    (first.folder / "config.yaml").write_text(to_yaml(more))  # as if it had ended half way
     again = cgan.train(more, out)
     assert again.folder == first.folder
     assert again.images_seen == 1_280
