@@ -30,7 +30,7 @@ def kept(make, update, weight_of):
     torch.nn.init.zeros_(network.weight)
     for _ in range(UPDATES):
         update(average, network)
-    return float(weight_of(average))
+    return float(weight_of(average).detach())
 
 
 shares = {

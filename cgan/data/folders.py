@@ -60,6 +60,18 @@ def leaves_of(folder: AnyPath, values: tuple[str, ...]) -> list[tuple[tuple[str,
     return [leaf for one in inner for leaf in leaves_of(one, (*values, one.name))]
 
 
+def folders_of_images_below(folder: AnyPath) -> list[AnyPath]:
+    """The folders inside of this one that hold images, at any depth that is searched."""
+    return [leaf for one in folders_in(folder) for _, leaf in leaves_of(one, (one.name,))]
+
+
+def holds_images_below(folder: AnyPath) -> bool:
+    """Whether there are any."""
+    if Path(str(folder)).is_symlink():  # it may lead anywhere
+        return any(map(images_in, folders_in(folder)))
+    return bool(folders_of_images_below(folder))
+
+
 def folders_in(root: AnyPath) -> list[AnyPath]:
     """All folders but hidden ones, those of unlabelled images, and the one that macOS adds."""
     others = (*UNLABELLED_FOLDERS, IGNORED)

@@ -196,8 +196,5 @@ def _find_columns(path: Path, table: Any) -> Columns:
         raise DataError(f"{path} has no column of labels: it has {', '.join(features)}")
     label = min(labels, key=lambda one: [*LABEL_COLUMNS, one].index(one))
     if others := [column for column in features if column not in (images[0], label)]:
-        inform(
-            "%s: the images are the column %s, the classes %s; not used: %s",
-            path, images[0], label, first_few(others),
-        )  # fmt: skip
+        inform("%s: columns that are not used: %s", path, first_few(others))
     return Columns(images[0], label, getattr(features[label], "names", None))

@@ -32,8 +32,10 @@ from cgan.data.folders import (
     SPLIT_FOLDERS,
     composed,
     folders_in,
+    folders_of_images_below,
     has_nested_classes,
     holds_images,
+    holds_images_below,
     images_in,
     leaves_of,
     names_in,
@@ -42,11 +44,7 @@ from cgan.data.folders import (
 )
 from cgan.data.hub import HubDataset
 from cgan.data.image_file import SUFFIXES
-from cgan.data.label_table import (
-    STYLEGAN_TABLE,
-    is_foreign,
-    read_labels,
-)
+from cgan.data.label_table import STYLEGAN_TABLE, is_foreign, read_labels
 from cgan.data.shard_trees import TarTree, is_webdataset, open_tree
 from cgan.data.splits import SPLITS, UNLABELLED_FOLDERS, Split
 from cgan.errors import DataError, first_few, quote
@@ -94,7 +92,7 @@ def class_images(root: AnyPath, nested: bool) -> list[tuple[tuple[str, ...], Any
 def _check_class_folders(root: AnyPath, found: dict[str, list[AnyPath]]) -> None:
     """Raise ``DataError`` if no class has images; log a warning about folders that are ignored."""
     others = [root / name for name, paths in found.items() if not paths]
-    holds_nested = [_holds_images_below(folder) for folder in others]
+    holds_nested = [holds_images_below(folder) for folder in others]
     nested = [str(folder) for folder, holds in zip(others, holds_nested, strict=True) if holds]
     empty = [str(folder) for folder, holds in zip(others, holds_nested, strict=True) if not holds]
     if not any(found.values()):
@@ -138,24 +136,13 @@ def _check_class_folders(root: AnyPath, found: dict[str, list[AnyPath]]) -> None
 
 def _warn_of_other_images(root: AnyPath, class_folders: Sequence[AnyPath]) -> None:
     """Log a warning about images beside the class folders, and in folders inside them."""
-    inner = [leaf for folder in class_folders for leaf in _folders_of_images_below(folder)]
+    inner = [leaf for folder in class_folders for leaf in folders_of_images_below(folder)]
     others = [str(path) for folder in (root, *inner) for path in images_in(folder)]
     if others:
         warn(
             "ignored, because they are not directly in the folder of a class: %s",
             first_few(others),
         )
-
-
-def _folders_of_images_below(folder: AnyPath) -> list[AnyPath]:
-    """The folders inside of this one that hold images, at any depth that is searched."""
-    return [leaf for one in folders_in(folder) for _, leaf in leaves_of(one, (one.name,))]
-
-
-def _holds_images_below(folder: AnyPath) -> bool:
-    if Path(str(folder)).is_symlink():  # it may lead anywhere
-        return any(map(images_in, folders_in(folder)))
-    return bool(_folders_of_images_below(folder))
 
 
 def split_folders(root: AnyPath) -> dict[Split | None, AnyPath]:
@@ -323,9 +310,9 @@ def find_images(root: AnyPath) -> Layout:
     for values in trained:
         require_utf8(Path(join_values(values)))
         if (length := len(join_values(values))) > MAX_CLASS_NAME:
+            name = quote(join_values(values))
             raise DataError(
-                f"a class of {training} has a name of {length:,} characters, and the limit is "
-                f"{MAX_CLASS_NAME}: shorten {quote(join_values(values))}"
+                f"a class has {length:,} characters, at most {MAX_CLASS_NAME} are possible: {name}"
             )
     in_order = sorted(trained, key=join_values)
     if len(in_order[0]) > 1:
@@ -347,11 +334,9 @@ def _describe(
     found: Mapping[Split | None, Sequence[Labelled]],
 ) -> str:
     """The layout as text, such as "one folder per class, in train and test"."""
-    several, table = (
-        any(one.group for images in found.values() for one in images),
-        table_of(training),
-    )
-    attributes = max((len(one.values) for images in found.values() for one in images), default=1)
+    images, table = [one for some in found.values() for one in some], table_of(training)
+    several = any(one.group for one in images)
+    attributes = max((len(one.values) for one in images), default=1)
     if isinstance(training, ArchivePath) and training.archive.kind:
         text = training.archive.kind
     elif table is not None:
@@ -474,14 +459,14 @@ def _labelled(root: AnyPath, several: bool) -> list[Labelled]:
             inform("columns of %s that are not used: %s", table, first_few(found.unused))
         paths = locate(root, table, list(labels))
         used = {str(path.parent) for path in paths.values()}
-        others = [str(one) for one in _folders_of_images_below(root) if str(one) not in used]
+        others = [str(one) for one in folders_of_images_below(root) if str(one) not in used]
         if others:
             warn(
                 "ignored, because %s names none of their images: %s",
                 table.name, first_few([str(Path(one).relative_to(str(root))) for one in others]),
             )  # fmt: skip
-        parts = [Path(folder).relative_to(str(root)).parts for folder in used]
-        above = {part.lower() for folder in parts for part in folder} & SPLIT_FOLDERS.keys()
+        above = {part.lower() for one in used for part in Path(one).relative_to(str(root)).parts}
+        above &= SPLIT_FOLDERS.keys()
         if len({SPLIT_FOLDERS[one] for one in above}) > 1:
             raise DataError(
                 f"{table} names images of several splits ({first_few(sorted(above))}): put a table "
@@ -503,7 +488,7 @@ def _unlabelled(parts: dict[Split | None, AnyPath]) -> list[tuple[AnyPath, int, 
             if split in ("validation", "test"):
                 warn("ignored, because only training uses unlabelled images: %s", folder)
                 continue
-            images, deeper = images_in(folder), _folders_of_images_below(folder)
+            images, deeper = images_in(folder), folders_of_images_below(folder)
             if deeper:
                 warn(
                     "ignored, because they are not directly in %s: the images in %s",

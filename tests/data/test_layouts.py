@@ -579,7 +579,7 @@ def test_a_group_that_is_held_out_is_not_trained_on(
 def test_a_name_that_no_generator_file_can_hold(tmp_path: Path) -> None:
     for index in range(2):
         make_pets(tmp_path / (str(index) * 140), classes={"a" * 140: 60, "b" * 140: 160})
-    with pytest.raises(DataError, match=r"has a name of 283 characters, and the limit is 255"):
+    with pytest.raises(DataError, match=r"a class has 283 characters, at most 255 are possible"):
         scan_folder(tmp_path)
 
 
