@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import total_ordering
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from cgan.data.facts import warn
 from cgan.data.splits import UNLABELLED_FOLDERS
@@ -274,6 +275,12 @@ def _utf8_name(member: zipfile.ZipInfo) -> str:
         return member.filename
 
 
+def is_end_of_tar(raw: BinaryIO, offset: int) -> bool:
+    """Whether a TAR file ends at this offset: tarfile takes a damaged header for the end, too."""
+    raw.seek(offset)
+    return not raw.read(tarfile.BLOCKSIZE).strip(b"\0")
+
+
 def _members_of_tar(path: Path) -> list[Member]:
     found: dict[str, Member] = {}
     left_out = 0
@@ -287,9 +294,8 @@ def _members_of_tar(path: Path) -> list[Member]:
                 found[one.name] = replace(first, name=one.name)
             else:
                 left_out += not one.isdir()
-        with path.open("rb") as raw:  # tarfile takes a damaged header for the end
-            raw.seek(file.offset)
-            if raw.read(tarfile.BLOCKSIZE).strip(b"\0"):
+        with path.open("rb") as raw:
+            if not is_end_of_tar(raw, file.offset):
                 raise ValueError(f"it is damaged after {len(found):,} files")
     if left_out:
         warn("links and special files in %s that are not read: %d", path, left_out)

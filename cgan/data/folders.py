@@ -66,7 +66,7 @@ def folders_of_images_below(folder: AnyPath) -> list[AnyPath]:
 
 
 def holds_images_below(folder: AnyPath) -> bool:
-    """Whether there are any."""
+    """Whether a folder holds folders of images; below a link only one level is searched."""
     if Path(str(folder)).is_symlink():  # it may lead anywhere
         return any(map(images_in, folders_in(folder)))
     return bool(folders_of_images_below(folder))

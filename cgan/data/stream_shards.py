@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from cgan.data.archive import HUB_PREFIX, FileTree, Member, class_folders
+from cgan.data.archive import HUB_PREFIX, FileTree, Member, class_folders, is_end_of_tar
 from cgan.data.facts import warn
 from cgan.data.hub import Columns, load_tables, read_cell
 from cgan.data.image_file import MAX_FILE_BYTES
@@ -137,8 +137,7 @@ def _files_of_tar(path: Path) -> Iterator[dict[str, Any]]:
             if len(content := file.read(member.size)) < member.size:
                 raise ValueError(f"it ends in {member.name}")
             yield {"fname": member.name, "data": content, "__url__": str(path)}
-        file.seek(archive.offset)
-        if file.read(tarfile.BLOCKSIZE).strip(b"\0"):  # tarfile takes a damaged header for the end
+        if not is_end_of_tar(file, archive.offset):
             raise ValueError("it is damaged in the middle")
 
 

@@ -177,6 +177,18 @@ def test_a_broken_and_an_empty_image(pets: Path, tmp_path: Path) -> None:
     assert len(scan_folder(Path(source), skip_broken=True)) == 22
 
 
+def test_a_mask_before_the_images(
+    pets: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "cgan")
+    columns = columns_of(pets)
+    kind, images = columns["img"]
+    first = {"annotation": (kind, [images[0]] * len(images)), "image": (kind, images)}
+    source = write_parquet(tmp_path / "hub", {**first, "label": columns["label"]})
+    assert len(set(content(load_pictures(source)))) > 10
+    assert "columns that are not used: annotation" in caplog.text
+
+
 def test_files_of_others_are_not_read(pets: Path, tmp_path: Path) -> None:
     columns = columns_of(pets)
     columns["img"][1][0] = {"bytes": None, "path": str(pets / "cat" / "00.png")}
