@@ -200,7 +200,7 @@ def default_out(
     mix: str | None = None,
     verified: bool = False,
 ) -> Path:
-    """A descriptive file name in ``generated/``, in the run folder or the current folder."""
+    """A descriptive file name in the folder of what the generator draws."""
     from cgan.storage.paths import safe_file_name, safe_file_names
 
     names = safe_file_names(sampler.classes)
@@ -212,11 +212,13 @@ def default_out(
 
 
 def output_folder(sampler: GeneratorInfo) -> Path:
-    """``generated/``, in the run folder or the current folder."""
-    from cgan.storage.paths import CONFIG_FILE
+    """``generated/`` in the run folder; in the current folder, with the generator's name."""
+    from cgan.storage.paths import CONFIG_FILE, safe_file_name
 
     run = sampler.path.parent
-    return (run if (run / CONFIG_FILE).exists() else Path()) / "generated"
+    if (run / CONFIG_FILE).exists():
+        return run / "generated"
+    return Path("generated", safe_file_name(sampler.title))
 
 
 def write_latents(

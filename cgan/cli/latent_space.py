@@ -51,7 +51,7 @@ InvertedOption = Annotated[
     str | None,
     typer.Option(
         help="A .png file; the latent vector is written beside it, as .safetensors.",
-        show_default="generated/PICTURE-inverted.png",
+        show_default="PICTURE-inverted.png in generated/",
     ),
 ]
 

@@ -13,7 +13,7 @@ from cgan.data.facts import inform
 from cgan.data.image_file import SUFFIXES
 from cgan.data.label_table import MAX_ATTRIBUTES
 from cgan.data.splits import UNLABELLED_FOLDERS, Split
-from cgan.errors import first_few
+from cgan.errors import DataError, first_few
 
 SPLIT_FOLDERS: dict[str, Split] = {
     "train": "train", "training": "train",
@@ -54,14 +54,30 @@ def leaves_of(folder: AnyPath, values: tuple[str, ...]) -> list[tuple[tuple[str,
     """The folders below this one that hold images, each with the names of the folders above."""
     if images_in(folder):
         return [(values, folder)]
-    if len(values) == MAX_ATTRIBUTES:  # deeper folders are not searched
+    if len(values) >= MAX_ATTRIBUTES and Path(str(folder)).is_symlink():  # it may lead to a loop
         return []
     inner = folders_in(folder)
     return [leaf for one in inner for leaf in leaves_of(one, (*values, one.name))]
 
 
+def check_depths(leaves: list[tuple[tuple[str, ...], AnyPath]]) -> None:
+    """Raise ``DataError`` unless all of these folders are at one depth that attributes may have."""
+    (first, place), *others = leaves
+    for values, leaf in others:
+        if len(values) != len(first):
+            raise DataError(
+                f"{place} and {leaf} hold images at different depths: use one level of "
+                "folders for each attribute"
+            )
+    if len(first) > MAX_ATTRIBUTES:
+        raise DataError(
+            f"{place} is {len(first)} folders deep: each level is an attribute, and the limit is "
+            f"{MAX_ATTRIBUTES}"
+        )
+
+
 def folders_of_images_below(folder: AnyPath) -> list[AnyPath]:
-    """The folders inside of this one that hold images, at any depth that is searched."""
+    """The folders inside of this one that hold images, at any depth."""
     return [leaf for one in folders_in(folder) for _, leaf in leaves_of(one, (one.name,))]
 
 

@@ -30,6 +30,7 @@ from cgan.data.folders import (
     PICTURE_LIKE,
     PLAIN_FOLDERS,
     SPLIT_FOLDERS,
+    check_depths,
     composed,
     folders_in,
     folders_of_images_below,
@@ -79,12 +80,7 @@ def class_images(root: AnyPath, nested: bool) -> list[tuple[tuple[str, ...], Any
     every = [leaf for found_ in leaves.values() for leaf in found_]
     if not every:
         raise DataError(f"no images in {root}: it must contain folders like those for training")
-    for values, leaf in every:
-        if len(values) != len(every[0][0]):
-            raise DataError(
-                f"{every[0][1]} and {leaf} hold images at different depths: use one level of "
-                "folders for each attribute"
-            )
+    check_depths(every)
     _warn_of_other_images(root, [leaf for _, leaf in every])
     return [(values, path) for values, leaf in every for path in images_in(leaf)]
 

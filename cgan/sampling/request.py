@@ -5,6 +5,7 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from cgan.attributes import display_order, match_values, num_attributes_of, sort_for_display
 from cgan.errors import ConfigError, UnconditionalError, UnknownNameError
-from cgan.storage.paths import CONFIG_FILE, GENERATOR_FILE, PACKAGED, hub_name
+from cgan.storage.paths import CONFIG_FILE, GENERATOR_FILE, PACKAGED, hub_name, hub_title
 
 MIX_TOLERANCE = 0.011
 """The weights of a mix may differ from 1 in sum by this much, because people write 0.33 for 1/3."""
@@ -93,6 +94,14 @@ class GeneratorInfo:
             return f"{path.parent.name} (in the package)"
         in_run = path.name == GENERATOR_FILE and (path.parent / CONFIG_FILE).exists()
         return str(path.parent if in_run else path)
+
+    @property
+    def title(self) -> str:
+        """A name without a path: of the repository on the Hub, of its folder, or of its file."""
+        if on_hub := hub_title(self.path):
+            return on_hub
+        path = Path(os.path.abspath(self.path))  # "." has no name; a link keeps its own
+        return path.parent.name if path.name == GENERATOR_FILE else path.stem
 
     @property
     def has_digits(self) -> bool:

@@ -20,7 +20,7 @@ from cgan.runtime.device import torch_defaults
 from cgan.sampling.export import EXAMPLE_BATCH, to_onnx
 from cgan.sampling.latents import draw_latents
 from cgan.sampling.sampler import load
-from cgan.storage.paths import CONFIG_FILE, find_generator, hub_title
+from cgan.storage.paths import find_generator
 from cgan.storage.safe_reading import MAX_LATENT_DIM, MAX_SIDE, file_digest, read_bytes
 from cgan.storage.schema import is_image_shape
 
@@ -148,9 +148,8 @@ def load_plain(path_or_run: str | Path) -> PlainGenerator:
         raise ConfigError(
             f"{sampler.name} is conditional already: choose the class with cgan generate --class"
         )
-    in_run = (path.parent / CONFIG_FILE).exists()
     header = {
-        "name": hub_title(path) or (path.parent.name if in_run else path.stem),
+        "name": sampler.title,
         "sha256": digest,
         "model": sampler.config.model.model_dump(mode="json"),
     }

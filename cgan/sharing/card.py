@@ -5,7 +5,6 @@ The figures come from the header of the generator's file.
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 from collections.abc import Mapping
@@ -19,7 +18,6 @@ from cgan.console import printable
 from cgan.evaluation.report import format_interval, format_share, format_value
 from cgan.models import count_parameters
 from cgan.sampling.sampler import Sampler
-from cgan.storage.paths import GENERATOR_FILE, hub_title
 from cgan.storage.schema import is_count, is_number, is_share, is_text
 
 FIGURES = {
@@ -37,14 +35,6 @@ DATASETS = {"mnist": "ylecun/mnist", "fashion-mnist": "zalando-datasets/fashion_
 """Data sets on the Hub that a card can link to."""
 MAX_NAMES = 100
 """Classes that a card names."""
-
-
-def title_of(sampler: Sampler) -> str:
-    """A name without a path: of the repository on the Hub, of the run folder, or of the file."""
-    if on_hub := hub_title(sampler.path):
-        return on_hub
-    path = Path(os.path.abspath(sampler.path))  # "." has no name; a link keeps its own
-    return path.parent.name if path.name == GENERATOR_FILE else path.stem
 
 
 def measured_control(header: Mapping[str, Any]) -> str | None:

@@ -333,7 +333,7 @@ def render_page(sampler: Sampler, reference: str | None = None) -> str:
     script = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
     template = environment.from_string((HERE / "page.html.j2").read_text(encoding="utf-8"))
     model = page_model(sampler, reference)
-    title = reference.rpartition("/")[2] if reference else card.title_of(sampler)
+    title = reference.rpartition("/")[2] if reference else sampler.title
     classes, order = sort_for_display(sampler.classes), display_order(sampler.classes)
     table = card.confusion(sampler.header) if sampler.conditional else None
     if table is not None:
@@ -376,7 +376,7 @@ def page_model(sampler: Sampler, reference: str | None = None) -> dict[str, Any]
         )
     ]
     return {
-        "name": card.title_of(sampler),
+        "name": sampler.title,
         "reference": reference or _reference(sampler),
         "classes": list(sampler.classes) if sampler.conditional else [],  # by index
         "shown": sort_for_display(sampler.classes) if sampler.conditional else [],

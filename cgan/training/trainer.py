@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -167,9 +167,11 @@ def open_run(
         state.broadcast_state(world)
         yield Path(world.broadcast_text("")), None
         return
+    is_new = plan.folder is None
+    was_there = is_new and plan.base.is_dir()
     folder = plan.folder or new_run(plan.base)
     with lock(folder):
-        if plan.folder is not None:
+        if not is_new:
             restore(state, folder, data_changed)
         write_atomically(folder / CONFIG_FILE, to_yaml(config).encode())
         log_start(state, world, folder)
@@ -177,13 +179,22 @@ def open_run(
             seen = state.counters.images_seen
             loggers = Loggers(config, folder, seen, progress, own_loggers)
         except CganError:
-            if plan.folder is None:
-                shutil.rmtree(folder, ignore_errors=True)
+            if is_new:
+                remove_run(folder, keep_folder=was_there and folder.samefile(plan.base))
             raise
         with closing(loggers):
             state.broadcast_state(world)
             world.broadcast_text(str(folder))
             yield folder, loggers
+
+
+def remove_run(folder: Path, keep_folder: bool) -> None:
+    """Remove a run that did not start; an empty folder that the user gave stays."""
+    with suppress(OSError):
+        for path in folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if not keep_folder:
+            folder.rmdir()
 
 
 def check_same_data_across_ranks(state: TrainState, world: World) -> None:

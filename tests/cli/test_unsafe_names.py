@@ -86,10 +86,10 @@ def test_name_of_a_grid_is_safe_and_short(shell: Shell, unsafe: Path) -> None:
         words = [word for name in classes for word in ("--class", name)]
         return str(shell("generate", unsafe, "-n", 1, *words).stdout)
 
-    assert drawn("..") == "generated/__-n1-seed0.png\n"
-    assert drawn("a/b", "e\nf\r\x07g") == "generated/a_b-2-e_f__g-n1-seed0.png\n"
-    assert drawn(CLASSES[4], CLASSES[4]) == f"generated/{'x' * 120}-n1-seed0.png\n"
-    assert len(list(Path("generated").iterdir())) == 3
+    assert drawn("..") == "generated/unsafe/__-n1-seed0.png\n"
+    assert drawn("a/b", "e\nf\r\x07g") == "generated/unsafe/a_b-2-e_f__g-n1-seed0.png\n"
+    assert drawn(CLASSES[4], CLASSES[4]) == f"generated/unsafe/{'x' * 120}-n1-seed0.png\n"
+    assert len(list(Path("generated/unsafe").iterdir())) == 3
 
 
 def test_info_is_printable(shell: Shell, unsafe: Path) -> None:

@@ -407,6 +407,21 @@ def test_a_negative_size_in_a_tar(tmp_path: Path) -> None:
         scan_folder(tmp_path / "a.tar")
 
 
+@pytest.mark.parametrize("levels", [5, 7])
+def test_more_levels_than_attributes(pets: Path, tmp_path: Path, levels: int) -> None:
+    """Images below are neither lost beside those of other folders, nor become attributes."""
+    deep = tmp_path / "all"
+    for kind in ("cat", "dog"):
+        shutil.copytree(pets / kind, deep.joinpath(*map(str, range(levels - 1)), kind))
+        shutil.copytree(pets / kind, deep.joinpath("x", *map(str, range(levels - 2)), kind))
+    with pytest.raises(DataError, match=f"is {levels} folders deep: .* the limit is 4"):
+        scan_folder(deep)
+    shutil.copytree(pets / "cat", deep / "y" / "cat")
+    shutil.copytree(pets / "dog", deep / "y" / "dog")
+    with pytest.raises(DataError, match="hold images at different depths"):
+        scan_folder(deep)
+
+
 def test_very_deep_names(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("a/" * 10_000 + "x.png", b"x")

@@ -335,6 +335,10 @@ def test_a_logger_that_cannot_start_leaves_no_run(
     with pytest.raises(ConfigError, match="wandb is not installed"):
         cgan.train(quick(wandb=True), tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ConfigError, match="wandb is not installed"):
+        cgan.train(quick(wandb=True), tmp_path / "mine")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
 
 
 def test_large_batches_are_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
