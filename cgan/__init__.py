@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from cgan.runtime.cpu import shorten_waits
 
 if TYPE_CHECKING:
-    from cgan import augment, losses, models, penalties, updates
+    from cgan import augment, data, evaluation, losses, models, penalties, updates
     from cgan.config import Config
     from cgan.config_io import load_config
     from cgan.data.load import load_pictures
@@ -25,9 +25,12 @@ if TYPE_CHECKING:
     from cgan.evaluation.augment_test import augment_test
     from cgan.evaluation.invert import invert
     from cgan.models import build_pair
+    from cgan.sampling.export import export
     from cgan.sampling.sampler import Sampler, load
     from cgan.sampling.walk import walk
     from cgan.sampling.wrap import wrap
+    from cgan.sampling.write_dataset import write_dataset
+    from cgan.sharing.page import export_page
     from cgan.sharing.push import push
     from cgan.training.steer import steer
     from cgan.training.trainer import Run, train
@@ -45,6 +48,8 @@ _HOMES = {
     "build_pair": "cgan.models",
     "compare": "cgan.evaluation.api",
     "evaluate": "cgan.evaluation.api",
+    "export": "cgan.sampling.export",
+    "export_page": "cgan.sharing.page",
     "invert": "cgan.evaluation.invert",
     "load": "cgan.sampling.sampler",
     "load_config": "cgan.config_io",
@@ -54,8 +59,9 @@ _HOMES = {
     "train": "cgan.training.trainer",
     "walk": "cgan.sampling.walk",
     "wrap": "cgan.sampling.wrap",
+    "write_dataset": "cgan.sampling.write_dataset",
 }
-_MODULES = ("augment", "losses", "models", "penalties", "updates")
+_MODULES = ("augment", "data", "evaluation", "losses", "models", "penalties", "updates")
 
 __all__ = [
     "CganError",
@@ -67,7 +73,11 @@ __all__ = [
     "augment_test",
     "build_pair",
     "compare",
+    "data",
     "evaluate",
+    "evaluation",
+    "export",
+    "export_page",
     "invert",
     "load",
     "load_config",
@@ -81,6 +91,7 @@ __all__ = [
     "updates",
     "walk",
     "wrap",
+    "write_dataset",
 ]
 
 

@@ -101,6 +101,12 @@ def test_public_names() -> None:
     assert (PACKAGE / "py.typed").exists()
 
 
+def test_the_docs_name_every_public_name() -> None:
+    text = (PACKAGE.parent / "docs" / "api" / "public.md").read_text()
+    named = text.partition(":::")[0].split("`")[1::2]
+    assert [name for name in cgan.__all__ if name not in named] == []
+
+
 def test_every_public_thing_says_what_it_is() -> None:
     for name in cgan.__all__:
         assert (getattr(cgan, name).__doc__ or "").strip(), name

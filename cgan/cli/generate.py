@@ -18,7 +18,7 @@ from cgan.cli.options import (
     messages,
     results,
 )
-from cgan.errors import ConfigError, RunError
+from cgan.errors import ConfigError, RunError, first_few
 
 if TYPE_CHECKING:
     from cgan.evaluation.judge import Judge
@@ -297,7 +297,7 @@ def generate(
     if digit and not sampler.has_digits:
         raise ConfigError(
             f"the classes of {sampler.name} are not digits: choose with --class from "
-            f"{', '.join(sort_for_display(sampler.classes))}"
+            f"{first_few(sort_for_display(sampler.classes), 20)}"
         )
     seed, n = seed or 0, 16 if n is None else n
     if verify:

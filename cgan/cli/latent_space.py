@@ -51,7 +51,7 @@ InvertedOption = Annotated[
     str | None,
     typer.Option(
         help="A .png file; the latent vector is written beside it, as .safetensors.",
-        show_default="PICTURE-inverted.png in generated/",
+        show_default="FOLDER-PICTURE-inverted.png in generated/",
     ),
 ]
 
@@ -114,12 +114,15 @@ def invert(
     from cgan.sampling.sampler import load
     from cgan.storage.checkpoint import Latents
     from cgan.storage.images import make_grid, save_png, to_pixels
+    from cgan.storage.paths import safe_file_name
 
     sampler = load(model, find_device(device))
-    target = Path(out or output_folder(sampler) / f"{Path(picture).stem}-inverted.png")
+    path = Path(picture)
+    name = safe_file_name("-".join(filter(None, (path.parent.name, path.stem, "inverted"))))
+    target = Path(out or output_folder(sampler) / f"{name}.png")
     if target.suffix != ".png":
         raise ConfigError(f"--out must be a .png file, not {out}")
-    if target.resolve() == Path(picture).resolve():
+    if target.resolve() == path.resolve():
         raise ConfigError(f"--out is the image itself: choose another name than {target}")
     latents = target.with_suffix(".safetensors")
     if os.path.exists(latents):

@@ -35,7 +35,7 @@ from cgan.evaluation.reference import Reference
 from cgan.evaluation.report import Figure, Report
 from cgan.runtime.device import explain_out_of_memory, find_device, torch_defaults
 from cgan.sampling.sampler import Sampler, as_sampler
-from cgan.storage.paths import CONFIG_FILE, JUDGE_FILE, PACKAGED
+from cgan.storage.paths import CONFIG_FILE, JUDGE_FILE, PACKAGED, StrPath
 from cgan.storage.run_files import read_curves
 
 DESCRIBED_SPLITS: tuple[Literal["validation", "test"], ...] = ("validation", "test")
@@ -91,7 +91,7 @@ def run_config(sampler: Sampler) -> Config | None:
 
 
 def evaluate(
-    model: str | Path | Sampler,
+    model: StrPath | Sampler,
     *,
     data: str | None = None,
     data_dir: str | Path | None = None,
@@ -133,7 +133,7 @@ def evaluate(
 
 @torch_defaults()
 def compare(
-    models: Sequence[str | Path | Sampler],
+    models: Sequence[StrPath | Sampler],
     *,
     data: str | None = None,
     data_dir: str | Path | None = None,

@@ -60,6 +60,7 @@ from cgan.evaluation.verdict import (
 from cgan.runtime.device import explain_out_of_memory, find_device, torch_defaults
 from cgan.runtime.progress import CountProgress
 from cgan.sampling.sampler import Sampler, as_sampler
+from cgan.storage.paths import StrPath
 
 SHOWN = 10
 """Generated images of each class on the page."""
@@ -111,7 +112,7 @@ class AugmentTest:
 
 @torch_defaults()
 def augment_test(
-    model: str | Path | Sampler,
+    model: StrPath | Sampler,
     *,
     data: str | None = None,
     data_dir: str | Path | None = None,

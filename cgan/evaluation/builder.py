@@ -33,6 +33,7 @@ from cgan.evaluation.sections import (
 )
 from cgan.sampling.sampler import Sampler
 from cgan.storage.images import to_pixels
+from cgan.storage.safe_reading import file_digest
 
 GRID_COLUMNS = 10
 PAIRS = 20
@@ -102,6 +103,7 @@ def build_report(
         spectra=None if pixels is None else (pixels.power, reference.pixels.power),
         positions=None if pixels is None else position_images(pixels, reference.pixels),
         compared_features=reference.matched(drawn),
+        generator=file_digest(sampler.path) if sampler.path.is_file() else "",
     )
 
 

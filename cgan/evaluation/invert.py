@@ -38,7 +38,7 @@ from cgan.runtime.progress import CountProgress
 from cgan.runtime.streams import run_both
 from cgan.sampling.sampler import Sampler, as_sampler
 from cgan.storage.checkpoint import ENCODER, load_network, new_header, open_checkpoint, save_tensors
-from cgan.storage.paths import ENCODER_FILE, cache_folder, default_data_dir, safe_file_name
+from cgan.storage.paths import ENCODER_FILE, StrPath, cache_folder, default_data_dir, safe_file_name
 from cgan.storage.safe_reading import file_digest
 
 IMAGES, BATCH, PEAK_LR = 120_000, 128, 4e-3
@@ -220,7 +220,7 @@ class Inversion(NamedTuple):
 
 @torch_defaults()
 def invert(
-    model: str | Path | Sampler,
+    model: StrPath | Sampler,
     picture: str | Path | Tensor,
     *,
     data: str | None = None,

@@ -21,6 +21,7 @@ from cgan.evaluation.pretrained import COMPONENTS, FEATURES, PretrainedFeatures
 from cgan.runtime.device import find_device, set_memory_format, to_device, torch_defaults
 from cgan.runtime.streams import map_streams
 from cgan.storage.checkpoint import JUDGE, load_network, new_header, open_checkpoint, save_tensors
+from cgan.storage.paths import StrPath
 
 FEATURE_DIM = COMPONENTS
 """Length of a judge's feature vector: 128."""
@@ -316,15 +317,16 @@ class Judge:
             hasher.update(weight.cpu().contiguous().numpy().tobytes())
         return hasher.hexdigest()
 
-    def save(self, path: Path) -> None:
+    def save(self, path: StrPath) -> None:
         """Save the judge as one safetensors file."""
         header = {**new_header(JUDGE), **asdict(self.header)}
-        save_tensors(path, dict(self.network.state_dict()), header)
+        save_tensors(Path(path), dict(self.network.state_dict()), header)
 
     @classmethod
     @torch_defaults()
-    def load(cls, path: Path) -> Judge:
+    def load(cls, path: StrPath) -> Judge:
         """Load a judge; raises ``cgan.errors.FileError`` if the file is not one."""
+        path = Path(path)
         with open_checkpoint(path, JUDGE) as file:
             channels, height, width = file.header["image_shape"]
             header = JudgeHeader(

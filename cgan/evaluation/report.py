@@ -221,6 +221,7 @@ class Report:
         compared_features: (N, F), what FID compares.
         data_facts: how the folder of the data was understood, one sentence each.
         curves: metrics of the run by name: (images seen, value) pairs; empty without a run.
+        generator: the SHA-256 of the generator's file; empty if the file is gone.
     """
 
     model: str
@@ -249,6 +250,7 @@ class Report:
     splits: dict[str, str] = field(default_factory=dict)
     data_facts: tuple[str, ...] = ()
     curves: Curves = field(default_factory=dict)
+    generator: str = ""
 
     @property
     def test_set(self) -> str:
@@ -273,6 +275,7 @@ class Report:
         """All metrics as plain values for JSON, without images and curves, by class index."""
         return {
             "model": self.model,
+            "generator": self.generator,
             "data": self.data,
             "features": self.features,
             "train_images": self.train_images,

@@ -137,7 +137,8 @@ def _memory_of(folder: Path) -> Memory | None:
 def open_session(content: bytes, spinning: bool = True) -> InferenceSession:
     """Open the bytes of an ONNX file, with one thread per usable core.
 
-    Without a path, the network cannot name other files that hold its weights.
+    The network cannot name other files that hold its weights: onnxruntime would look for them in
+    the current folder.
 
     Args:
         content: the bytes.
@@ -153,6 +154,9 @@ def open_session(content: bytes, spinning: bool = True) -> InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # errors are raised, so do not print them
     options.intra_op_num_threads = count_cores()
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", os.devnull
+    )
     if not spinning:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])

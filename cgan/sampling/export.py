@@ -35,7 +35,7 @@ from cgan.sampling.request import Request
 from cgan.sampling.sampler import Sampler, load
 from cgan.storage.atomic import write_atomically
 from cgan.storage.images import to_unit
-from cgan.storage.paths import PACKAGED, find_generator, hub_title
+from cgan.storage.paths import PACKAGED, StrPath, find_generator, hub_title
 from cgan.storage.safe_reading import file_digest
 
 REQUIRED_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -236,7 +236,7 @@ class UnitGenerator(nn.Module):
 
 
 @torch_defaults()
-def export(path_or_run: str | Path, out: Path | None = None, opset: int = OPSET) -> Path:
+def export(path_or_run: StrPath, out: StrPath | None = None, opset: int = OPSET) -> Path:
     """Write a generator as ONNX, after checking that the export gives the same images.
 
     The network takes ``z``, float32 (B, latent_dim), and, if conditional, ``labels``, int64 (B,).
@@ -259,6 +259,7 @@ def export(path_or_run: str | Path, out: Path | None = None, opset: int = OPSET)
         FileError: there is no such generator, or the file cannot be written.
         RunError: the images differ.
     """
+    out = None if out is None else Path(out)
     if out is not None and out.suffix != ".onnx":
         raise ConfigError(f"an export is an .onnx file, not {out}")
     if opset not in OPSETS:

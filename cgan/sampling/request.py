@@ -103,6 +103,9 @@ class GeneratorInfo:
         path = Path(os.path.abspath(self.path))  # "." has no name; a link keeps its own
         return path.parent.name if path.name == GENERATOR_FILE else path.stem
 
+    def __fspath__(self) -> str:
+        return str(self.path)
+
     @property
     def has_digits(self) -> bool:
         """Whether every class name is a single digit."""
@@ -149,6 +152,8 @@ class GeneratorInfo:
                 raise ConfigError("give either classes or a mix of classes")
             return Request(None, tuple(range(seed, seed + n)), self.mix_weights(mix), truncation)
         indices = [label for label in self.class_indices(labels) for _ in range(n)]
+        if not indices:
+            raise ConfigError("name at least one class, or leave out labels to draw every class")
         drawn: Counter[int] = Counter()
         seeds = []
         for label in indices:

@@ -35,7 +35,7 @@ from cgan.sampling.latents import batch_size, draw_latents, draw_normals
 from cgan.sampling.request import GeneratorInfo, Labels, Request
 from cgan.storage.checkpoint import GENERATOR, load_network, open_checkpoint
 from cgan.storage.images import encode_png, make_grid, to_pixels, to_unit
-from cgan.storage.paths import find_generator
+from cgan.storage.paths import StrPath, find_generator
 
 NOTEBOOK_ROWS = 10
 MAX_DRAWS = 100
@@ -165,8 +165,11 @@ class Sampler(GeneratorInfo):
             float32 in [0, 1], (N, C, H, W), on the CPU.
 
         Raises:
+            ConfigError: z or the labels have another shape.
+            UnknownNameError: a label is not in 0..K − 1.
             RunError: memory ran out.
         """
+        self._check_latents(z, labels)
         found = []
         for start in range(0, len(z), self.batch_size):
             some = slice(start, start + self.batch_size)
@@ -174,6 +177,24 @@ class Sampler(GeneratorInfo):
             with self._explain_out_of_memory():
                 found.append(self._generate(z[some].to(self.device), chosen).cpu())
         return torch.cat(found) if found else torch.empty(0, *self.image_shape)
+
+    def _check_latents(self, z: Tensor, labels: Tensor | None) -> None:
+        if z.dim() != 2 or z.shape[1] != self.latent_dim:
+            raise ConfigError(f"z must be (N, {self.latent_dim}), not {tuple(z.shape)}")
+        if not self.conditional:
+            if labels is not None:
+                raise UnconditionalError("a plain GAN takes no labels: leave them out")
+            return
+        shape: tuple[int, ...] = (len(z),)
+        if isinstance(labels, Tensor) and labels.is_floating_point():
+            shape = (len(z), len(self.classes))
+        if not isinstance(labels, Tensor) or labels.shape != shape:
+            raise ConfigError(
+                f"labels must be a tensor of {len(z)} class indices, or of weights "
+                f"({len(z)}, {len(self.classes)}): Sampler.sample takes names"
+            )
+        if not labels.is_floating_point():
+            self.check_numbers(labels.tolist())
 
     def _repr_png_(self) -> bytes:
         """Samples for notebooks: one row per class, in the order in which people see classes."""
@@ -223,7 +244,7 @@ class Sampler(GeneratorInfo):
         return drawn
 
 
-def as_sampler(model: str | Path | Sampler) -> Sampler:
+def as_sampler(model: StrPath | Sampler) -> Sampler:
     """A sampler unchanged; anything else is loaded on the CPU.
 
     Raises:
@@ -233,7 +254,7 @@ def as_sampler(model: str | Path | Sampler) -> Sampler:
 
 
 @torch_defaults()
-def load(path_or_run: str | Path, device: torch.device | str = "cpu") -> Sampler:
+def load(path_or_run: StrPath, device: torch.device | str = "cpu") -> Sampler:
     """Load a generator.
 
     Args:

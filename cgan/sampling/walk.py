@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor
 
 from cgan.attributes import sort_for_display
-from cgan.errors import ConfigError
+from cgan.errors import ConfigError, first_few
 from cgan.runtime.device import torch_defaults
 from cgan.sampling.latents import draw_latents
 from cgan.sampling.sampler import Sampler, as_sampler
+from cgan.storage.paths import StrPath
 
 MAX_FRAMES = 10_000
 """Most images of one walk, which are all in memory."""
@@ -19,7 +18,7 @@ MAX_FRAMES = 10_000
 
 @torch_defaults()
 def walk(
-    model: str | Path | Sampler,
+    model: StrPath | Sampler,
     start: str | int | None = None,
     end: str | int | None = None,
     *,
@@ -54,7 +53,7 @@ def walk(
     if not 2 <= frames <= MAX_FRAMES:
         raise ConfigError(f"a walk has from 2 to {MAX_FRAMES:,} frames, not {frames:,}")
     if start is None and sampler.conditional:
-        names = ", ".join(sort_for_display(sampler.classes))
+        names = first_few(sort_for_display(sampler.classes), 20)
         raise ConfigError(f"a walk begins at a class: choose from {names}")
     end, end_seed = start if end is None else end, seed if end_seed is None else end_seed
     if (start, seed) == (end, end_seed):

@@ -6,6 +6,7 @@ import copy
 import logging
 from dataclasses import dataclass
 from hashlib import sha256
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from cgan.runtime.device import torch_defaults
 from cgan.sampling.export import EXAMPLE_BATCH, to_onnx
 from cgan.sampling.latents import draw_latents
 from cgan.sampling.sampler import load
-from cgan.storage.paths import find_generator
+from cgan.storage.paths import StrPath, find_generator
 from cgan.storage.safe_reading import MAX_LATENT_DIM, MAX_SIDE, file_digest, read_bytes
 from cgan.storage.schema import is_image_shape
 
@@ -131,7 +132,7 @@ def check_plain(
         )
 
 
-def load_plain(path_or_run: str | Path) -> PlainGenerator:
+def load_plain(path_or_run: StrPath) -> PlainGenerator:
     """Load a generator without labels: a run folder, a generator file or an ONNX file.
 
     Raises:
@@ -170,10 +171,19 @@ def wrap(
         value_range: black and white in its images.
 
     Raises:
-        ConfigError: it cannot be called, returns something else than images in this range, an image
-            depends on the others in its batch, or it cannot be exported.
+        ConfigError: an argument is no number; or the module cannot be called, returns something
+            else than images in this range, draws an image that depends on the others in its batch,
+            or cannot be exported.
         MeasureError: it draws values that are not finite, or always the same image.
     """
+    try:
+        latent_dim, (low, high) = index(latent_dim), map(float, value_range)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(
+            "latent_dim must be a whole number, and value_range two numbers, those of black and "
+            f"white, not {latent_dim!r} and {value_range!r}"
+        ) from error
+    value_range = (low, high)
     if not 2 <= latent_dim <= MAX_LATENT_DIM:
         raise ConfigError(f"latent_dim must be from 2 to {MAX_LATENT_DIM:,}, not {latent_dim}")
     if training := [
@@ -213,10 +223,10 @@ def wrap(
 
 def _load_onnx(path: Path) -> PlainGenerator:
     """Open an ONNX network with one input and one output."""
-    content = read_bytes(path, MAX_ONNX_BYTES)
+    content = _read_onnx(path)
     module = OnnxGenerator(_as_tensor(content))
     try:
-        inputs = module.open().get_inputs()
+        inputs, outputs = module.open().get_inputs(), module.open().get_outputs()
     except FileError as error:
         raise FileError(f"{path}: {error}") from error
     shape: list[Any] = list(inputs[0].shape) if len(inputs) == 1 else []
@@ -230,6 +240,11 @@ def _load_onnx(path: Path) -> PlainGenerator:
         raise ConfigError(
             f"{path} always draws {shape[0]} images at once: export it with a dynamic batch size"
         )
+    if len(outputs) != 1:
+        raise ConfigError(
+            f"{path} returns {', '.join(one.name for one in outputs[:4])}, but a generator returns "
+            "images alone: export it without the others"
+        )
     latent_dim, latent_map = shape[1], len(shape) == 4
     if not 2 <= latent_dim <= MAX_LATENT_DIM:
         raise ConfigError(f"{path} takes a z of {latent_dim} values: 2 to {MAX_LATENT_DIM:,} work")
@@ -238,6 +253,32 @@ def _load_onnx(path: Path) -> PlainGenerator:
     logger.info("%s: images of values from %g to %g", path, *value_range)
     network = ForeignGenerator(module, latent_map, value_range)
     return _describe(network, images, latent_dim, content, path.stem)
+
+
+def _read_onnx(path: Path) -> bytes:
+    """The bytes of an ONNX file, with the weights that ``torch.onnx.export`` puts beside it.
+
+    Raises:
+        FileError: a file cannot be read.
+    """
+    content = read_bytes(path, MAX_ONNX_BYTES)
+    try:
+        import onnx
+
+        model = onnx.load_model_from_string(content)
+    except Exception:  # not installed, or no ONNX file: onnxruntime says what is wrong
+        return content
+    if all(one.data_location != onnx.TensorProto.EXTERNAL for one in model.graph.initializer):
+        return content
+    try:
+        onnx.load_external_data_for_model(model, str(path.parent))
+        inlined: bytes = model.SerializeToString(deterministic=True)
+    except Exception as error:  # those of onnx and of protobuf have no common base class
+        raise FileError(
+            f"the weights of {path} are in other files, which cannot be read ({one_line(error)}): "
+            "keep them beside it, or export it with external_data=False"
+        ) from error
+    return inlined
 
 
 def _takes_map(module: nn.Module, latent_dim: int) -> bool:

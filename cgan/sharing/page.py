@@ -33,7 +33,7 @@ from cgan.sampling.request import Request
 from cgan.sampling.sampler import Sampler, load
 from cgan.sharing import card
 from cgan.storage.atomic import write_atomically
-from cgan.storage.paths import PACKAGED, hub_name
+from cgan.storage.paths import PACKAGED, StrPath, hub_name
 
 Layer = dict[str, Any]
 """``op``, its numbers, and the indices of its weights."""
@@ -286,7 +286,7 @@ def channels_last(shape: tuple[int, ...]) -> Tensor:
     return torch.arange(prod(shape)).view(shape).permute(1, 2, 0).flatten()
 
 
-def export_page(path_or_run: str | Path, out: str | Path) -> Path:
+def export_page(path_or_run: StrPath, out: StrPath) -> Path:
     """Write a page that draws what the generator draws: the same seeds give the same images.
 
     It draws the same images as ``Sampler.sample`` on the CPU, to one grey level in 255. Its script

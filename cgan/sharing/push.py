@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +18,7 @@ from cgan.runtime.device import torch_defaults
 from cgan.sampling.sampler import Sampler, load
 from cgan.sharing.card import render_readme
 from cgan.sharing.page import render_page
+from cgan.storage.atomic import temporary_folder
 from cgan.storage.checkpoint import save_tensors
 from cgan.storage.images import make_grid, save_png, to_pixels
 from cgan.storage.paths import (
@@ -25,6 +26,7 @@ from cgan.storage.paths import (
     GENERATOR_FILE,
     JUDGE_FILE,
     PREFIX,
+    StrPath,
     check_repository,
     explain_errors,
     require_library,
@@ -61,7 +63,7 @@ class Pushed(NamedTuple):
 
 @torch_defaults()
 def push(
-    path_or_run: str | Path,
+    path_or_run: StrPath,
     repository: str,
     *,
     license: str,
@@ -88,8 +90,8 @@ def push(
     Raises:
         ConfigError: the name or the licence is invalid, ``huggingface_hub`` is not installed, or
             a Space was asked for an ONNX network, which no page can draw.
-        FileError: there is no such generator or report, the repository exists and is public, or
-            the Hub refuses the files.
+        FileError: there is no such generator or report, the disk is full, the repository exists
+            and is public, or the Hub refuses the files.
     """
     check_repository(repository)
     if not LICENSE.fullmatch(license):
@@ -98,8 +100,8 @@ def push(
     from huggingface_hub import HfApi
 
     sampler = load(path_or_run)
-    with tempfile.TemporaryDirectory(prefix="cgan-") as temporary:
-        folder, page = Path(temporary, "model"), Path(temporary, "space")
+    with temporary_folder() as temporary:
+        folder, page = temporary / "model", temporary / "space"
         folder.mkdir()
         write_repository(sampler, folder, f"{PREFIX}{repository}", license, report)
         if space and not (folder / PAGE_FILE).exists():
@@ -152,6 +154,17 @@ def _push_space(api: Any, repository: str, folder: Path, page: Path, private: bo
     return url
 
 
+def _report_of(sampler: Sampler) -> Path:
+    """The report beside a generator; raises ``FileError`` if there is none of it."""
+    path = sampler.path.parent / REPORT_FILE
+    anew = f"write it with {shlex.join(['cgan', 'evaluate', sampler.name, '--html', str(path)])}"
+    if not path.is_file():
+        raise FileError(f"there is no {path}: {anew}, or leave out --report")
+    if file_digest(sampler.path) not in path.read_text(encoding="utf-8", errors="replace"):
+        raise FileError(f"{path} is not of this generator, or of an older version: {anew}")
+    return path
+
+
 def write_repository(
     sampler: Sampler, folder: Path, name: str, license: str, report: bool = False
 ) -> None:
@@ -175,12 +188,7 @@ def write_repository(
         header = {**encoder.header, "generator": file_digest(sampler.path)}
         save_tensors(folder / ENCODER_FILE, dict(encoder.network.state_dict()), header)
     if report:
-        if sampler.path.name != GENERATOR_FILE or not (source / REPORT_FILE).exists():
-            raise FileError(
-                f"there is no {source / REPORT_FILE}: write it with cgan evaluate --html, or leave "
-                "out --report"
-            )
-        shutil.copyfile(source / REPORT_FILE, folder / REPORT_FILE)
+        shutil.copyfile(_report_of(sampler), folder / REPORT_FILE)
     with suppress(ConfigError):  # no page can draw with an ONNX network
         (folder / PAGE_FILE).write_text(render_page(sampler, name), encoding="utf-8")
     labels = sort_for_display(sampler.classes)[:MAX_ROWS] if sampler.conditional else None

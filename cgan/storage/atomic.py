@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -117,6 +118,17 @@ def remove_temporary_files(folder: Path) -> None:
             if TEMPORARY.fullmatch(path.name):
                 with suppress(OSError):
                     path.unlink()
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder that is removed in the end; raises ``FileError`` if a file cannot be written."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="cgan-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        place = Path(error.filename or "the temporary folder")
+        raise FileError(explain_write_error(error, place)) from error
 
 
 def explain_write_error(error: OSError, path: Path) -> str:

@@ -22,6 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 from cgan.errors import FileError, one_line
 from cgan.storage.atomic import write_atomically
+from cgan.storage.paths import StrPath
 from cgan.storage.safe_reading import MAX_HEADER_BYTES, parse_json_object
 from cgan.storage.schema import (
     CLASSES,
@@ -291,20 +292,21 @@ class Latents:
     labels: Tensor | None
     classes: tuple[str, ...]
 
-    def save(self, path: Path) -> None:
+    def save(self, path: StrPath) -> None:
         """Write them as one safetensors file."""
         labels = {} if self.labels is None else {"labels": self.labels}
         save_tensors(
-            path, {"z": self.z, **labels}, {**new_header(LATENTS), "classes": self.classes}
+            Path(path), {"z": self.z, **labels}, {**new_header(LATENTS), "classes": self.classes}
         )
 
     @classmethod
-    def load(cls, path: Path) -> Latents:
+    def load(cls, path: StrPath) -> Latents:
         """Read a file of ``save``.
 
         Raises:
             FileError: it is none, or its tensors do not fit its header.
         """
+        path = Path(path)
         with open_checkpoint(path, LATENTS) as file:
             classes, layout = tuple(file.header["classes"]), file.layout()
             fits = "z" in layout and not layout.keys() - {"z", "labels"}

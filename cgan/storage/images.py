@@ -18,6 +18,7 @@ from PIL import Image
 
 from cgan.errors import ConfigError, FileError, one_line
 from cgan.storage.atomic import write_atomically
+from cgan.storage.paths import StrPath
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,8 +77,9 @@ def encode_png(pixels: Pixels) -> bytes:
     return file.getvalue()
 
 
-def save_png(pixels: Pixels, path: Path) -> Path:
+def save_png(pixels: Pixels, path: StrPath) -> Path:
     """Write one uint8 image, (C, H, W), as PNG; returns the path."""
+    path = Path(path)
     write_atomically(path, encode_png(pixels))
     return path
 
@@ -104,7 +106,7 @@ def check_format(path: Path) -> None:
             raise ConfigError(f"{path} needs PyAV: pip install av, or write a .webp") from error
 
 
-def save_animation(frames: Pixels, path: Path, scale: int = 1) -> Path:
+def save_animation(frames: Pixels, path: StrPath, scale: int = 1) -> Path:
     """Write images as an endless animation, a strip or a folder, as the suffix says.
 
     Args:
@@ -119,6 +121,7 @@ def save_animation(frames: Pixels, path: Path, scale: int = 1) -> Path:
         ConfigError: the format is unknown, or needs a package that is not installed.
         FileError: it cannot be written, or a folder holds frames already.
     """
+    path = Path(path)
     check_format(path)
     frames = to_array(frames)
     if path.suffix == ".png":

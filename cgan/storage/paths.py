@@ -8,6 +8,7 @@ downloaded, and their digests are checked.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import unicodedata
@@ -51,6 +52,9 @@ SNAPSHOT = re.compile(
     r"models--(?P<owner>[^/]+?)--(?P<name>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})"
 )
 """A folder in the cache of ``huggingface_hub``."""
+NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+StrPath = str | os.PathLike[str]
+"""A path; a ``Run`` stands for its folder, and a ``Sampler`` for its file."""
 
 
 def packaged_names() -> list[str]:
@@ -58,7 +62,7 @@ def packaged_names() -> list[str]:
     return sorted(path.parent.name for path in PACKAGED.glob(f"*/{GENERATOR_FILE}"))
 
 
-def find_generator(path_or_run: str | Path, onnx: bool = False) -> Path:
+def find_generator(path_or_run: StrPath, onnx: bool = False) -> Path:
     """The generator file for a file path, a run folder, or the name of a generator.
 
     Names are those of packaged generators, also if there is a folder of that name without a
@@ -74,12 +78,13 @@ def find_generator(path_or_run: str | Path, onnx: bool = False) -> Path:
             file.
         ConfigError: the Hub has no such names, or its library is not installed.
     """
-    if is_hub_name(str(path_or_run)):
-        path = download(str(path_or_run), SHARED_FILES) / GENERATOR_FILE
+    name = os.fspath(path_or_run)
+    if is_hub_name(name):
+        path = download(name, SHARED_FILES) / GENERATOR_FILE
         if not path.exists():
-            raise FileError(f"{path_or_run} holds no {GENERATOR_FILE}: was it made by cgan push?")
+            raise FileError(f"{name} holds no {GENERATOR_FILE}: was it made by cgan push?")
         return path
-    path = Path(path_or_run)
+    path = Path(name)
     require_utf8(path)
     try:
         if str(path) in packaged_names() and not (
@@ -94,7 +99,6 @@ def find_generator(path_or_run: str | Path, onnx: bool = False) -> Path:
     if not found and is_folder:
         raise FileError(f"{path.parent} holds no {GENERATOR_FILE}: is it the folder of a run?")
     if not found:
-        name = str(path_or_run)
         similar = get_close_matches(name, packaged_names(), n=1)
         hint = f"; did you mean {similar[0]!r}?" if similar else ""
         raise FileError(f"there is no run or generator file {path}{hint}")
@@ -328,10 +332,16 @@ def _explain(error: Exception, name: str) -> str:
         return f"the Hub refuses access to {name}: use a token that may write to it"
     if status == 429:
         return f"the Hub has had too many requests ({name}): wait a few minutes, and try again"
+    if status == 400:  # it names what is wrong, on lines of its own
+        return f"the Hub refuses {name}: {' '.join(str(error).split())[:400]}"
     if status is not None:
         return f"the Hub answered with status {status} ({name}): try again later"
     if isinstance(error, errors.OfflineModeIsEnabled | errors.LocalEntryNotFoundError):
         return f"{name} is not in the cache, and the Hub cannot be reached: check the connection"
+    if isinstance(error, errors.HFValidationError):
+        return f"{name} is no name that the Hub accepts ({one_line(error)}): choose another one"
+    if isinstance(error, OSError) and error.errno in NOT_WRITTEN:
+        return f"{name} was not transferred ({one_line(error)}): free space, or set HF_HOME"
     return f"{name} was not transferred ({one_line(error)}): check the connection, and try again"
 
 

@@ -25,14 +25,14 @@ from cgan.evaluation.api import data_config_of
 from cgan.runtime.device import torch_defaults
 from cgan.sampling.sampler import load
 from cgan.sampling.wrap import PlainGenerator, load_plain
-from cgan.storage.paths import RUNS
+from cgan.storage.paths import RUNS, StrPath
 from cgan.training.loggers import Logger
 from cgan.training.trainer import Run, train
 
 
 @torch_defaults()
 def steer(
-    generator: str | Path | PlainGenerator,
+    generator: StrPath | PlainGenerator,
     data: str | None = None,
     *,
     data_dir: str | Path | None = None,

@@ -68,6 +68,9 @@ class Run:
         """The generator file, for ``cgan.load``."""
         return self.folder / GENERATOR_FILE
 
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
     def _repr_html_(self) -> str:
         """The curves of the run, for notebooks."""
         title = f"{self.folder}: {self.images_seen:,} images"

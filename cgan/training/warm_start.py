@@ -24,7 +24,7 @@ from cgan.storage.checkpoint import (
     open_checkpoint,
     read_header,
 )
-from cgan.storage.paths import find_generator, has_state
+from cgan.storage.paths import StrPath, find_generator, has_state
 from cgan.storage.run_files import load_state, select_tensors
 from cgan.training.state import TrainState
 
@@ -57,7 +57,7 @@ class Source:
     teacher: str | None
 
 
-def read_source(path_or_run: str | Path) -> Source:
+def read_source(path_or_run: StrPath) -> Source:
     """Read a run folder (both networks), a generator file, or the name of a packaged generator.
 
     Raises:
@@ -80,7 +80,7 @@ def read_source(path_or_run: str | Path) -> Source:
 
 
 def model_overrides(
-    path_or_run: str | Path, data: str | None, size: int | str | None
+    path_or_run: StrPath, data: str | None, size: int | str | None
 ) -> dict[str, Any]:
     """Overrides of a config, so that its networks fit the weights of another run.
 

@@ -147,6 +147,38 @@ def test_bad_requests(sampler: Sampler) -> None:
         sampler.request(["7"] * 4, seed=highest)
 
 
+def test_no_class_is_not_every_class(sampler: Sampler) -> None:
+    for nothing in ([], torch.tensor([], dtype=torch.int64)):
+        with pytest.raises(ConfigError, match="name at least one class, or leave out labels"):
+            sampler.sample(nothing)
+
+
+def test_latents_and_labels_that_do_not_fit(sampler: Sampler, plain_run: cgan.Run) -> None:
+    z = torch.zeros(2, sampler.latent_dim)
+    for wrong in (z[:, 1:], z[0]):
+        with pytest.raises(ConfigError, match=rf"z must be \(N, {sampler.latent_dim}\)"):
+            sampler.generate(wrong, torch.zeros(2, dtype=torch.int64))
+    labels: Any
+    for labels in (None, "7", torch.zeros(3, dtype=torch.int64), torch.eye(2)):
+        with pytest.raises(ConfigError, match="labels must be a tensor of 2 class indices"):
+            sampler.generate(z, labels)
+    with pytest.raises(UnknownNameError, match="class number"):
+        sampler.generate(z, torch.tensor([0, 10]))
+    plain = cgan.load(plain_run)
+    with pytest.raises(UnconditionalError, match="takes no labels"):
+        plain.generate(torch.zeros(2, plain.latent_dim), torch.tensor([0, 1]))
+
+
+def test_a_run_stands_for_its_folder_and_a_sampler_for_its_file(
+    small_run: cgan.Run, sampler: Sampler, tmp_path: Path
+) -> None:
+    assert Path(small_run) == small_run.folder
+    assert cgan.load(small_run).path == sampler.path == Path(sampler)
+    assert cgan.load(sampler).path == sampler.path
+    page = cgan.export_page(sampler, str(tmp_path / "draw.html"))
+    assert page.read_bytes() == cgan.export_page(small_run, tmp_path / "b.html").read_bytes()
+
+
 def test_header_describes_the_generator(small_run: cgan.Run, sampler: Sampler) -> None:
     header = read_header(small_run.generator, "cgan-generator")
     assert header["value_range"] == [-1, 1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ import cgan
 from cgan.config import ModelConfig
 from cgan.errors import CganError, ConfigError, FileError, MeasureError
 from cgan.models import build_pair, steer_generator
+from cgan.models.flow import OnnxGenerator
 from cgan.runtime.cpu import open_session
 from cgan.sampling.export import merge, to_onnx
 from cgan.sampling.latents import draw_latents
@@ -51,6 +53,17 @@ class Made(nn.Module):
 
     def forward(self, z: Tensor) -> Any:
         return self.draw(z)
+
+
+class TwoOutputs(nn.Module):
+    """Images, and the z that they are drawn from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = tutorial_dcgan()
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return self.network(z), 2 * z
 
 
 def grey(values: Tensor) -> Tensor:
@@ -161,6 +174,52 @@ def test_an_onnx_file(tmp_path: Path) -> None:
     assert torch.allclose(plain.network(z()), 2 * unit(z()) - 1, atol=1e-5)
 
 
+def test_an_onnx_file_with_its_weights_beside_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``torch.onnx.export`` writes two files by default; what is stored holds both."""
+    module = tutorial_dcgan().eval()
+    (tmp_path / "there").mkdir()
+    (tmp_path / "here").mkdir()
+    path = tmp_path / "there" / "gan.onnx"
+    write_onnx(path, module, torch.zeros(64, 12, 1, 1))
+    onnx.save(
+        onnx.load(path), path, save_as_external_data=True, location="gan.onnx.data",
+        size_threshold=0,
+    )  # fmt: skip
+    whole = path.with_name("gan.onnx.data")
+    assert path.stat().st_size < whole.stat().st_size
+    monkeypatch.chdir(tmp_path / "here")
+    plain = load_plain(path)
+    wanted = module(z()[:, :, None, None])
+    assert torch.allclose(plain.network(z()), wanted, atol=1e-5)
+    assert plain.onnx is not None
+    other = OnnxGenerator(plain.onnx)
+    whole.unlink()
+    assert torch.allclose(other(z()[:, :, None, None]), wanted, atol=1e-5)
+    with pytest.raises(FileError, match="the weights of .* are in other files"):
+        load_plain(path)
+
+
+def test_a_session_takes_no_weights_from_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_onnx(tmp_path / "gan.onnx", tutorial_dcgan(), torch.zeros(64, 12, 1, 1))
+    onnx.save(onnx.load(path), path, save_as_external_data=True, location="x", size_threshold=0)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Exception, match=r"[Ee]xternal"):
+        open_session(path.read_bytes())
+
+
+def test_numbers_of_numpy_and_of_torch() -> None:
+    images = torch.tensor([-1.0, 1.0])
+    plain = cgan.wrap(tutorial_dcgan().eval(), np.int64(12), (images.min(), np.float32(1)))  # type: ignore[arg-type]
+    assert json.dumps(plain.header["value_range"]) == "[-1.0, 1.0]"
+    for latent_dim, value_range in (("12", (-1, 1)), (12.0, (-1, 1)), (12, (1,)), (12, "ab")):
+        with pytest.raises(ConfigError, match="a whole number, and value_range two numbers"):
+            cgan.wrap(tutorial_dcgan(), latent_dim, value_range)  # type: ignore[arg-type]
+
+
 def test_onnx_files_that_are_no_plain_generators(tmp_path: Path) -> None:
     conditional = build_pair("mlp", image_shape=(1, 8, 8), num_classes=3, latent_dim=12)[0]
     labels = torch.zeros(64, dtype=torch.int64)
@@ -172,6 +231,9 @@ def test_onnx_files_that_are_no_plain_generators(tmp_path: Path) -> None:
     onnx.save(fixed, tmp_path / "fixed.onnx")
     with pytest.raises(ConfigError, match="always draws 64 images at once"):
         load_plain(tmp_path / "fixed.onnx")
+    path = write_onnx(tmp_path / "both.onnx", TwoOutputs().eval(), torch.zeros(64, 12, 1, 1))
+    with pytest.raises(ConfigError, match="returns .*, .*, but a generator returns images alone"):
+        load_plain(path)
     (tmp_path / "noise.onnx").write_bytes(b"\x08\x07noise")
     with pytest.raises(FileError, match="onnxruntime cannot read"):
         load_plain(tmp_path / "noise.onnx")

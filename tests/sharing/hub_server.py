@@ -31,6 +31,7 @@ class Hub:
         objects: uploaded large files, by SHA-256.
         fail: for each request "METHOD /path", a status that it gets, or None.
         spoil: changes what is sent for a download.
+        card_errors: what is wrong with every card.
         requests: all requests so far.
     """
 
@@ -48,6 +49,7 @@ class Hub:
     def reset(self) -> None:
         self.fail: Callable[[str], int | None] = lambda request: None
         self.spoil: Callable[[bytes], bytes] = lambda content: content
+        self.card_errors: list[str] = []
 
     def close(self) -> None:
         self.server.shutdown()
@@ -144,7 +146,8 @@ class Hub:
                 self.reply(200, url)
 
             def validate(self, body: bytes) -> None:
-                self.reply(200, {"errors": [], "warnings": []})
+                errors = [{"message": one} for one in hub.card_errors]
+                self.reply(400 if errors else 200, {"errors": errors, "warnings": []})
 
             def preupload(self, body: bytes, kind: str, name: str) -> None:
                 files = json.loads(body)["files"]

@@ -1,5 +1,6 @@
 """Publishing to, and loading from, a server of the Hub's HTTP interface on the loopback."""
 
+import errno
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from cgan.sharing.card import escape_markdown
 from cgan.sharing.page import render_page
 from cgan.storage import paths as hubs
 from cgan.storage.paths import ENCODER_FILE, JUDGE_FILE, PACKAGED
+from cgan.storage.safe_reading import file_digest
 from tests.sharing.hub_server import TOKEN, Hub
 
 # huggingface_hub passes an argument of httpx that is deprecated.
@@ -68,7 +70,8 @@ def card_of(text: str) -> tuple[dict[str, Any], str]:
 
 
 def test_what_is_pushed_can_be_loaded(hub: Hub, pets: cgan.Sampler) -> None:
-    pets.path.with_name("report.html").write_text("the report")
+    report = f"the report of {file_digest(pets.path)}"
+    pets.path.with_name("report.html").write_text(report)
     pets.path.with_name("notes.txt").write_text("my own")
     run = pets.path.parent
     pushed = cgan.push(run, "owner/pets", license="cc-by-4.0", space=True, report=True)
@@ -79,7 +82,7 @@ def test_what_is_pushed_can_be_loaded(hub: Hub, pets: cgan.Sampler) -> None:
     expected = {"README.md", "draw.html", "generator.safetensors", "report.html", "samples.png"}
     assert set(files) == expected
     assert files["generator.safetensors"] == pets.path.read_bytes()
-    assert files["report.html"] == b"the report"
+    assert files["report.html"] == report.encode()
     assert files["README.md"].decode() == pushed.card
     assert hub.pushes(MODEL) == 1  # all files in one commit
     assert set(hub.files(SPACE)) == {"README.md", "index.html"}
@@ -98,6 +101,9 @@ def test_what_is_pushed_can_be_loaded(hub: Hub, pets: cgan.Sampler) -> None:
 
     cgan.push(run, "owner/pets", license="cc-by-4.0")  # now without the report
     assert set(hub.files(MODEL)) == expected - {"report.html"}
+    pets.path.with_name("report.html").write_text("the report of another generator")
+    with pytest.raises(FileError, match=r"report\.html is not of this generator"):
+        cgan.push(run, "owner/pets", license="mit", report=True)
     pets.path.with_name("report.html").unlink()
     with pytest.raises(FileError, match=r"there is no .*report\.html: write it with cgan evaluate"):
         cgan.push(run, "owner/pets", license="mit", report=True)
@@ -249,6 +255,31 @@ def test_a_push_that_fails_leaves_no_commit(
     assert hub.pushes(MODEL) == 0
     hub.reset()
     cgan.push(pets.path, "owner/pets", license="mit")
+    assert hub.pushes(MODEL) == 1
+
+
+def test_a_card_that_the_hub_refuses(hub: Hub, pets: cgan.Sampler) -> None:
+    hub.card_errors = ['"license" must be one of [mit, gpl-3.0]']
+    with pytest.raises(FileError, match='refuses owner/pets: .*"license" must be one of') as raised:
+        cgan.push(pets.path, "owner/pets", license="gpl3")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_full_disk_and_a_cache_that_is_not_writable(
+    hub: Hub, pets: cgan.Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cgan.push(pets.path, "owner/pets", license="mit")
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "samples.png")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("huggingface_hub.snapshot_download", fail)
+        with pytest.raises(FileError, match="was not transferred .*: free space, or set HF_HOME"):
+            cgan.load("hf-hub:owner/pets")
+    monkeypatch.setattr("shutil.copyfile", fail)
+    with pytest.raises(FileError, match="the disk is full: samples.png was not written"):
+        cgan.push(pets.path, "owner/pets", license="mit")
     assert hub.pushes(MODEL) == 1
 
 
