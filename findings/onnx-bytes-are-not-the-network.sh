@@ -26,19 +26,22 @@ print("onnx", onnx.__version__, "onnxruntime", onnxruntime.__version__)
 
 
 def write(folder, value):
-    """A network that adds four weights of this value, which are in a second file."""
+    """A network that multiplies with a matrix of this value, which is in a second file."""
     Path(folder).mkdir()
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in "xy")
-    weights = numpy_helper.from_array(np.full(4, value, np.float32), "w")
-    graph = helper.make_graph([helper.make_node("Add", ["x", "w"], ["y"])], "adds", [x], [y], [weights])
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in "xy")
+    weights = numpy_helper.from_array(np.full((4, 4), value, np.float32), "w")
+    node = helper.make_node("MatMul", ["x", "w"], ["y"])
+    graph = helper.make_graph([node], "product", [x], [y], [weights])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     onnx.save(
-        model, f"{folder}/adds.onnx", save_as_external_data=True, location="adds.onnx.data",
-        size_threshold=0, convert_attribute=False,
+        model, f"{folder}/network.onnx", save_as_external_data=True, location="network.onnx.data",
+        size_threshold=0,
     )
-    return Path(folder, "adds.onnx").read_bytes()
+    return Path(folder, "network.onnx").read_bytes()
 
 
+options = onnxruntime.SessionOptions()
+options.log_severity_level = 4  # the error is raised, too
 first, second = write("a", 1.0), write("b", 2.0)
 Path("c").mkdir()
 assert first == second, "the files differ now"
@@ -47,12 +50,12 @@ found = []
 for name in "abc":
     os.chdir(name)
     try:
-        session = onnxruntime.InferenceSession(first, providers=["CPUExecutionProvider"])
-        found.append(float(session.run(None, {"x": np.zeros(4, np.float32)})[0][0]))
+        session = onnxruntime.InferenceSession(first, options, providers=["CPUExecutionProvider"])
+        found.append(float(session.run(None, {"x": np.ones((1, 4), np.float32)})[0][0, 0]))
     except Exception as error:
         found.append(type(error).__name__)
     os.chdir("..")
-    print(f"in the folder {name}: 0 + weight = {found[-1]}")
-assert found[:2] == [1.0, 2.0], "the bytes no longer take the weights of the current folder"
+    print(f"in the folder {name}: ones times weights = {found[-1]}")
+assert found[:2] == [4.0, 8.0], "the bytes no longer take the weights of the current folder"
 assert isinstance(found[2], str), "without the second file there is an answer now"
 PY
