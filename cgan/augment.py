@@ -3,14 +3,15 @@
 D sees augmented images only, real and generated ones, and G's gradient passes through the
 augmentation. This makes it harder for D to memorise a small data set, and the augmentations do not
 appear in G's images. The exception is ``mirror``: training applies it to the real images only, so G
-draws mirrored images too.
+draws mirrored images too. In steering G cannot learn to, and D sees both mirrored.
 
 Each function takes images (B, C, H, W) in [-1, 1] and uniform random numbers ``u`` in [0, 1), one
 row per image, and returns augmented images of the same shape. It is differentiable twice, as the
 gradient penalties require. The ranges are those of the paper's code; ``hue`` is that of ADA (Karras
 et al. 2020).
 
-To add an augmentation: write its function and add one line to ``AUGMENTATIONS``.
+To add an augmentation: write its function, and add a line to ``AUGMENTATIONS`` and its name to
+``cgan.config.AugmentationName``.
 """
 
 from __future__ import annotations

@@ -296,9 +296,9 @@ class Config(StrictModel):
     teacher: TeacherConfig = TeacherConfig()
     update: Annotated[UpdateName, BeforeValidator(rename_update)] = "alternating"
     augment: Annotated[tuple[AugmentationName, ...], BeforeValidator(parse_names)] = ()
-    """Augmentations of the images that D sees; ``mirror`` applies to the real images only.
-    ``auto`` is mirror, hue and translation for colour images, unless the classes are digits or
-    letters."""
+    """Augmentations of the images that D sees; ``mirror`` applies to the real images only, unless a
+    generator is steered. ``auto`` is mirror, hue and translation for colour images, unless the
+    classes are digits or letters."""
     augment_probability: Probability = 1.0
     """Probability of each augmentation but ``mirror``, for every image that D sees. ``hue`` changes
     an image with half of this probability."""
@@ -321,7 +321,8 @@ class Config(StrictModel):
     beta2_final: Annotated[float, Field(ge=0, lt=1)] | None = None
     """β₂ at the end of the budget (cosine); null keeps it constant."""
     ema_half_life_images: Annotated[Count, Field(ge=0)] = 9_000
-    """Half-life of the generator's moving average, in images; 0 turns it off."""
+    """Half-life of the generator's moving average, in images; 0 turns it off. It is at most 5 % of
+    the images seen so far, so a budget below 20 times as many images never reaches it."""
     ema_half_life_final_images: Annotated[Count, Field(ge=0)] | None = None
     """The same at the end of the budget (cosine); null keeps it constant."""
 

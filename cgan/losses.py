@@ -5,7 +5,8 @@ any real value, and returns (B,) values ≥ 0 (the hinge generator loss: any rea
 and minimise. Log-sigmoid terms use softplus(x) = log(1 + eˣ), which does not overflow and needs no
 epsilon.
 
-To add a loss: write its two functions and add one line to ``LOSSES``.
+To add a loss: write its two functions, and add a line to ``LOSSES`` and its name to
+``cgan.config.LossName``.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ a forward pass of each. In both schemes each network gets only the gradient of i
 Work that does not depend on each other goes through ``GAN.both``: what concerns G's fakes, and what
 concerns D. It runs in turn, or at the same time on two streams (``cgan.runtime.streams``).
 
-To add a scheme: write a function with the signature of ``alternating``, and add it to ``UPDATES``.
+To add a scheme: write a function with the signature of ``alternating``, and add it to ``UPDATES``
+and its name to ``cgan.config.UpdateName``.
 """
 
 from __future__ import annotations
@@ -279,8 +280,8 @@ def discriminate(
     """D's logits (B,) and the loss of its auxiliary classifier (a scalar, 0 without one).
 
     The auxiliary loss is the mean of −log p(y|x): Odena et al. 2017 (AC-GAN), equation 3. D
-    minimises it on real images only, because poor fakes would teach it wrong classes (Hou et al.
-    2022). G minimises it on its fakes.
+    minimises it on real images only, unlike theirs: from poor fakes it would learn wrong classes. G
+    minimises it on its fakes.
 
     Args:
         D: the discriminator; its output is (B,), (B, 1) or (B, 1 + num_classes).

@@ -28,7 +28,12 @@ from cgan.data.image_folder import scan_folder
 from cgan.errors import ConfigError, DataError, FileError, RunError, UnknownNameError
 from cgan.evaluation.control import Control
 from cgan.models import build_pair
-from cgan.models.conditioning import share_values, to_class_rows, value_indices
+from cgan.models.conditioning import (
+    SumOverValues,
+    share_values,
+    to_class_rows,
+    value_indices,
+)
 from cgan.sampling.request import GeneratorInfo
 from cgan.storage.run_files import load_state, save_state, select_tensors
 from cgan.training.ema import frozen_copy, update_ema
@@ -165,6 +170,17 @@ def test_sums_start_at_the_scale_of_the_initial_rows() -> None:
     before = embedding.weight.std()  # type: ignore[union-attr,operator]
     share_values(D, list(product("abcdefghij", "xyz")))
     torch.testing.assert_close(embedding.weight.std(), before)  # type: ignore[union-attr,operator]
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)])
+def test_the_gradient_of_a_value_is_the_sum_of_those_of_its_classes(shape: tuple[int, ...]) -> None:
+    indices = value_indices(list(product("abcdefgh", "xyz", "mn")))
+    values, upstream = torch.randn(13, *shape, requires_grad=True), torch.randn(48, *shape)
+    (found,) = torch.autograd.grad(SumOverValues(indices)(values), values, upstream)
+    expected = torch.zeros(13, *shape)
+    for row in indices:
+        expected.index_add_(0, row, upstream)
+    torch.testing.assert_close(found, expected)
 
 
 def test_a_value_learns_from_all_classes_that_have_it() -> None:

@@ -239,7 +239,9 @@ class SumOverValues(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         """The sum of the rows of each class's values."""
-        return values[self.indices].sum(0)
+        # Indexing would add up gradients in the order in which threads come; `embedding` does not.
+        rows = functional.embedding(self.indices, values.reshape(len(values), -1)).sum(0)
+        return rows.view(-1, *values.shape[1:])
 
     def right_inverse(self, classes: Tensor) -> Tensor:
         """The rows per value whose sums are closest to these rows per class."""

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 RAMPUP = 0.05
 """The half-life is at most this fraction of the images seen so far, so that the random initial
-weights fade quickly (Karras et al. 2020, StyleGAN2's ``ema_rampup``)."""
+weights fade quickly (``ema_rampup`` in the code of Karras et al. 2020, ADA)."""
 
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -32,7 +32,8 @@ def update_ema(ema: nn.Module, network: nn.Module, decay: float | Tensor) -> Non
     """ema ← decay · ema + (1 − decay) · network; ``decay`` may be a tensor on the device.
 
     Floating-point buffers (running statistics of batch norm) are averaged like weights, so that the
-    statistics belong to the averaged weights. Other buffers are copied.
+    statistics belong to the averaged weights. Other buffers are copied. What both networks share
+    (a generator that is steered) stays as it is.
     """
     old = [*ema.parameters(), *ema.buffers()]
     new = [*network.parameters(), *network.buffers()]

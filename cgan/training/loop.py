@@ -193,10 +193,10 @@ class TrainLoop:
             while not self.should_stop(caught):
                 real, labels = next(batches)
                 self.accumulate_losses(self.step(real, labels))
-                counters.seconds += time.perf_counter() - clock
-                clock = time.perf_counter()
-                if is_main:
+                if is_main:  # the others also wait for its evaluations, which do not count
+                    counters.seconds += time.perf_counter() - clock
                     timer.step(counters)
+                clock = time.perf_counter()
                 if self.is_due(config.log_every_images):
                     self.log_metrics()
                 if is_main and self.is_due(config.sample_every_images):

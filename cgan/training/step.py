@@ -110,8 +110,10 @@ class TrainStep:
         self.class_limits = shares[:-1] if state.unlabelled_digest else None
         if capture is None and self.can_be_captured():
             capture = capture_cuda_graph
-        of_real = [name for name in state.augmentations if name == "mirror"]
-        of_both = [name for name in state.augmentations if name != "mirror"]
+        # A generator that is steered cannot learn to draw mirrored images.
+        real_only = ["mirror"] if state.plain is None else []
+        of_real = [name for name in state.augmentations if name in real_only]
+        of_both = [name for name in state.augmentations if name not in real_only]
         self.augment_real = Augment(of_real, world.rank, world.size)
         self.discriminator = AugmentedDiscriminator(
             state.discriminator, Augment(of_both, world.rank, world.size)

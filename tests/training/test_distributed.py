@@ -26,7 +26,10 @@ from cgan.runtime.device import find_device
 from cgan.runtime.distributed import SINGLE_PROCESS, World, process_group
 from cgan.runtime.process import local_world_size
 from cgan.storage.run_files import load_state
-from cgan.training.plan import check_batch_splits
+from cgan.training.loop import TrainLoop
+from cgan.training.plan import Plan, check_batch_splits
+from cgan.training.state import TrainState
+from cgan.training.step import TrainStep
 from tests.processes import Process, start_cgan
 
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2")
@@ -156,6 +159,31 @@ def test_a_process_that_dies_ends_the_run_and_it_goes_on(tmp_path: Path) -> None
     train_alone(folder, budget, resume=True)
     assert load_state(folder)[2]["images_seen"] == budget
     assert all(t.isfinite().all() for t in load_file(folder / "generator.safetensors").values())
+
+
+class WaitingWorld(World):
+    """A process that waits for rank 0, which evaluates."""
+
+    def all_reduce_max(self, *numbers: float) -> list[float]:
+        time.sleep(0.05)
+        return list(numbers)
+
+    def all_reduce_mean_(self, tensors: list[torch.Tensor]) -> None:
+        pass
+
+
+def test_only_the_time_of_rank_0_counts(tmp_path: Path) -> None:
+    """Or the minutes would be over when rank 0 has trained its judge."""
+    config = load_config("digits-mlp", {**SMALL, "images": 192})
+    for world, counts in ((WaitingWorld(1, 2), False), (WaitingWorld(0, 2), True)):
+        plan = Plan(config, load_pictures("digits"), torch.device("cpu"), world=world)
+        state = TrainState(plan)
+        loop = TrainLoop(plan, TrainStep(state, world), tmp_path, None)
+        loop.is_due = lambda every_images: False  # type: ignore[method-assign]
+        loop.save_samples = lambda: None  # type: ignore[method-assign]
+        assert loop.run() is None
+        assert state.counters.steps == 3
+        assert (state.counters.seconds > 0) == counts
 
 
 def test_parts_are_the_same_batches() -> None:

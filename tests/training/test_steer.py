@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from typer.testing import Result
 
 import cgan
+from cgan.augment import AUGMENTATIONS
 from cgan.config_io import load_config
 from cgan.data import ImageDataset
 from cgan.errors import ConfigError, MeasureError, RunError
@@ -25,6 +26,7 @@ from cgan.storage.safe_reading import file_digest
 from cgan.training.plan import Plan, check_classes
 from cgan.training.state import TrainState
 from cgan.training.steer import safe_config_name
+from cgan.training.step import TrainStep
 
 Shell = Callable[..., Result]
 
@@ -122,6 +124,18 @@ def test_attributes_are_shared_in_the_flow_and_in_d_only(trained_plain_run: cgan
     parametrized = [name for name, _ in state.generator.named_parameters() if "original" in name]
     assert len(parametrized) == 2 * config.model.flow_blocks
     assert all(name.startswith("flow.") for name in parametrized)
+
+
+def test_both_kinds_of_images_are_mirrored_because_the_generator_cannot_learn_to(
+    trained_plain_run: cgan.Run,
+) -> None:
+    augment = {"steer": "x", "device": "cpu", "augment": ["mirror", "translation"]}
+    config, digits = load_config("steer", {**QUICK, **augment}), cgan.load_pictures("digits")
+    plain = load_plain(trained_plain_run.folder)
+    step = TrainStep(TrainState(Plan(config, digits, torch.device("cpu"), None, plain)))
+    assert step.augment_real.augmentations == []
+    both = [AUGMENTATIONS[name] for name in ("mirror", "translation")]
+    assert step.discriminator.augment.augmentations == both
 
 
 def test_the_average_has_the_same_frozen_generator(trained_plain_run: cgan.Run) -> None:
