@@ -24,7 +24,9 @@ from cgan.errors import ConfigError
 if TYPE_CHECKING:
     from cgan.evaluation.report import Report
 
-PerClassOption = Annotated[int, typer.Option(min=1, help="Images per class.")]
+PerClassOption = Annotated[
+    int | None, typer.Option(min=1, help="Images per class.", show_default="1000, or fewer of many")
+]
 FeaturesOption = Annotated[
     str, typer.Option(help="judge, pretrained, or inception (downloads its weights).")
 ]
@@ -52,9 +54,7 @@ FailUnderOption = Annotated[
         show_default=False,
     ),
 ]
-HtmlOption = Annotated[
-    str | None, typer.Option("--html", help="Write an HTML report.", metavar="FILE")
-]
+HtmlOption = Annotated[str | None, typer.Option("--html", help="Write a page.", metavar="FILE")]
 MinutesOption = Annotated[
     float, typer.Option(min=0, help="About the longest training time of all classifiers together.")
 ]
@@ -69,7 +69,7 @@ def evaluate(
     model: ModelArgument = None,
     data: DataOption = None,
     data_dir: DataDirOption = None,
-    per_class: PerClassOption = 1_000,
+    per_class: PerClassOption = None,
     features: FeaturesOption = "judge",
     cas: Annotated[
         bool, typer.Option("--cas", help="Also train a classifier on generated images.")
@@ -119,7 +119,7 @@ def compare(
     models: Annotated[list[str], typer.Argument(help="Runs, generator files, or mnist.")],
     data: DataOption = None,
     data_dir: DataDirOption = None,
-    per_class: PerClassOption = 1_000,
+    per_class: PerClassOption = None,
     features: FeaturesOption = "judge",
     second_judge: SecondJudgeOption = False,
     judge: JudgeOption = None,

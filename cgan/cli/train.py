@@ -89,7 +89,9 @@ SetOption = Annotated[
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Print the config and exit.")]
 GeneratorArgument = Annotated[
     str,
-    typer.Argument(help="The run folder or generator file of a plain GAN.", show_default=False),
+    typer.Argument(
+        help="The run folder or generator file of a plain GAN, or an ONNX file.", show_default=False
+    ),
 ]
 LabelledDataOption = Annotated[
     str | None,

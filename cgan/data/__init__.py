@@ -12,9 +12,10 @@ from cgan.data.load import (
     describe_split,
     load_pictures,
     load_split,
+    load_splits,
     load_training_split,
 )
-from cgan.data.loader import Loader, epoch_order
+from cgan.data.loader import Joined, Loader, epoch_order
 from cgan.data.splits import SPLITS, Split
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "TEST_SET",
     "ImageDataset",
     "ImageFolder",
+    "Joined",
     "Loader",
     "Split",
     "dataset_info",
@@ -30,6 +32,7 @@ __all__ = [
     "epoch_order",
     "load_pictures",
     "load_split",
+    "load_splits",
     "load_training_split",
     "warn_about_classes",
 ]

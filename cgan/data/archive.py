@@ -142,9 +142,12 @@ class Archive(FileTree):
             for member in members:
                 self._add(member)
         except tarfile.ReadError as error:
+            advice = "unpack it, or make a ZIP file of it"
+            if str(error) in ("unexpected end of data", "empty header"):
+                advice = "it is cut off: copy or download it again"
             raise DataError(
-                f"{path} cannot be read as a TAR file without compression: unpack it, or make a "
-                "ZIP file of it"
+                f"{path} cannot be read as a TAR file without compression ({one_line(error)}): "
+                f"{advice}"
             ) from error
         except (OSError, zipfile.BadZipFile, tarfile.TarError, ValueError, RuntimeError) as error:
             raise DataError(f"{path} cannot be read as an archive ({one_line(error)})") from error

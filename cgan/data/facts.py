@@ -36,5 +36,7 @@ def warn(text: str, *values: object) -> None:
 
 
 def _add(text: str, values: tuple[object, ...]) -> None:
+    said = text % values
     for facts in _collected.get():
-        facts.append(text % values)
+        if said not in facts:
+            facts.append(said)

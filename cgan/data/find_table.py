@@ -8,7 +8,14 @@ from pathlib import PurePosixPath
 
 from cgan.data.archive import AnyPath
 from cgan.data.facts import inform
-from cgan.data.folders import PLAIN_FOLDERS, SPLIT_FOLDERS, folders_in, holds_images, images_in
+from cgan.data.folders import (
+    PLAIN_FOLDERS,
+    SPLIT_FOLDERS,
+    composed,
+    folders_in,
+    holds_images,
+    images_in,
+)
 from cgan.data.label_table import STYLEGAN_TABLE, TABLES, is_table_of_stylegan, read_labels
 from cgan.errors import DataError, first_few
 
@@ -74,16 +81,16 @@ class FileIndex:
         self.root = root
         self.by_name: dict[str, list[AnyPath]] = {}
         for folder in (root, *folders_in(root)):
-            above = () if folder is root else (folder.name,)
+            above = () if folder is root else (composed(folder.name),)
             for path in images_in(folder):
-                for name in {path.name, PurePosixPath(path.name).stem}:
+                for name in map(composed, {path.name, PurePosixPath(path.name).stem}):
                     self.by_name.setdefault(name, []).append(path)
                     if above:
                         self.by_name.setdefault(f"{above[0]}/{name}", []).append(path)
 
     def find(self, name: str) -> list[AnyPath]:
         """The images with this name, with or without its suffix."""
-        return self.by_name.get(str(PurePosixPath(name)), [])
+        return self.by_name.get(composed(str(PurePosixPath(name))), [])
 
 
 def locate(root: AnyPath, table: AnyPath, names: Sequence[str]) -> dict[str, AnyPath]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
@@ -20,7 +21,11 @@ SPLIT_FOLDERS: dict[str, Split] = {
     "val": "validation", "valid": "validation", "validation": "validation", "dev": "validation",
     "test": "test", "testing": "test",
 }  # fmt: skip
-"""Names of folders that hold one split."""
+"""Names of folders that hold one split; also ``training_set``, ``test-images``, ``seg_train``."""
+SPLIT_FOLDER = re.compile(
+    rf"((seg|images?|imgs?|data)[ _-]?)?(?P<split>{'|'.join(SPLIT_FOLDERS)})"
+    r"([ _-]?(set|data|dataset|images?|imgs?|split|folder))?"
+)
 PICTURE_LIKE = {
     ".npy", ".npz", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".dcm", ".dng", ".nef", ".cr2",
     ".cr3", ".arw", ".raw", ".svg", ".psd", ".exr", ".hdr", ".mat", ".nii", ".mp4", ".avi",
@@ -30,6 +35,12 @@ PICTURE_LIKE = {
 TABLE_SUFFIXES = (".csv", ".jsonl", ".json")
 PLAIN_FOLDERS = {"images", "image", "imgs", "img", "pictures", "photos", "jpg", "jpeg", "png"}
 """Names of folders inside of classes that say nothing."""
+
+
+def split_of(folder: str) -> Split | None:
+    """The split that the name of a folder means."""
+    found = SPLIT_FOLDER.fullmatch(folder.lower())
+    return SPLIT_FOLDERS[found["split"]] if found else None
 
 
 def composed(name: str) -> str:

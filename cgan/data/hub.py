@@ -19,7 +19,7 @@ from cgan.data.facts import inform, warn
 from cgan.data.splits import SPLITS
 from cgan.errors import DataError, first_few, one_line
 
-LABEL_COLUMNS = ("label", "labels", "class", "fine_label")
+LABEL_COLUMNS = ("label", "labels", "class", "fine_label", "cls")
 """Preferred names of the column of labels, if there are several."""
 
 IMAGE_COLUMNS = ("image", "images", "img", "picture", "jpg", "png")
@@ -102,6 +102,7 @@ def read_cell(path: Path, cell: Mapping[str, Any] | None, row: str) -> bytes:
 
     Raises:
         OSError: there is no image. A cell can name any file, so those of others are refused.
+        DataError: it names a file on the Hub, as in streaming of image files.
     """
     import datasets
     from huggingface_hub import constants
@@ -111,11 +112,10 @@ def read_cell(path: Path, cell: Mapping[str, Any] | None, row: str) -> bytes:
         return bytes(content)
     if name is None:
         raise OSError(errno.EIO, "it is empty", str(path / row))
-    own = (
-        str(path).removeprefix(HUB_PREFIX),
-        datasets.config.HF_DATASETS_CACHE,
-        constants.HF_HUB_CACHE,
-    )
+    if "://" in name:
+        raise DataError(f"{path} names its images as files: load it without data.streaming")
+    caches = datasets.config.HF_DATASETS_CACHE, constants.HF_HUB_CACHE
+    own = (str(path).removeprefix(HUB_PREFIX), *caches)
     if not any(Path(name).resolve().is_relative_to(Path(root).resolve()) for root in own):
         raise OSError(errno.EACCES, "it is a file outside of the data set", name)
     return Path(name).read_bytes()

@@ -25,6 +25,7 @@ from cgan.data.image_file import (
     USUAL,
     Conversion,
     decode,
+    deepest_colour,
     deepest_value,
     image_digest,
     reading_threads,
@@ -33,6 +34,7 @@ from cgan.data.image_file import (
 from cgan.errors import DataError, FileError
 from cgan.runtime.cpu import free_memory
 from cgan.runtime.progress import CountProgress, is_asked_for
+from cgan.storage.atomic import remove_old_temporary_files
 from cgan.storage.paths import cache_folder, safe_file_name
 from cgan.storage.tensor_cache import read_tensors, write_tensors
 
@@ -45,7 +47,7 @@ SPAN_EVERY = 4
 FORMATS_WITH_FRAMES = {"GIF", "PNG", "WEBP", "TIFF", "AVIF"}
 MAX_BYTES = 4 * 2**30
 """Larger sets of decoded images are not kept."""
-VERSION = f"3, Pillow {PIL.__version__}"
+VERSION = f"4, Pillow {PIL.__version__}"
 
 logger = logging.getLogger("cgan")
 
@@ -69,10 +71,7 @@ class ImageCache:
             return {}
         rows = zip(found["digest"], found["facts"].tolist(), strict=True)
         digests = ((digest.tobytes(), facts) for digest, facts in rows)
-        return {
-            digest: Probe(digest, bool(grey), width, height, maximum, span, on_black, bool(frames))
-            for digest, (grey, width, height, maximum, span, on_black, frames) in digests
-        }
+        return {digest: _probe_of(digest, row) for digest, row in digests}
 
     def write_facts(self, facts: Mapping[bytes, Probe]) -> None:
         """Replace the facts."""
@@ -106,8 +105,10 @@ class ImageCache:
         return None
 
     def _write(self, what: str, key: str, tensors: dict[str, np.ndarray]) -> None:
+        path = self._path(what)
+        remove_old_temporary_files(path.parent)  # a killed process leaves gigabytes
         try:
-            write_tensors(self._path(what), key, tensors)
+            write_tensors(path, key, tensors)
         except FileError as error:
             logger.info("the decoded images are not cached: %s", error)
 
@@ -130,11 +131,19 @@ class Probe(NamedTuple):
     """The same on a black background; -1 if nothing is transparent."""
     has_frames: bool
     """Whether the file holds more images than the first one."""
+    colour_maximum: int
+    """The largest value of 8 bits of a file with 16 bits a colour; 0 for others."""
 
     @property
     def side(self) -> int:
         """The shorter side in pixels."""
         return min(self.width, self.height)
+
+
+def _probe_of(digest: bytes, row: list[int]) -> Probe:
+    """A row of the cache."""
+    grey, width, height, maximum, span, on_black, frames, colour = row
+    return Probe(digest, bool(grey), width, height, maximum, span, on_black, bool(frames), colour)
 
 
 def probe_files(root: Path, paths: Sequence[AnyPath]) -> list[Probe | str]:
@@ -186,7 +195,10 @@ def _probe(every: bool, path: AnyPath) -> Probe | str:
             if image.format in FORMATS_WITH_FRAMES:
                 with suppress(Exception):  # the next frame may be damaged
                     frames = bool(getattr(image, "is_animated", False))
-            return Probe(digest, is_grey(usual), *usual.size, maximum, span, black_span, frames)
+            return Probe(
+                digest, is_grey(usual), *usual.size, maximum, span, black_span, frames,
+                deepest_colour(image),
+            )  # fmt: skip
     except DataError as error:
         return str(error)
 

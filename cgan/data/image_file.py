@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from io import BufferedReader, BytesIO
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -48,6 +48,8 @@ TILE_WIDTH, TILE_LENGTH = 322, 323  # tags of TIFF
 GREY_MODES = frozenset({"1", "L", "LA", "I;16", "I;16B", "I"})
 DEEP = 65_535
 """The largest value of 16 bits."""
+DEEP_COLOUR = "cgan: 16 bits a colour"
+"""Key in the ``info`` of a decoded image."""
 
 
 class Conversion(NamedTuple):
@@ -130,6 +132,7 @@ def decode(path: ImageSource) -> Iterator[tuple[Image.Image, BufferedReader | By
         formats = ("TGA", *FORMATS) if path.suffix.lower() == ".tga" else FORMATS
         with path.open("rb") as file, Image.open(file, formats=formats) as image:
             _check_size(image)
+            image.info[DEEP_COLOUR] = any(";16" in str(tile[3]) for tile in image.tile)
             image.load()
             with suppress(Exception):  # a damaged EXIF block says nothing about the orientation
                 ImageOps.exif_transpose(image, in_place=True)
@@ -236,6 +239,17 @@ def deepest_value(image: Image.Image) -> int:
     if pixels.min() < 0 or pixels.max() > DEEP:
         raise ValueError("its pixels are not in 0..65535: convert it to 8 or 16 bits")
     return int(pixels.max())
+
+
+def deepest_colour(image: Image.Image) -> int:
+    """The largest value, of 255, of a colour image of 16 bits, of which Pillow reads the upper 8; 0
+    for others."""
+    if not image.info.get(DEEP_COLOUR) or image.mode.startswith("I"):
+        return 0
+    bands = image.getbands()
+    values: Any = image.getextrema()
+    values = values if len(bands) > 1 else [values]
+    return int(max(high for band, (_, high) in zip(bands, values, strict=True) if band != "A"))
 
 
 def _scale_16_bits(image: Image.Image, conversion: Conversion) -> Image.Image:

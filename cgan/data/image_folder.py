@@ -179,7 +179,7 @@ def _scan(
     conversion = choose_conversion(good, background, fit)
     is_grey = all(probe.is_grey for probe in good) and not shows_colour(good, conversion)
     channels = 1 if is_grey else 3
-    name = root.resolve().stem if is_archive(root) else root.resolve().name
+    name = root.stem if is_archive(root) else root.resolve().name
     unlabelled = labels.count(NO_LABEL)
     inform(
         "%s: %d images of %d classes%s, resized to %d×%d in %s (change it with --size)",

@@ -41,6 +41,7 @@ from cgan.data.folders import (
     leaves_of,
     names_in,
     say_what_is_not_read,
+    split_of,
     unread_suffixes,
 )
 from cgan.data.hub import HubDataset
@@ -152,10 +153,10 @@ def split_folders(root: AnyPath) -> dict[Split | None, AnyPath]:
             images in a folder that is not a split.
     """
     folders = [] if table_of(root) else folders_in(root)
-    if not any(SPLIT_FOLDERS.get(folder.name.lower()) == "train" for folder in folders):
+    if not any(split_of(folder.name) == "train" for folder in folders):
         return {}
     folders = [folder for folder in folders if _holds_data(folder)]
-    names = [SPLIT_FOLDERS.get(folder.name.lower()) for folder in folders]
+    names = [split_of(folder.name) for folder in folders]
     if "train" not in names:
         return {}
     loose = [folder for folder in folders if images_in(folder) and table_of(folder) is None]
@@ -415,7 +416,7 @@ def check_attributes(rows: Sequence[tuple[str, ...]], root: AnyPath) -> None:
         )
     columns = [[row[index] for row in rows] for index in range(len(rows[0]))]
     values = attribute_values(rows)
-    if splits := [name for name in values[0] if name.lower() in SPLIT_FOLDERS]:
+    if splits := [name for name in values[0] if split_of(name)]:
         raise DataError(
             f"{first_few(splits)} in {root} look like splits, but there is no folder train beside "
             "the others: add it, or rename them"
@@ -461,9 +462,9 @@ def _labelled(root: AnyPath, several: bool) -> list[Labelled]:
                 "ignored, because %s names none of their images: %s",
                 table.name, first_few([str(Path(one).relative_to(str(root))) for one in others]),
             )  # fmt: skip
-        above = {part.lower() for one in used for part in Path(one).relative_to(str(root)).parts}
-        above &= SPLIT_FOLDERS.keys()
-        if len({SPLIT_FOLDERS[one] for one in above}) > 1:
+        above = {part for one in used for part in Path(one).relative_to(str(root)).parts}
+        above = {part for part in above if split_of(part)}
+        if len(set(map(split_of, above))) > 1:
             raise DataError(
                 f"{table} names images of several splits ({first_few(sorted(above))}): put a table "
                 "into each of these folders instead"

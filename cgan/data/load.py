@@ -99,12 +99,7 @@ def load_pictures(
         raise ConfigError(f"{'.'.join(map(str, problem['loc']))}: {text}") from error
     if source in DATASETS and not data.is_streamed:
         return DATASETS[source].load(split, Path(data_dir or default_data_dir()))
-    folder = _scan(data)
-    indices = _split_indices(folder, split)
-    indices = indices[folder.labels[indices] != NO_LABEL]
-    if split == "train":
-        _check_every_class(folder, indices)
-    return _read(folder, indices, source, split, memory_bytes)
+    return _read_split(_scan(data), source, split, memory_bytes)
 
 
 def load_split(data: DataConfig, split: Split) -> ImageDataset | ImageFolder:
@@ -155,14 +150,46 @@ def load_training_split(data: DataConfig) -> TrainingSplit:
     if data.is_streamed:
         return TrainingSplit(load_split(data, "train"), stream=open_stream(data)[1])
     folder = _scan(data)
+    return TrainingSplit(
+        _read_split(folder, data.source, "train"), _read_unlabelled(folder, data.source)
+    )
+
+
+class AllSplits(NamedTuple):
+    """The labelled images of each split, and the training images without a class, or None."""
+
+    labelled: dict[Split, ImageDataset | ImageFolder]
+    unlabelled: ImageDataset | ImageFolder | None = None
+
+
+@torch_defaults()
+def load_splits(data: DataConfig) -> AllSplits:
+    """All images, with one look at a folder: that hashes every file.
+
+    Raises:
+        DataError: the images are missing or cannot be read, or a class has none to train on.
+    """
+    if data.source in DATASETS or data.is_streamed:
+        return AllSplits({split: load_split(data, split) for split in SPLITS})
+    folder = _scan(data)
+    labelled = {split: _read_split(folder, data.source, split) for split in SPLITS}
+    return AllSplits(labelled, _read_unlabelled(folder, data.source))
+
+
+def _read_split(
+    folder: ImageFolder, source: str, split: Split, memory_bytes: int | None = None
+) -> ImageDataset | ImageFolder:
+    indices = _split_indices(folder, split)
+    indices = indices[folder.labels[indices] != NO_LABEL]
+    if split == "train":
+        _check_every_class(folder, indices)
+    return _read(folder, indices, source, split, memory_bytes)
+
+
+def _read_unlabelled(folder: ImageFolder, source: str) -> ImageDataset | ImageFolder | None:
     indices = _split_indices(folder, "train")
-    has_label = folder.labels[indices] != NO_LABEL
-    _check_every_class(folder, indices[has_label])
-    labelled = _read(folder, indices[has_label], data.source, "train")
-    if has_label.all():
-        return TrainingSplit(labelled)
-    unlabelled = _read(folder, indices[~has_label], data.source, "unlabelled")
-    return TrainingSplit(labelled, unlabelled)
+    indices = indices[folder.labels[indices] == NO_LABEL]
+    return _read(folder, indices, source, "unlabelled") if len(indices) else None
 
 
 def _split_indices(folder: ImageFolder, split: Split) -> torch.Tensor:
@@ -297,6 +324,8 @@ def resolve_source(data: str) -> str:
     # Not Path.is_dir: it raises OSError for a name that is too long.
     if not (os.path.isdir(data) or is_archive(data) or is_shard_pattern(data)):
         return data
-    folder = Path(data).resolve()
-    require_utf8(folder)
-    return str(folder)
+    path = Path(data)
+    # The target of a link to a file may lack its suffix: a cache often names files by digests.
+    path = path.resolve() if path.is_dir() else path.parent.resolve() / path.name
+    require_utf8(path)
+    return str(path)

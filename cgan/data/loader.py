@@ -70,6 +70,10 @@ class Joined:
     ) -> None:
         self.labelled, self.unlabelled = labelled, unlabelled
         self.labels = torch.cat([labelled.labels, unlabelled.labels])
+        self.image_shape = labelled.image_shape
+
+    def __len__(self) -> int:
+        return len(self.labels)
 
     def take(self, indices: Tensor) -> Tensor:
         """The images at these indices: uint8, (len(indices), C, H, W)."""

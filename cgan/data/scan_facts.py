@@ -127,10 +127,11 @@ def say_how_images_look(probes: Sequence[Probe], conversion: Conversion, aspect:
     """
     if any(probe.maximum for probe in probes) and conversion.maximum != DEEP:
         deepest = max(probe.maximum for probe in probes)
-        inform(
-            "files of 16 bits: their largest value is %s, so %s becomes white",
-            f"{deepest:,}", f"{conversion.maximum:,}",
-        )  # fmt: skip
+        inform("files of 16 bits: their largest value is %s, so %s becomes white",
+               f"{deepest:,}", f"{conversion.maximum:,}")  # fmt: skip
+    if 0 < (colour := max(probe.colour_maximum for probe in probes)) < 128:
+        warn("files of 16 bits a colour, read with the upper 8, use fewer: their largest value is "
+             "%d of 255; convert them to 8 bits", colour)  # fmt: skip
     clear = [probe for probe in probes if probe.black_span >= 0]
     if clear and conversion.background != "white":
         inform(

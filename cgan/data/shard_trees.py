@@ -25,7 +25,7 @@ from cgan.data.archive import Archive, FileTree, Member, class_folders
 from cgan.data.facts import warn
 from cgan.data.image_file import SUFFIXES
 from cgan.data.splits import Split
-from cgan.errors import DataError, one_line
+from cgan.errors import DataError, first_few, one_line
 from cgan.runtime.cpu import free_memory
 
 PAIRS = (
@@ -38,7 +38,7 @@ PAIRS = (
 """Names of an array of images and of its labels."""
 SPLIT_NAMES: dict[str, Split] = {
     "train": "train", "val": "validation", "valid": "validation", "validation": "validation",
-    "test": "test",
+    "dev": "validation", "test": "test",
 }  # fmt: skip
 MANIFEST, CLASSES = "dataset.json", "classes.txt"
 LABEL = "cls"
@@ -111,9 +111,10 @@ def _read_pairs(file: Path) -> list[tuple[Split | None, np.ndarray, np.ndarray]]
             raise DataError(f"{file} needs {size:,} bytes of memory, and half of it is less")
         with np.load(file, allow_pickle=False) as arrays:
             by_name = {name.lower(): name for name in arrays.files}
+            names = _names_of_pairs(by_name)
             found = [
                 (split, arrays[by_name[images]], arrays[by_name[labels]])
-                for split, images, labels in _names_of_pairs(by_name)
+                for split, images, labels in names
             ]
     except (OSError, ValueError, zipfile.BadZipFile, EOFError, MemoryError) as error:
         raise DataError(f"{file} cannot be read as arrays ({one_line(error)})") from error
@@ -122,6 +123,7 @@ def _read_pairs(file: Path) -> list[tuple[Split | None, np.ndarray, np.ndarray]]
             f"{file} has no images and labels: it has {', '.join(by_name) or 'nothing'}; call them "
             "images and labels"
         )
+    _say_what_is_not_used(file, by_name, names)
     return [(split, *_check_pair(file, images, labels)) for split, images, labels in found]
 
 
@@ -143,6 +145,8 @@ def _read_npy_pairs(file: Path) -> list[tuple[Split | None, np.ndarray, np.ndarr
             f"{file} has no labels beside it: call the files images.npy and labels.npy, or x.npy "
             "and y.npy"
         )
+    if file == folder:
+        _say_what_is_not_used(folder, files, _names_of_pairs(files))
     found = []
     for split, *pair in pairs:
         try:
@@ -153,6 +157,24 @@ def _read_npy_pairs(file: Path) -> list[tuple[Split | None, np.ndarray, np.ndarr
             ) from error
         found.append((split, *_check_pair(pair[0], *arrays)))
     return found
+
+
+def _say_what_is_not_used(
+    file: Path, names: Iterable[str], pairs: list[tuple[Split | None, str, str]]
+) -> None:
+    """Warn of other arrays.
+
+    Raises:
+        DataError: there are more than two without a name, which may be those of a test set.
+    """
+    others = sorted(set(names) - {name for _, *pair in pairs for name in pair})
+    if "arr_2" in others:
+        raise DataError(
+            f"{file} has more than two arrays without a name: call them x_train, y_train, x_test "
+            "and y_test (np.savez(file, x_train=…))"
+        )
+    if others:
+        warn("arrays of %s that are not used: %s", file.name, first_few(others))
 
 
 def _has_npy_pair(folder: Path) -> bool:
@@ -169,20 +191,21 @@ def _has_npy_pair(folder: Path) -> bool:
 def _names_of_pairs(names: Iterable[str]) -> list[tuple[Split | None, str, str]]:
     """The names of images and labels, with their split if they say it."""
     known = set(names)
-    found: list[tuple[Split | None, str, str]] = []
+    without_training: list[tuple[Split | None, str, str]] = []
     for images, labels in PAIRS:
+        found: list[tuple[Split | None, str, str]] = []
         for word, split in SPLIT_NAMES.items():
             for pattern in (f"{word}_{{}}", f"{{}}_{word}"):
                 pair = pattern.format(images), pattern.format(labels)
                 if known.issuperset(pair):
                     found.append((split, *pair))
         alone = known.issuperset((images, labels))
-        if found:
-            has_train = any(split == "train" for split, _, _ in found)
-            return found if has_train or not alone else [("train", images, labels), *found]
+        if any(split == "train" for split, _, _ in found):
+            return found
         if alone:
-            return [(None, images, labels)]
-    return []
+            return [("train" if found else None, images, labels), *found]
+        without_training = without_training or found
+    return without_training
 
 
 def _check_pair(
@@ -252,15 +275,24 @@ def _samples(index: int, archive: Archive) -> list[tuple[int, PurePosixPath, Mem
         key, end = sample_key(str(path))
         if key is not None and path.name[0] != ".":
             samples.setdefault(key, {})[end.lower()] = path
-    found = []
+    found, without = [], []
     for key, files in samples.items():
         if (suffix := image_of_sample(files, archive.path, key)) is None:
+            without += [
+                str(one) for one in files.values() if one.suffix.lower() in SUFFIXES
+            ][:1]  # fmt: skip
             continue
         label = archive.files.get(files.get(LABEL, PurePosixPath()))
         if label is None or label.size > MAX_LABEL_BYTES:
             raise DataError(f"{archive.path / files[suffix]} has no class: there is no {key}.cls")
         text = archive.read(label).decode("utf-8", "replace").strip()
         found.append((index, files[suffix], archive.files[files[suffix]], text))
+    if without:
+        warn(
+            "%s: %d images are not read, because WebDataset cuts their names at the first dot, and "
+            "the rest is no suffix of an image: %s",
+            archive.path.name, len(without), first_few(without),
+        )  # fmt: skip
     return found
 
 
@@ -320,15 +352,14 @@ def class_names(folder: Path) -> list[str]:
 def name_labels(texts: list[str], folder: Path) -> list[str]:
     """The name of each label: a line of ``classes.txt`` in this folder, or the number itself."""
     names = class_names(folder)
-    numbers = [int(text) if text.isdecimal() else -1 for text in texts]
-    if not all(0 <= one < len(names) for one in numbers):
-        if names and min(numbers, default=-1) >= 0:
-            warn(
-                "%s is not used, because it has %d lines, and there is a label %d",
-                folder / CLASSES, len(names), max(numbers),
-            )  # fmt: skip
-        return texts
-    return [names[number] for number in numbers]
+    by_text = {text: int(text) if text.isdecimal() else -1 for text in set(texts)}
+    unknown = sorted(text for text, number in by_text.items() if not 0 <= number < len(names))
+    if names and unknown and not set(names).issuperset(texts):
+        warn(
+            "%s is not used, because it has %d lines, and there is a label %s",
+            folder / CLASSES, len(names), unknown[-1],
+        )  # fmt: skip
+    return texts if unknown else [names[by_text[text]] for text in texts]
 
 
 def open_tree(path: Path) -> FileTree | None:

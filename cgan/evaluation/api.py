@@ -14,9 +14,17 @@ import torch
 
 from cgan.config import DATA_NAMES, Config, DataConfig, is_shard_pattern, size_of
 from cgan.config_io import load_config
-from cgan.data import SPLITS, TEST_SET, ImageDataset, ImageFolder, Split, describe_split, load_split
+from cgan.data import (
+    TEST_SET,
+    ImageDataset,
+    ImageFolder,
+    Split,
+    describe_split,
+    load_split,
+    load_splits,
+)
 from cgan.data.archive import HUB_PREFIX, is_archive
-from cgan.data.load import resolve_source
+from cgan.data.load import AllSplits, resolve_source
 from cgan.errors import ConfigError, FileError, MeasureError, UnknownNameError
 from cgan.evaluation.builder import build_report
 from cgan.evaluation.control import check_fit, check_judge
@@ -31,7 +39,7 @@ from cgan.evaluation.judge_training import (
     reader_architecture,
     second_architecture,
 )
-from cgan.evaluation.reference import Reference
+from cgan.evaluation.reference import Reference, images_per_class
 from cgan.evaluation.report import Figure, Report
 from cgan.runtime.device import explain_out_of_memory, find_device, torch_defaults
 from cgan.sampling.sampler import Sampler, as_sampler
@@ -95,7 +103,7 @@ def evaluate(
     *,
     data: str | None = None,
     data_dir: str | Path | None = None,
-    per_class: int = 1_000,
+    per_class: int | None = None,
     features: str = "judge",
     cas: bool = False,
     truncation: bool = False,
@@ -109,7 +117,7 @@ def evaluate(
         model: a run folder, a generator file, ``"mnist"``, or a sampler.
         data: a data set or a folder to use instead of the data in the run's config.
         data_dir: where data sets are stored.
-        per_class: images to draw of each class.
+        per_class: images to draw of each class; None: 1,000, of more than 50 classes fewer.
         features: ``"judge"``, ``"pretrained"`` (EfficientNet-Lite0), or ``"inception"``, which
             downloads its weights.
         cas: also train a classifier on generated images.
@@ -137,7 +145,7 @@ def compare(
     *,
     data: str | None = None,
     data_dir: str | Path | None = None,
-    per_class: int = 1_000,
+    per_class: int | None = None,
     features: str = "judge",
     cas: bool = False,
     truncation: bool = False,
@@ -155,7 +163,7 @@ def compare(
     samplers = [as_sampler(one) for one in models]
     given = _open_judge(judge, samplers, torch_device)
     sources = [data_config_of(sampler, data, data_dir) for sampler in samplers]
-    loaded: dict[DataConfig, dict[Split, ImageDataset | ImageFolder]] = {}
+    loaded: dict[DataConfig, AllSplits] = {}
     references: dict[tuple[str, str], Reference] = {}
     reports: list[Report] = []
     taught = any("teacher" in sampler.header for sampler in samplers)
@@ -164,8 +172,8 @@ def compare(
             f"evaluating {sampler.name} on {torch_device}", "free memory, or use another --device"
         ):
             if source not in loaded:
-                loaded[source] = {split: load_split(source, split) for split in SPLITS}
-            splits = loaded[source]
+                loaded[source] = load_splits(source)
+            splits, unlabelled = loaded[source]
             train = splits["train"]
             check_fit(sampler, f"{train.name} has", train.classes, train.image_shape)
             key = train.digest(), splits["test"].digest()
@@ -174,8 +182,10 @@ def compare(
                     splits, sampler, given, second_judge, torch_device, taught
                 )
                 references[key] = Reference(
-                    own, train, splits["test"], splits["validation"], per_class=per_class,
+                    own, train, splits["test"], splits["validation"],
+                    per_class=per_class or images_per_class(len(train.classes)),
                     features=features, device=torch_device, second_judge=second,
+                    unlabelled=unlabelled,
                 )  # fmt: skip
             logger.info("evaluating %s", sampler.name)
             curves, home = _read_curves(sampler), sampler.device
@@ -239,9 +249,9 @@ def _with_fid_difference(report: Report, against: Report, reference: Reference) 
     return replace(report, figures=[*report.figures, figure])
 
 
-def _check_options(per_class: int, features: str) -> None:
+def _check_options(per_class: int | None, features: str) -> None:
     """Before any data is read or downloaded."""
-    if per_class < 1:
+    if per_class is not None and per_class < 1:
         raise ConfigError(f"per_class is {per_class}, and it must be at least 1")
     if features not in FEATURE_NAMES:
         raise UnknownNameError("feature network", features, FEATURE_NAMES)

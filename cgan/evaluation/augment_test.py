@@ -41,6 +41,7 @@ from cgan.evaluation.classifier_training import (
 from cgan.evaluation.control import check_fit
 from cgan.evaluation.judge import JudgeNetwork
 from cgan.evaluation.judge_training import BATCH, get_or_train_judges
+from cgan.evaluation.pretrained import STRENGTH
 from cgan.evaluation.report import (
     CHART,
     Chart,
@@ -326,7 +327,8 @@ x = torch.cat([features(real_images), features(more)])  # of your pretrained net
 labels = soft.argmax(1)
 y = torch.cat([real_labels, labels])
 evenly = [1 / real_labels.bincount()[real_labels], {weight:g} / labels.bincount()[labels]]
-head = LogisticRegression(max_iter=500).fit((x - x.mean(0)) / x.std(0), y, torch.cat(evenly))
+head = LogisticRegression(C={strength:g}, max_iter=500)
+head.fit((x - x.mean(0)) / x.std(0), y, torch.cat(evenly))
 """
 
 
@@ -342,7 +344,7 @@ def to_code(recipe: Recipe, sampler: Sampler, count: int, data: str | None = Non
     batch_size = "batch_size" if recipe.generated == 1 else f"{recipe.generated} * batch_size"
     return template.format(
         model=sampler.name, count=count, batch_size=batch_size, weight=weight, judges=judges,
-        imported=imported,
+        imported=imported, strength=STRENGTH / len(sampler.classes),
     )  # fmt: skip
 
 

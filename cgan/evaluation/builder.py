@@ -31,11 +31,12 @@ from cgan.evaluation.sections import (
     spots_section,
     truncation_section,
 )
+from cgan.sampling.request import Request
 from cgan.sampling.sampler import Sampler
 from cgan.storage.images import to_pixels
 from cgan.storage.safe_reading import file_digest
 
-GRID_COLUMNS = 10
+GRID_COLUMNS, GRID_ROWS = 10, 100
 PAIRS = 20
 
 
@@ -80,7 +81,7 @@ def build_report(
         conditional=sampler.conditional,
         features=reference.network.name,
         pictures=len(drawn),
-        train_images=len(reference.train),
+        train_images=len(reference.trained_on),
         test_images=len(reference.held_out_data),
         compared=int(reference.counts.sum()),
         images_seen=sampler.header["images_seen"],
@@ -94,7 +95,7 @@ def build_report(
         classes=figures_by_class(control, reference, drawn, class_fids, spreads),
         # That two readers disagree comes first.
         warnings=[warning for section in (*second, *sections) for warning in section.warnings],
-        left_out=[reason for section in sections for reason in section.left_out],
+        left_out=reference.notes + [reason for one in sections for reason in one.left_out],
         grid=draw_grid(sampler),
         pairs=pairs,
         pair_distances=distances,
@@ -170,15 +171,16 @@ def closest_pairs(
     order = torch.cat([by_distance[target[by_distance] == label][:each] for label in labels])
     if len(order) > PAIRS:  # more classes than pairs: those with the closest pairs
         order = order[closest.distance[order].argsort()[:PAIRS]]
-    trained = take_flipped(reference.train, closest.index[order], closest.flipped[order])
+    trained = take_flipped(reference.trained_on, closest.index[order], closest.flipped[order])
     return torch.stack([drawn.images[order], trained], dim=1), closest.distance[order]
 
 
 def draw_grid(sampler: Sampler) -> Tensor:
-    """uint8 (K, columns, C, H, W): one row per class, and one z per column."""
-    rows, columns = len(sampler.classes), GRID_COLUMNS
+    """uint8 (rows, columns, C, H, W): a row per class, ``GRID_ROWS`` at most, a z per column."""
+    rows, columns = min(len(sampler.classes), GRID_ROWS), GRID_COLUMNS
     if sampler.conditional:
-        request = sampler.request(None, columns)
+        labels = tuple(label for label in range(rows) for _ in range(columns))
+        request = Request(labels, tuple(range(columns)) * rows)
     else:
         request = sampler.request(None, rows * columns)
     images = torch.cat([to_pixels(batch).cpu() for batch, _ in sampler.batches(request)])

@@ -95,13 +95,21 @@ class Control:
 
     @property
     def effective_trials(self) -> int:
-        """The trials of one proportion that is as uncertain as ``balanced_accuracy``.
+        """The trials of one proportion p that is as uncertain as ``balanced_accuracy``.
 
-        A mean over classes is as uncertain as its smallest ones make it: K² / Σ 1 / n_k.
+        A mean over classes is as uncertain as its smallest and hardest ones make it:
+        p (1 − p) K² / Σ p_k (1 − p_k) / n_k, where half an image more of each class is right, and
+        half wrong (Jeffreys). They are at most those of equally hard classes, K² / Σ 1 / n_k,
+        because few images do not show that their class is easy.
         """
-        counts = self.confusion.sum(1).double()
-        counts = counts[counts > 0]
-        return round(float(len(counts) ** 2 / (1 / counts).sum())) if len(counts) else 0
+        correct, counts = self.confusion.diagonal().double(), self.confusion.sum(1).double()
+        correct, counts = correct[counts > 0], counts[counts > 0]
+        if not len(counts):
+            return 0
+        shares = (correct + 0.5) / (counts + 1)
+        mean, sums = shares.mean(), (shares * (1 - shares) / counts).sum()
+        trials = torch.minimum(mean * (1 - mean) / sums, 1 / (1 / counts).sum())
+        return round(float(trials * len(counts) ** 2))
 
     @property
     def chance(self) -> float:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from cgan.data import ImageDataset, ImageFolder
+from cgan.data import ImageDataset, ImageFolder, Joined
 from cgan.data.dataset import class_indices
 from cgan.errors import FileError, MeasureError, UnknownNameError, one_line
 from cgan.evaluation.distances import Nearest
@@ -37,7 +37,9 @@ FEATURE_NAMES = ("judge", "pretrained", "inception")
 CHUNK_VALUES = 4_000_000
 """Pixel values of real images that are held as floats at once."""
 MAX_ROWS = 1_000
-"""Rows of a matrix of distances that are held at once."""
+"""Rows of a matrix of distances that are held at once,"""
+MIN_NEAREST = 256
+"""and the training images that are compared with them at once, at least."""
 Labelled = tuple[Tensor, Tensor]
 """Images (B, C, H, W) in [0, 1] and their labels, int64 (B,)."""
 
@@ -222,7 +224,7 @@ def read_images(dataset: ImageDataset | ImageFolder, indices: Tensor) -> Iterato
         yield dataset.take(chunk) / 255, dataset.labels[chunk]
 
 
-def images_per_chunk(dataset: ImageDataset | ImageFolder) -> int:
+def images_per_chunk(dataset: ImageDataset | ImageFolder | Joined) -> int:
     """How many images are processed at once."""
     return max(CHUNK_VALUES // prod(dataset.image_shape), 1)
 
@@ -318,7 +320,7 @@ def _with_start(batches: Iterable[Labelled]) -> Iterator[tuple[int, Tensor, Tens
 
 
 def nearest_image(
-    queries: Tensor, train: ImageDataset | ImageFolder, mirrored: bool = False
+    queries: Tensor, train: ImageDataset | ImageFolder | Joined, mirrored: bool = False
 ) -> Nearest:
     """The nearest training image of each uint8 image; distances over pixels in [0, 1].
 
@@ -328,7 +330,8 @@ def nearest_image(
         mirrored: whether a mirrored training image counts as well.
     """
     assert len(train), "there are no training images"
-    chunk = images_per_chunk(train)
+    # Each chunk of training images costs a conversion of all queries.
+    chunk = max(images_per_chunk(train), MIN_NEAREST)
     blocks = torch.arange(len(queries)).split(min(chunk, MAX_ROWS))
     score = torch.full((len(queries),), torch.inf)
     index = torch.zeros(len(queries), dtype=torch.int64)
@@ -353,7 +356,9 @@ def nearest_image(
     return Nearest(distance, index, flipped)
 
 
-def take_flipped(dataset: ImageDataset | ImageFolder, indices: Tensor, flipped: Tensor) -> Tensor:
+def take_flipped(
+    dataset: ImageDataset | ImageFolder | Joined, indices: Tensor, flipped: Tensor
+) -> Tensor:
     """Images uint8 (N, C, H, W) of a data set, mirrored where ``flipped`` (N,) is true."""
     images = dataset.take(indices)
     return torch.where(flipped.view(-1, 1, 1, 1), images.flip(3), images)

@@ -254,7 +254,7 @@ def invert(
     held_out = _load_held_out(sampler, data, data_dir)
     with explain_out_of_memory(f"inverting an image of {sampler.name}", "free memory"):
         encoder = get_or_train_encoder(sampler, progress)
-        _measure_held_out(sampler, encoder, held_out)
+        _measure_held_out(sampler, encoder, held_out, is_own=data is None)
         z, labels, distances = invert_batch(sampler, encoder, image[None])
     label = sampler.classes[int(labels[0])] if sampler.conditional else None
     return Inversion(z[0], label, float(distances[0]), tuple(encoder.header["distances"]))
@@ -384,9 +384,12 @@ def _load_held_out(
 
 
 def _measure_held_out(
-    sampler: Sampler, encoder: Encoder, held_out: ImageDataset | ImageFolder | None
+    sampler: Sampler, encoder: Encoder, held_out: ImageDataset | ImageFolder | None, is_own: bool
 ) -> None:
-    """Measure the distances of test images, unless the encoder's file holds those of the same."""
+    """Measure the distances of test images, unless the encoder's file holds those of the same.
+
+    Those of data that the caller gives are not saved: a later call may give none.
+    """
     header = encoder.header
     digest = "" if held_out is None else held_out.digest()
     if held_out is not None and header["data_digest"] != digest:
@@ -396,4 +399,5 @@ def _measure_held_out(
             "data_digest": digest,
             "distances": [round(one, 5) for one in distances.sort().values.tolist()],
         }
-        save_encoder(sampler, encoder)
+        if is_own:
+            save_encoder(sampler, encoder)

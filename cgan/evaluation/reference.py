@@ -23,10 +23,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from cgan.attributes import sort_for_display
 from cgan.augment import shows_photographs
 from cgan.console import printable
-from cgan.data import ImageDataset, ImageFolder
-from cgan.errors import ConfigError, UnknownNameError
+from cgan.data import ImageDataset, ImageFolder, Joined
+from cgan.errors import ConfigError, UnknownNameError, first_few
 from cgan.evaluation.artifacts import PixelStatistics, Spot, pixel_statistics, worst_spot
 from cgan.evaluation.control import Control
 from cgan.evaluation.distances import (
@@ -69,17 +70,24 @@ SHORT_NAMES = {
 }
 LOWER_IS_BETTER = (
     "fid", "kid", "intra_fid_mean", "intra_fid_worst", "background_ink", "copied_share",
-    "spots_at_one_place", "spectrum", "fid_difference",
+    "spots_at_one_place", "spots_per_image", "spectrum",
 )  # fmt: skip
 HIGHER_IS_BETTER = (
     "control_accuracy", "control_relative", "control_accuracy_worst_class",
-    "control_accuracy_second_judge", "judge_agreement", "precision", "recall", "density",
-    "coverage", "diversity_least", "cas",
+    "control_accuracy_second_judge", "control_relative_second_judge", "judge_agreement",
+    "precision", "recall", "density", "coverage", "diversity_least", "nearest_training_picture",
+    "cas",
 )  # fmt: skip
 PREFIXES = ("control_accuracy_", "recall_truncation_")
 """Of figures whose names depend on the generator or the options."""
 MEMORIZATION_QUERIES = 2_000
 """Number of images whose nearest training image is searched."""
+MIN_COPY_IMAGES = 20
+"""Held-out images that ``copied_share`` needs. With n of them, a fifth of the images of a perfect
+generator are closer than all of them with a probability of 0.8ⁿ: 1 % for 20."""
+PER_CLASS, MAX_DRAWN = 1_000, 50_000
+"""Images that an evaluation draws: of each class, and in all unless the caller says otherwise. A
+pretrained reader takes some eight minutes for the latter."""
 SPREAD_IMAGES, MAX_SPREAD_IMAGES = 200, 20_000
 """Training images whose spread generated images are compared with: of each class, and in all."""
 PIXEL_IMAGES = 5_000
@@ -160,6 +168,11 @@ def check_limits(report: Report, limits: Mapping[str, float]) -> list[Check]:
     return checks
 
 
+def images_per_class(classes: int, wanted: int = PER_CLASS) -> int:
+    """As many as wanted, or fewer of many classes."""
+    return max(min(wanted, MAX_DRAWN // classes), 1)
+
+
 class Reference:
     """Real images with the predictions of the judges and the features of one network.
 
@@ -173,6 +186,11 @@ class Reference:
         features: ``"judge"``, ``"pretrained"``, or ``"inception"`` if its weights are available.
         device: the device of the feature network.
         second_judge: another classifier of the data, with another architecture.
+        unlabelled: training images without a class; generated ones may be copies of them, too.
+
+    Attributes:
+        trained_on: all training images.
+        notes: what differs from the description above.
 
     Raises:
         MeasureError: the features are not available.
@@ -189,15 +207,25 @@ class Reference:
         features: str = "judge",
         device: torch.device | str = "cpu",
         second_judge: Judge | None = None,
+        unlabelled: ImageDataset | ImageFolder | None = None,
     ) -> None:
         self.judge, self.second_judge, self.per_class = judge, second_judge, per_class
         self.train, self.held_out_data = train, held_out
+        self.trained_on = train if unlabelled is None else Joined(train, unlabelled)
+        self.notes: list[str] = []
         self.network = find_features(features, judge, device)
         self.background = background_mask(train)
         self.readers = Readers(judge, self.network, self.background, second_judge)
-        if real is not None and set(held_out.labels.tolist()) - set(real.labels.tolist()):
-            real = None  # too few to have every class
         classes = len(train.classes)
+        lacking = set(held_out.labels.tolist())
+        lacking -= set(() if real is None else real.labels.tolist())
+        if real is not None and lacking:
+            names = first_few(sort_for_display([train.classes[label] for label in lacking]))
+            self.notes.append(
+                "validation images, because none shows "
+                f"{names}: the figures of real images are those of training images"
+            )
+            real = None
         spread = min(SPREAD_IMAGES, max(MAX_SPREAD_IMAGES // classes, 2))
         self.trained = self._sample(train, per_class if real is None else spread)
         self.real = self.trained if real is None else self._sample(real, per_class)
@@ -205,6 +233,8 @@ class Reference:
             self.real.target.bincount(minlength=classes),
             held_out.labels.bincount(minlength=classes),
         )
+        each = held_out.labels.bincount(minlength=classes)
+        self.query_counts = matched_counts(torch.full_like(each, per_class), each)
         everything = torch.arange(len(held_out))
         keep = evenly_spaced(everything, MEMORIZATION_QUERIES)
         self.held_out = extract_real_features(held_out, everything, self.readers, keep)
@@ -216,7 +246,7 @@ class Reference:
         images.
         """
         target = requested_labels(len(sampler.classes), self.per_class)
-        matched = first_of_each_class(target, self.counts)
+        matched = first_of_each_class(target, self.query_counts)
         keep = evenly_spaced(matched, MEMORIZATION_QUERIES)
         batches = draw_by_class(sampler, self.per_class, seed, truncation)
         return extract_features(batches, len(target), self.readers, keep)
@@ -287,11 +317,12 @@ class Reference:
     @cached_property
     def chance_fids(self) -> list[float | None]:
         """Intra-class FID if real images of all classes are drawn for each class (chance)."""
-        everything = moments_of(self.matched(self.real))
-        return [
-            frechet_distance(here, everything) if here and everything else None
-            for here in self.class_moments
-        ]
+        everything, found = self.matched(self.real), []
+        for label, here in enumerate(self.class_moments):
+            # As many as of the class: FID is higher of few images.
+            mixed = moments_of(evenly_spaced(everything, len(self.matched(self.real, label))))
+            found.append(frechet_distance(here, mixed) if here and mixed else None)
+        return found
 
     @cached_property
     def kid(self) -> float | None:
@@ -350,11 +381,11 @@ class Reference:
         mirrored = shows_photographs(
             self.train.classes, self.train.image_shape, self.train.num_attributes
         )
-        return nearest_image(images, self.train, mirrored)
+        return nearest_image(images, self.trained_on, mirrored)
 
     def copied_share(self, images: Tensor) -> float | None:
-        """``distances.copied_share`` of images; None if no images are held out."""
-        if not len(self.held_out):
+        """``distances.copied_share`` of images; None if too few are held out to tell."""
+        if len(self.held_out_data) < MIN_COPY_IMAGES:
             return None
         return copied_share(self.nearest(images).distance, self.nearest_distance)
 

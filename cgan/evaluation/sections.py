@@ -21,7 +21,7 @@ from cgan.evaluation.control import Control
 from cgan.evaluation.distances import NEIGHBOURS, Nearest, copied_share
 from cgan.evaluation.features import FeatureSet, draw_by_class, first_of_each_class
 from cgan.evaluation.judge_training import may_mirror, train_judge
-from cgan.evaluation.reference import Reference
+from cgan.evaluation.reference import MIN_COPY_IMAGES, Reference
 from cgan.evaluation.report import Figure
 from cgan.sampling.sampler import Sampler
 from cgan.storage.images import to_pixels
@@ -361,10 +361,12 @@ def truncation_section(sampler: Sampler, reference: Reference) -> ReportSection:
 
 def memorization_section(closest: Nearest, reference: Reference) -> ReportSection:
     """How close generated images are to training images."""
-    if not len(reference.held_out):
-        return ReportSection(left_out=["memorization: no real images are held out to compare with"])
+    if (count := len(reference.held_out_data)) < MIN_COPY_IMAGES:
+        few = f"{count} real images are held out, and it needs {MIN_COPY_IMAGES}"
+        return ReportSection(left_out=[f"memorization: {few}"])
     held_out = reference.nearest_distance
     share = copied_share(closest.distance, held_out)
+    of_new = (1 + 0.01 * (len(held_out) - 1)) / (len(held_out) + 1)  # of the 1 % quantile
     section = ReportSection(
         [
             Figure(
@@ -373,7 +375,7 @@ def memorization_section(closest: Nearest, reference: Reference) -> ReportSectio
                 meaning="median Euclidean distance, pixels in [0, 1]; near real is best",
             ),
             Figure(
-                "copied_share", "closer than 99 % of held-out ones", share, 0.01, share=True,
+                "copied_share", "closer than 99 % of held-out ones", share, of_new, share=True,
                 meaning="generated images that are this close to a training image; 1 % if new",
             ),
         ]

@@ -91,7 +91,10 @@ def judge_rows(
         rarest: the rarest class, or None.
         rarest_name: its name.
     """
-    best = max((row for row in rows if row.generated), key=lambda row: _mean(row.validation))
+    best, rival = (
+        max((row for row in rows if row.generated is kind), key=lambda row: _mean(row.validation))
+        for kind in (True, False)
+    )
     comparisons = []
     for row in (row for row in rows if not row.generated):
         first, second = right[best.name], right[row.name]
@@ -103,36 +106,37 @@ def judge_rows(
         comparisons.append(Comparison(row.name, test, rare))
     means = {row.name: _mean(row.test) for row in rows}
     tests = {one.control: one.test for one in comparisons}
-    answer, reason = decide(best.name, tests, means)
+    answer, reason = decide(best.name, rival.name, tests, means)
     if rarest is None:
         return Verdict(best.name, comparisons, answer, None, reason)
     means = {row.name: _mean(row.rarest or ()) for row in rows}
     tests = {one.control: one.rarest for one in comparisons if one.rarest is not None}
-    of_rarest, why = decide(best.name, tests, means)
+    of_rarest, why = decide(best.name, rival.name, tests, means)
     reason += f"; in the rarest class, {rarest_name}, {why}"
     return Verdict(best.name, comparisons, answer, of_rarest, reason)
 
 
 def decide(
-    best: str, differences: dict[str, Difference], means: dict[str, float]
+    best: str, rival: str, differences: dict[str, Difference], means: dict[str, float]
 ) -> tuple[str, str]:
     """The answer, and the figures that decide.
 
-    ``yes`` if the recipe ``best`` surely beats every one without generated images, ``no`` if one of
-    them surely beats it; the intervals of the differences decide. Else ``no difference``.
+    ``yes`` if the recipe ``best`` surely beats every one without generated images, ``no`` if
+    ``rival`` surely beats it; the intervals of the differences decide. Else ``no difference``. If
+    any of five could say ``no``, one of them would do so by chance too often.
 
     Args:
         best: the recipe with generated images.
+        rival: the one without that is best on validation images.
         differences: by recipe without generated images, ``best`` minus it.
         means: the mean accuracy of each recipe.
     """
     answer = "no difference"
     if min(one.low for one in differences.values()) > 0:
         answer = "yes"
-    elif min(one.high for one in differences.values()) < 0:
+    elif differences[rival].high < 0:
         answer = "no"
-    shown = "high" if answer == "no" else "mean"
-    against = min(differences, key=lambda name: getattr(differences[name], shown))
+    against = rival if answer == "no" else min(differences, key=lambda one: differences[one].mean)
     return answer, (
         f"{WORDS[answer]} ({best}: {100 * means[best]:.1f} % of test images are right; {against}: "
         f"{100 * means[against]:.1f} %; difference {format_difference(differences[against])})"

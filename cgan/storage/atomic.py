@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import re
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -114,10 +116,19 @@ def lock(folder: Path, name: str = LOCK_FILE) -> Iterator[None]:
 def remove_temporary_files(folder: Path) -> None:
     """Remove temporary files of a run. The caller must be its only writer."""
     for place in (folder, folder / SAMPLES_FOLDER):
-        for path in place.glob(".*"):
-            if TEMPORARY.fullmatch(path.name):
-                with suppress(OSError):
-                    path.unlink()
+        _remove_temporary_files(place)
+
+
+def remove_old_temporary_files(folder: Path) -> None:
+    """Remove temporary files that are a day old; other processes may write to the folder."""
+    _remove_temporary_files(folder, time.time() - 86_400)
+
+
+def _remove_temporary_files(folder: Path, before: float = math.inf) -> None:
+    for path in folder.glob(".*"):
+        with suppress(OSError):
+            if TEMPORARY.fullmatch(path.name) and path.stat().st_mtime < before:
+                path.unlink()
 
 
 @contextmanager

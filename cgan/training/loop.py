@@ -20,6 +20,7 @@ from cgan.data import Loader
 from cgan.errors import DivergedError
 from cgan.evaluation.control import Control
 from cgan.evaluation.judge_training import reader_architecture
+from cgan.evaluation.reference import images_per_class
 from cgan.runtime.process import catch_signals
 from cgan.storage.checkpoint import GENERATOR, read_header
 from cgan.storage.images import make_grid, save_png, to_pixels
@@ -49,8 +50,6 @@ OWN_SHARE = 0.75
 """Other programs are the reason if this one gets less than this fraction of its first CPU time."""
 GRID_COLUMNS = 10
 GRID_CLASSES = 32
-MAX_FINAL = 50_000
-"""Images of the last evaluation, at most: a pretrained reader takes some eight minutes for them."""
 
 
 @dataclass(frozen=True)
@@ -224,7 +223,10 @@ class TrainLoop:
         several = len(self.plan.dataset.classes) > 1
         evaluates = bool(self.world.is_main and config.eval_every_images and reached and several)
         if evaluates:
-            self.monitor = Monitor(self.plan.load_split, self.state.device, self.folder)
+            self.monitor = Monitor(
+                self.plan.load_split, self.state.device, self.folder,
+                unlabelled=self.plan.unlabelled,
+            )  # fmt: skip
             _ = self.monitor.validation  # loads the images
         named = config.data.source in DATA_NAMES
         if self.world.is_main and several and config.control_per_class and named:
@@ -342,13 +344,13 @@ class TrainLoop:
         if self.monitor is None:
             self.monitor = Monitor(
                 self.plan.load_split, self.state.device, self.folder,
-                reader_architecture(self.plan.dataset),
+                reader_architecture(self.plan.dataset), self.plan.unlabelled,
             )  # fmt: skip
         elif self.last_evaluation != images_seen:
             self.evaluate()
         per_class, classes = self.config.control_per_class, len(self.plan.dataset.classes)
-        if per_class * classes > MAX_FINAL:
-            per_class = max(MAX_FINAL // classes, 1)
+        if per_class > images_per_class(classes, per_class):
+            per_class = images_per_class(classes, per_class)
             logger.info("the last evaluation draws %d images of each class", per_class)
         result = self.monitor.evaluate_on_test(self.state.sampler(self.folder), per_class)
         self.state.save_generator(self.folder / GENERATOR_FILE, result.to_dict())

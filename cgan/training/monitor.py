@@ -47,9 +47,6 @@ COPY_QUERIES = 500
 """Generated images that are compared with all training images,"""
 MAX_COPIED_VALUES = 10_000 * 3 * 32 * 32
 """if those have at most this many values: larger sets take minutes to search."""
-MIN_COPY_IMAGES = 20
-"""Validation images that are needed. With n of them, ``COPIED`` of the images of a perfect
-generator are closer than all of them with a probability of 0.8ⁿ: 1 % for 20."""
 Load = Callable[[Split], ImageDataset | ImageFolder]
 
 logger = logging.getLogger("cgan")
@@ -137,12 +134,19 @@ class Monitor:
         folder: the run folder; the judge is saved there, so that images can be verified without
             the data.
         architecture: of the judge for looks; without looks, that of the reader saves another one.
+        unlabelled: training images without a class.
     """
 
     def __init__(
-        self, load: Load, device: torch.device, folder: Path, architecture: str | None = None
+        self,
+        load: Load,
+        device: torch.device,
+        folder: Path,
+        architecture: str | None = None,
+        unlabelled: ImageDataset | ImageFolder | None = None,
     ) -> None:
         self.load, self.device, self.folder = load, device, folder
+        self.unlabelled = unlabelled
         with self._explain_out_of_memory():
             self.judge = get_or_train_judge(load, device, folder, architecture)
         self.judge.save(folder / JUDGE_FILE)
@@ -185,7 +189,7 @@ class Monitor:
             return Reference(
                 self.judge, self.load("train"), self.load(split),
                 None if real == "train" else self.load(real),
-                per_class=per_class, device=self.device,
+                per_class=per_class, device=self.device, unlabelled=self.unlabelled,
             )  # fmt: skip
 
     def _evaluate(
@@ -219,9 +223,8 @@ class Monitor:
 
     def _copied_share(self, reference: Reference, images: Tensor) -> float | None:
         """The share of copies; None if it cannot be told, or not quickly."""
-        train = reference.train
-        few = len(reference.held_out_data) < MIN_COPY_IMAGES
-        if few or len(train) * math.prod(train.image_shape) > MAX_COPIED_VALUES:
+        train = reference.trained_on
+        if len(train) * math.prod(train.image_shape) > MAX_COPIED_VALUES:
             return None
         return reference.copied_share(evenly_spaced(images, COPY_QUERIES))
 

@@ -14,7 +14,7 @@ from typer.testing import Result
 
 import cgan
 from cgan.data import ImageDataset, load_pictures
-from cgan.data.hub import Columns
+from cgan.data.hub import Columns, read_cell
 from cgan.data.image_folder import scan_folder
 from cgan.data.load import resolve_source
 from cgan.errors import CganError, DataError
@@ -195,6 +195,13 @@ def test_files_of_others_are_not_read(pets: Path, tmp_path: Path) -> None:
     source = write_parquet(tmp_path / "hub", columns)
     with pytest.raises(DataError, match="outside of the data set"):
         load_pictures(source)
+
+
+def test_names_of_files_on_the_hub_are_not_broken_images() -> None:
+    """Streaming a repository of image files gives them, and no content."""
+    cell = {"bytes": None, "path": "hf://datasets/owner/pets@main/cat/1.jpg"}
+    with pytest.raises(DataError, match=r"its images as files: load it without data\.streaming"):
+        read_cell(Path("hf-datasets:owner/pets"), cell, "train/00000-000000000.png")
 
 
 def test_a_folder_of_images(pets: Path) -> None:

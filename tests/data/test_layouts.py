@@ -21,9 +21,10 @@ from PIL import Image
 from typer.testing import Result
 
 from cgan.config import DataConfig
-from cgan.data import SPLITS, Loader, describe_split, load_pictures
+from cgan.data import SPLITS, Loader, describe_split, load_pictures, load_splits
 from cgan.data.archive import Archive, ArchivePath
 from cgan.data.image_folder import ImageFolder, scan_folder
+from cgan.data.load import resolve_source
 from cgan.errors import ConfigError, DataError, UnknownNameError
 from tests.conftest import make_pets
 
@@ -119,6 +120,68 @@ def test_given_splits_are_kept_and_missing_ones_come_from_training(tmp_path: Pat
     assert 0 < counts["test"] < 20
     assert describe_split(DataConfig(source=str(root)), "validation") == "the folder val"
     assert "hash" in describe_split(DataConfig(source=str(root)), "test")
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("training_set", "test_set"), ("trainset", "Test Data"), ("train-images", "test-images"),
+        ("seg_train", "seg_test"), ("data_train", "data_test"),
+    ],
+)  # fmt: skip
+def test_other_names_of_split_folders(train: str, test: str, tmp_path: Path) -> None:
+    """They were two attributes, and test images were trained on."""
+    make_pets(tmp_path / train, count=40)
+    make_pets(tmp_path / test, side=20, count=7)
+    parts = {split: load_pictures(str(tmp_path), split) for split in SPLITS}
+    assert parts["test"].classes == ("cat", "dog")
+    assert len(parts["test"]) == 14
+    assert len(parts["train"]) + len(parts["validation"]) == 80
+
+
+def test_classes_that_only_sound_like_splits(tmp_path: Path) -> None:
+    make_pets(tmp_path, classes={"train station": 200, "tests": 50, "trainer": 120})
+    assert load_pictures(str(tmp_path)).classes == ("tests", "train station", "trainer")
+
+
+def test_splits_without_classes_are_refused(tmp_path: Path) -> None:
+    make_pets(tmp_path, classes={"training_set": 200, "test_set": 50})
+    with pytest.raises(DataError, match="are splits .test_set, training_set., and nothing says"):
+        load_pictures(str(tmp_path))
+
+
+def test_a_link_to_an_archive_whose_own_name_has_no_suffix(pets: Path, tmp_path: Path) -> None:
+    """Caches of downloads name files by their digests."""
+    made = Path(shutil.make_archive(str(tmp_path / "made"), "zip", pets))
+    made.rename(tmp_path / "0123abcd")
+    (tmp_path / "pets.zip").symlink_to(tmp_path / "0123abcd")
+    source = resolve_source(str(tmp_path / "pets.zip"))
+    assert source == str(tmp_path / "pets.zip")
+    assert load_pictures(source).name == "pets"
+
+
+def test_a_tar_file_that_is_cut_off(pets: Path, tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(pets, "pets")
+    whole = (tmp_path / "a.tar").read_bytes()
+    (tmp_path / "a.tar").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match="it is cut off: copy or download it again"):
+        scan_folder(tmp_path / "a.tar")
+
+
+def test_all_splits_with_one_look(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one_by_one = {split: load_pictures(str(pets), split).digest() for split in SPLITS}
+    looks: list[Path] = []
+
+    def scan(root: Path, **options: Any) -> ImageFolder:
+        looks.append(root)
+        return scan_folder(root, **options)
+
+    monkeypatch.setattr("cgan.data.load.scan_folder", scan)
+    found = load_splits(DataConfig(source=str(pets)))
+    assert {split: part.digest() for split, part in found.labelled.items()} == one_by_one
+    assert found.unlabelled is None
+    assert looks == [pets]
 
 
 def test_leaked_images_are_left_out_of_training(
@@ -268,7 +331,7 @@ def test_archives_that_cannot_be_read(pets: Path, tmp_path: Path) -> None:
         scan_folder(tmp_path / "a.zip")
     with tarfile.open(tmp_path / "a.tar", "w:gz") as tar:
         tar.add(pets, "pets")
-    with pytest.raises(DataError, match="TAR file without compression: unpack it"):
+    with pytest.raises(DataError, match=r"TAR file without compression \(.*\): unpack it"):
         scan_folder(tmp_path / "a.tar")
     (tmp_path / "b.tar").write_bytes(b"")
     with pytest.raises(DataError):

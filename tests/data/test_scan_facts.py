@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +56,38 @@ def test_16_bits_are_scaled_by_one_maximum_of_the_data(
     assert folder.read(3)[0].tolist() == (raw * 255 // white).tolist()
     said = f"their largest value is {maximum:,}, so {white:,} becomes white"
     assert (said in caplog.text) == (white != 65_535)
+
+
+@pytest.mark.parametrize(("bits", "largest"), [(12, 15), (14, 63), (16, None)])
+def test_colours_of_16_bits_that_use_fewer_are_named(
+    bits: int, largest: int | None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Pillow reads the upper 8 bits, so those of a camera with 14 are nearly black."""
+    for index in range(12):
+        place = tmp_path / "ab"[index % 2] / f"{index}.png"
+        place.parent.mkdir(exist_ok=True)
+        pixels = np.random.default_rng(index).integers(0, 2**bits, (8, 8, 3)).astype(">u2")
+        pixels[0, 0] = 2**bits - 1
+        place.write_bytes(png_of_16_bits(pixels))
+    folder = scan_folder(tmp_path)
+    assert folder.read(0).max() == 2**bits // 256 - 1
+    said = f"use fewer: their largest value is {largest} of 255"
+    assert ("bits a colour" in caplog.text) == (said in caplog.text) == (largest is not None)
+
+
+def png_of_16_bits(pixels: np.ndarray) -> bytes:
+    """A PNG file in colour; Pillow writes none. Pixels are big-endian (H, W, 3)."""
+    height, width, _ = pixels.shape
+    rows = b"".join(b"\0" + row.tobytes() for row in pixels)
+    parts = [
+        (b"IHDR", struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(rows)), (b"IEND", b""),
+    ]  # fmt: skip
+    chunks = [
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        for kind, data in parts
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
 
 
 def test_a_generator_knows_the_depth_of_its_data(tmp_path: Path) -> None:

@@ -206,6 +206,45 @@ def test_classes_txt_that_cannot_be_used_is_named(
     assert ("is not used" in caplog.text) == bool(sentence)
 
 
+def test_classes_txt_and_a_label_that_is_no_number(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+    labels = np.arange(60) % 3 - 1  # -1, 0 and 1
+    found = scan_folder(Path(save(tmp_path, images=IMAGES, labels=labels)))
+    assert found.classes == ("-1", "0", "1")
+    assert "is not used, because it has 2 lines, and there is a label -1" in caplog.text
+
+
+def test_arrays_that_are_not_used_are_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    split = {"x_train": IMAGES, "y_train": LABELS, "x_dev": IMAGES[:9], "y_dev": LABELS[:9]}
+    source = save(tmp_path, **split, test_images=IMAGES[:5], test_labels=LABELS[:5])
+    assert len(load_pictures(source, "validation")) == 9
+    assert "arrays of data.npz that are not used: test_images, test_labels" in caplog.text
+    np.savez(tmp_path / "four.npz", IMAGES, LABELS, IMAGES[:6], LABELS[:6])
+    with pytest.raises(DataError, match="more than two arrays without a name: call them x_train"):
+        load_pictures(str(tmp_path / "four.npz"))
+
+
+def test_samples_with_a_dot_in_their_names_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for index in range(12):
+            png = io.BytesIO()
+            Image.fromarray(IMAGES[index]).save(png, "PNG")
+            name = "St. Peter" if index == 0 else f"{index:03}"
+            for suffix, content in (("png", png.getvalue()), ("cls", b"01"[index % 2 :][:1])):
+                info = tarfile.TarInfo(f"{name}.{suffix}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    assert len(scan_folder(tmp_path / "a.tar")) == 11
+    assert "a.tar: 1 images are not read, because WebDataset cuts their names" in caplog.text
+    assert "St. Peter.png" in caplog.text
+
+
 def test_samples_whose_joined_names_are_alike(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as tar:
         for index, key in enumerate(("run/1-05", "run-1/05", "run/7", "run/8")):

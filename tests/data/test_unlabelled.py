@@ -12,7 +12,14 @@ import torch
 
 import cgan
 from cgan.config import DataConfig
-from cgan.data import ImageDataset, Loader, load_pictures, load_split, load_training_split
+from cgan.data import (
+    ImageDataset,
+    Loader,
+    load_pictures,
+    load_split,
+    load_splits,
+    load_training_split,
+)
 from cgan.data.image_folder import scan_folder
 from cgan.data.loader import Joined, alternate
 from cgan.data.splits import folder_split_indices
@@ -43,8 +50,13 @@ def test_unlabelled_images_are_no_class_and_in_no_split(half_labelled: Path) -> 
     assert unlabelled.labels.unique().tolist() == [-1]
     assert 18 <= len(unlabelled) < 30  # without those that would be held out
 
+    together = load_splits(config).unlabelled
+    assert together is not None
+    assert together.digest() == unlabelled.digest()
+
     shutil.rmtree(half_labelled / "_unlabelled")
     assert load_training_split(config)[1] is None
+    assert load_splits(config).unlabelled is None
     assert load_training_split(DataConfig(source="digits"))[1] is None
     labelled_only = load_split(config, "train")
     assert labelled_only.digest() == parts[0].digest()  # so judges and headers still fit

@@ -9,7 +9,8 @@ import torch
 
 import cgan
 from cgan.config import DataConfig
-from cgan.data import ImageDataset, ImageFolder, Split
+from cgan.data import ImageDataset
+from cgan.data.load import AllSplits
 from cgan.errors import ConfigError, FileError, MeasureError, RunError
 from cgan.evaluation import api
 from cgan.evaluation.judge import Judge
@@ -119,15 +120,15 @@ def test_the_judges_accuracy_is_that_on_the_present_test_images(
     small_run: cgan.Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A judge may have been measured when the folder had fewer test images."""
-    load = api.load_split
+    load = api.load_splits
 
-    def mislabelled(data: DataConfig, split: Split) -> ImageDataset | ImageFolder:
-        dataset = load(data, split)
-        if split == "test":
-            dataset = replace(dataset, labels=(dataset.labels + 1) % 10)
-        return dataset
+    def mislabelled(data: DataConfig) -> AllSplits:
+        splits = load(data).labelled
+        test = splits["test"]
+        assert isinstance(test, ImageDataset)
+        return AllSplits({**splits, "test": replace(test, labels=(test.labels + 1) % 10)})
 
-    monkeypatch.setattr(api, "load_split", mislabelled)
+    monkeypatch.setattr(api, "load_splits", mislabelled)
     report = cgan.evaluate(small_run.folder, per_class=2, device="cpu")
     assert report.control.judge_accuracy is not None
     assert report.control.judge_accuracy < 0.1

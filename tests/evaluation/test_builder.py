@@ -32,7 +32,7 @@ from cgan.evaluation.distances import (
 from cgan.evaluation.features import FeatureSet, evenly_spaced, find_features, first_of_each_class
 from cgan.evaluation.judge import Judge
 from cgan.evaluation.judge_training import measure_accuracy, train_judge
-from cgan.evaluation.reference import Reference
+from cgan.evaluation.reference import Reference, images_per_class
 from cgan.evaluation.report import Figure, Report
 from cgan.evaluation.sections import disagreement
 from cgan.sampling.sampler import Sampler
@@ -235,7 +235,7 @@ def test_the_closest_pairs_of_many_classes() -> None:
     nowhere = torch.zeros(count, dtype=torch.int64)
     closest = Nearest(torch.arange(count, 0, -1.0), nowhere, nowhere.bool())
     data = ImageDataset("many", images, torch.arange(count), tuple(map(str, range(count))))
-    reference = SimpleNamespace(labels=range(count), train=data)
+    reference = SimpleNamespace(labels=range(count), train=data, trained_on=data)
     pairs, distances = closest_pairs(drawn, closest, reference)  # type: ignore[arg-type]
     assert distances.tolist() == list(range(1, PAIRS + 1))
     assert pairs[:, 0].flatten().tolist() == list(range(count - 1, count - 1 - PAIRS, -1))
@@ -500,6 +500,49 @@ def test_too_few_held_out_leave_figures_out_and_say_why(judge: Judge) -> None:
     assert any("held out" in line for line in bare.left_out)
     for whole in (small, bare):
         json.dumps(whole.to_dict(), allow_nan=False)
+
+
+def test_training_images_in_place_of_validation_images_are_named(judge: Judge) -> None:
+    lacking = ImageDataset("bars", TEST.images[:320], TEST.labels[:320], CLASSES)  # no left
+    reference = Reference(judge, TRAIN, TEST, lacking, per_class=PER_CLASS)
+    note = "validation images, because none shows left: the figures of real images are those of"
+    assert any(note in line for line in build_report(puppet(honest), reference).left_out)
+    assert Reference(judge, TRAIN, TEST, NEVER_SEEN, per_class=PER_CLASS).notes == []
+    assert Reference(judge, TRAIN, TEST, per_class=PER_CLASS).notes == []  # in looks
+
+
+def test_copies_of_unlabelled_training_images_are_found(judge: Judge) -> None:
+    hidden = replace(make_bars(PER_CLASS, 5), labels=torch.full((3 * PER_CLASS,), -1))
+    sampler = puppet(lambda label, index: hidden.images[label * PER_CLASS + index])
+    reference = Reference(judge, TRAIN, TEST, per_class=PER_CLASS, unlabelled=hidden)
+    report = build_report(sampler, reference)
+    assert value(report, "copied_share") == 1.0
+    assert report.train_images == len(TRAIN) + len(hidden)
+    assert torch.equal(report.pairs[:, 0], report.pairs[:, 1])
+    blind = Reference(judge, TRAIN, TEST, per_class=PER_CLASS)
+    assert value(build_report(sampler, blind), "copied_share") < 0.1
+
+
+def test_few_held_out_images_cannot_tell_copies(judge: Judge) -> None:
+    few = torch.arange(len(TEST)) % 27 == 0
+    few_test = ImageDataset("bars", TEST.images[few], TEST.labels[few], CLASSES)
+    assert len(few_test) == 18
+    report = build_report(puppet(honest), Reference(judge, TRAIN, few_test, per_class=PER_CLASS))
+    assert "copied_share" not in figures(report)
+    assert "memorization: 18 real images are held out, and it needs 20" in report.left_out
+
+
+def test_as_many_images_are_searched_as_are_drawn(judge: Judge) -> None:
+    """Few validation images decide how many images FID compares, and nothing else."""
+    few = ImageDataset("bars", NEVER_SEEN.images[::32], NEVER_SEEN.labels[::32], CLASSES)
+    reference = Reference(judge, TRAIN, TEST, few, per_class=PER_CLASS)
+    assert int(reference.counts.sum()) == 15
+    assert len(reference.draw(puppet(honest)).images) == 3 * PER_CLASS
+
+
+def test_images_per_class() -> None:
+    assert [images_per_class(count) for count in (1, 50, 100, 99_999)] == [1_000, 1_000, 500, 1]
+    assert [images_per_class(count, 5_000) for count in (10, 100)] == [5_000, 500]
 
 
 def test_every_pixel_inked_leaves_background_out(judge: Judge) -> None:

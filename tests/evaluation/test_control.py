@@ -277,19 +277,46 @@ def test_the_interval_of_control_covers_the_truth(
     assert least < np.mean(covered) < most
 
 
-def test_control_relative_to_few_images_of_a_class_covers_the_truth() -> None:
-    """Simulated: the judge's accuracy is a mean over classes of 1,000 and of 10 real images."""
-    random = np.random.default_rng(0)
-    drawn = torch.tensor([[800, 200], [200, 800]])
+@pytest.mark.parametrize(
+    ("sizes", "shares", "most"),
+    [
+        ([1_000, 10], [0.8, 0.8], 0.99),
+        ([1_000] * 9 + [10], [0.999] * 9 + [0.9], 0.99),  # the small class is the hard one
+        ([1_000] * 4 + [20], [0.6] * 4 + [0.99], 1),  # few images do not show that it is easy
+        ([50] * 10, [0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95], 0.98),
+        ([10] * 40, [0.95] * 40, 0.97),
+    ],
+)
+def test_control_relative_to_real_images_covers_the_truth(
+    sizes: list[int], shares: list[float], most: float
+) -> None:
+    """Simulated: the judge's accuracy is a mean over classes of many and of few real images."""
+    random, classes = np.random.default_rng(0), tuple(map(str, range(len(sizes))))
+    drawn, truth = torch.zeros(len(sizes), len(sizes), dtype=torch.int64), float(np.mean(shares))
+    drawn.diagonal().fill_(round(100_000 * truth))
+    drawn += torch.diag_embed(100_000 - drawn.diagonal()).roll(1, 1)
     covered = []
-    for large, small in zip(
-        random.binomial(1_000, 0.8, 2_000), random.binomial(10, 0.8, 2_000), strict=True
-    ):
-        counts = torch.tensor([[large, 1_000 - large], [10 - small, small]])
-        real = Control(("a", "b"), counts, True, None, 0)
-        assert real.effective_trials == 40
-        control = Control(("a", "b"), drawn, True, real.balanced_accuracy, 1_010, judge_trials=40)
+    for right in random.binomial(sizes, shares, (2_000, len(sizes))):
+        counts = torch.diag_embed(torch.from_numpy(right))
+        counts += torch.diag_embed(torch.tensor(sizes) - torch.from_numpy(right)).roll(1, 1)
+        real = Control(classes, counts, True, None, 0)
+        control = Control(
+            classes, drawn, True, real.balanced_accuracy, sum(sizes),
+            judge_trials=real.effective_trials,
+        )  # fmt: skip
         interval = control.relative_interval
         assert interval is not None
         covered.append(interval.low <= 1 <= interval.high)
-    assert 0.93 < np.mean(covered) <= 0.99
+    assert 0.93 < np.mean(covered) <= most
+
+
+def test_effective_trials_by_hand() -> None:
+    """Of equal classes they are the images; else 99 of 99 and 2 of 4 count as 0.995 and 0.5."""
+    equal = Control(("a", "b"), torch.tensor([[800, 200], [200, 800]]), True, None, 0)
+    assert equal.effective_trials == 2_000
+    hard = Control(("a", "b"), torch.tensor([[99, 0], [2, 2]]), True, None, 0)
+    mean = (0.995 + 0.5) / 2  # 0.189 of variance; of equally hard classes, 15 trials
+    assert hard.effective_trials == round(mean * (1 - mean) * 4 / (0.995 * 0.005 / 99 + 0.25 / 4))
+    assert hard.effective_trials == 12
+    easy = Control(("a", "b"), torch.tensor([[5, 4], [0, 4]]), True, None, 0)
+    assert easy.effective_trials == round(4 / (1 / 9 + 1 / 4))

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from typer.testing import Result
 
 import cgan
@@ -128,6 +129,20 @@ def test_other_data_are_another_reference(
     train = cgan.load_pictures("digits")  # in place of the test images
     monkeypatch.setattr(inversion, "load_split", lambda *_: train)
     assert cgan.invert(sampler, image).held_out_distances != before
+
+
+def test_distances_of_data_that_a_call_gives_are_not_kept(
+    sampler: cgan.Sampler, tmp_path: Path
+) -> None:
+    image, test = sampler.sample("7")[0], cgan.load_pictures("digits", "test")
+    own = cgan.invert(sampler, image).held_out_distances
+    for index, (picture, label) in enumerate(zip(test.images[:200], test.labels, strict=False)):
+        place = tmp_path / "other" / sampler.classes[label] / f"{index}.png"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(255 - picture[0].numpy()).save(place)
+    other = cgan.invert(sampler, image, data=str(tmp_path / "other")).held_out_distances
+    assert other != own
+    assert tuple(load_encoder(sampler, encoder_path(sampler)).header["distances"]) == own
 
 
 def test_without_data_there_is_no_reference(

@@ -49,13 +49,15 @@ def test_the_three_answers() -> None:
     means = {"drawn": 0.7, "real": 0.6, "longer": 0.65}
     above, below = Difference(0.1, 0.05, 0.15), Difference(-0.1, -0.2, -0.01)
     around = Difference(0.02, -0.01, 0.05)
-    assert decide("drawn", {"real": above, "longer": above}, means)[0] == "yes"
-    assert decide("drawn", {"real": above, "longer": around}, means) == (
+    assert decide("drawn", "real", {"real": above, "longer": above}, means)[0] == "yes"
+    assert decide("drawn", "real", {"real": above, "longer": around}, means) == (
         "no difference",
         "they make no difference that can be shown (drawn: 70.0 % of test images are right; "
         "longer: 65.0 %; difference +2.0 points (−1.0 to +5.0))",
     )
-    assert decide("drawn", {"real": above, "longer": below}, means) == (
+    chance = decide("drawn", "real", {"real": above, "longer": below}, means)
+    assert chance[0] == "no difference"  # validation images did not choose that control
+    assert decide("drawn", "longer", {"real": above, "longer": below}, means) == (
         "no",
         "do not use them (drawn: 70.0 % of test images are right; longer: 65.0 %; difference "
         "−10.0 points (−20.0 to −1.0))",

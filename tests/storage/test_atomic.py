@@ -9,7 +9,13 @@ from pathlib import Path
 import pytest
 
 from cgan.errors import FileError
-from cgan.storage.atomic import lock, rename, sync_files, write_atomically
+from cgan.storage.atomic import (
+    lock,
+    remove_old_temporary_files,
+    rename,
+    sync_files,
+    write_atomically,
+)
 
 
 def test_replaces_and_leaves_nothing_else(tmp_path: Path) -> None:
@@ -136,6 +142,18 @@ def test_a_lock_removes_what_a_killed_run_left_and_nothing_else(tmp_path: Path) 
         pass
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert found - {".lock", ".lock-shard"} == set(kept)
+
+
+def test_only_old_temporary_files_of_a_shared_folder_are_removed(tmp_path: Path) -> None:
+    old, new = (tmp_path / f".train.safetensors.{digit * 16}" for digit in "01")
+    other = tmp_path / ".other"
+    for path in (old, new, other):
+        path.touch()
+        if path != new:
+            os.utime(path, (0, 0))
+    remove_old_temporary_files(tmp_path)
+    remove_old_temporary_files(tmp_path / "nowhere")
+    assert sorted(tmp_path.iterdir()) == [other, new]
 
 
 def test_a_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:

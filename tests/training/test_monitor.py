@@ -19,7 +19,6 @@ from cgan.sampling.sampler import Sampler
 from cgan.storage.checkpoint import GENERATOR, read_header
 from cgan.storage.paths import BEST_FILE, JUDGE_FILE, PACKAGED
 from cgan.storage.run_files import read_metrics
-from cgan.training import monitor as monitor_module
 from cgan.training.monitor import EVAL_SEED, EvalResult, Monitor
 from cgan.training.step import TrainStep
 
@@ -105,12 +104,12 @@ def test_copies_are_searched_among_enough_images_and_not_for_minutes(
     assert fresh.evaluate(sampler).copied is not None
     assert fresh.evaluate_on_test(sampler, 2).copied is None
     values = len(fresh.validation.train) * 64
-    for name, value in (
-        ("MAX_COPIED_VALUES", values - 1),
-        ("MIN_COPY_IMAGES", len(fresh.validation.held_out_data) + 1),
+    for module, name, value in (
+        ("training.monitor", "MAX_COPIED_VALUES", values - 1),
+        ("evaluation.reference", "MIN_COPY_IMAGES", len(fresh.validation.held_out_data) + 1),
     ):
         with monkeypatch.context() as patch:
-            patch.setattr(monitor_module, name, value)
+            patch.setattr(f"cgan.{module}.{name}", value)
             assert fresh.evaluate(sampler).copied is None
 
 
@@ -236,7 +235,7 @@ def test_the_last_evaluation_is_limited(tmp_path: Path, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(Monitor, "evaluate_on_test", evaluate)
     for most in (50, 49, 3):
-        monkeypatch.setattr("cgan.training.loop.MAX_FINAL", most)
+        monkeypatch.setattr("cgan.evaluation.reference.MAX_DRAWN", most)
         changes = {"images": 64, "control_per_class": 5, "device": "cpu"}
         cgan.train(load_config("digits-mlp", changes), tmp_path / str(most))
     assert asked == [5, 4, 1]
