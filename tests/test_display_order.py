@@ -263,7 +263,7 @@ def test_the_pairs_of_a_report() -> None:
     drawn_ = SimpleNamespace(target=labels, kept=labels, images=levels)
     closest = Nearest(torch.rand(12), labels, torch.zeros(12, dtype=torch.bool))
     train = SimpleNamespace(classes=CLASSES, take=lambda indices: levels[indices])
-    reference: Any = SimpleNamespace(labels=range(12), train=train)
+    reference: Any = SimpleNamespace(labels=range(12), train=train, trained_on=train)
     pairs, _ = closest_pairs(drawn_, closest, reference)  # type: ignore[arg-type]
     assert pairs.flatten(1)[:, 0].tolist() == list(range(12))
 

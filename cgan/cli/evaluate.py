@@ -42,8 +42,7 @@ SecondJudgeOption = Annotated[
     ),
 ]
 JudgeOption = Annotated[
-    Path | None,
-    typer.Option("--judge", help="Use the judge in this file.", metavar="FILE"),
+    Path | None, typer.Option("--judge", help="Use the judge in this file.", metavar="FILE")
 ]
 FailUnderOption = Annotated[
     list[str] | None,
@@ -91,6 +90,7 @@ def evaluate(
     for key, option, given in (
         ("cas", "--cas", cas),
         ("control_accuracy_second_judge", "--second-judge", second_judge),
+        ("control_relative_second_judge", "--second-judge", second_judge),
         ("judge_agreement", "--second-judge", second_judge),
     ):
         if key in limits and not given:

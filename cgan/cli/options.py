@@ -58,5 +58,9 @@ def check_output(option: str, path: str | None, suffix: str) -> None:
     if Path(path).suffix != suffix:
         raise ConfigError(f"{option} takes a {suffix} file, not {path}")
     existing = next(folder for folder in Path(path).absolute().parents if os.path.exists(folder))
+    if os.path.isdir(path):
+        raise FileError(f"cannot write {path}: it is a folder; choose another place")
+    if not existing.is_dir():
+        raise FileError(f"cannot write {path}: {existing} is a file; choose another place")
     if not os.access(existing, os.W_OK):
         raise FileError(f"no permission to write {path}; choose another place")

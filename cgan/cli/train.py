@@ -211,7 +211,8 @@ def _resolve(
     config: str | None, data: str | None, overrides: dict[str, Any], resume: bool, out: str | None
 ) -> tuple[Config, Path | None]:
     """The config, and the folder of the run to resume (None for a new run)."""
-    from cgan.config_io import default_config_name, load_config
+    from cgan.config import RESUMABLE_CHANGES
+    from cgan.config_io import default_config_name, flatten, load_config
     from cgan.storage.paths import CONFIG_FILE, RUNS
     from cgan.storage.run_files import newest_run, run_to_resume
 
@@ -231,10 +232,11 @@ def _resolve(
     if not resume:
         return resolved, None
     folder = run_to_resume(Path(out) if out else RUNS / resolved.name, exactly=bool(out))
-    if not overrides.keys() & {"images", "minutes"}:  # the run keeps its budget
-        run = load_config(folder / CONFIG_FILE)
-        resolved = resolved.model_copy(update={"images": run.images, "minutes": run.minutes})
-    return resolved, folder
+    run = flatten(load_config(folder / CONFIG_FILE).model_dump(mode="json"))
+    kept = {key: run[key] for key in RESUMABLE_CHANGES - overrides.keys()}
+    if overrides.keys() & {"images", "minutes"}:  # a new budget
+        kept = {key: kept[key] for key in kept.keys() - {"images", "minutes"}}
+    return load_config(name, kept | overrides), folder
 
 
 def report(run: Run) -> None:

@@ -34,7 +34,6 @@ from cgan.evaluation.sections import (
 from cgan.sampling.request import Request
 from cgan.sampling.sampler import Sampler
 from cgan.storage.images import to_pixels
-from cgan.storage.safe_reading import file_digest
 
 GRID_COLUMNS, GRID_ROWS = 10, 100
 PAIRS = 20
@@ -104,7 +103,7 @@ def build_report(
         spectra=None if pixels is None else (pixels.power, reference.pixels.power),
         positions=None if pixels is None else position_images(pixels, reference.pixels),
         compared_features=reference.matched(drawn),
-        generator=file_digest(sampler.path) if sampler.path.is_file() else "",
+        generator=sampler.digest,
     )
 
 

@@ -78,7 +78,8 @@ def control_section(control: Control, reference: Reference) -> ReportSection:
             "control_accuracy_worst_class", f"worst class ({control.worst})",
             control.per_class[control.worst], real.per_class[real.worst] if real else None,
             control.worst_class_chance, share=True,
-            meaning="control accuracy of the worst class; higher is better",
+            meaning="control accuracy of the worst class; higher is better. Of few real images, it "
+            "is lower by chance",
             interval=control.worst_interval,
         ),
     ]  # fmt: skip

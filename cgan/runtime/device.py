@@ -142,8 +142,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def synchronize(device: torch.device) -> None:
     """Wait until a device has done its work, so that a clock can be read; a CPU always has."""
-    if device.type != "cpu":
-        torch.get_device_module(device).synchronize()
+    if device.type == "mps":
+        torch.mps.synchronize()
+    elif device.type != "cpu":
+        torch.get_device_module(device).synchronize(device)
 
 
 def to_device(network: nn.Module, device: torch.device) -> nn.Module:

@@ -57,13 +57,14 @@ def draw_normals(xp: Any, seeds: Any, draw_index: Any, latent_dim: int) -> Any:
     blocks = xp.arange(-(-latent_dim // 4), device=seeds.device)
     seeds = seeds[:, None]
     words = philox((blocks, draw_index[:, None], 0, 0), (seeds & MASK, (seeds >> 32) & MASK))
-    a, b, c, d = (xp.asarray(word, dtype=xp.float64) * 2.0**-32 for word in words)
+    here = seeds.device  # torch's default device may be another one
+    a, b, c, d = (xp.asarray(word, dtype=xp.float64, device=here) * 2.0**-32 for word in words)
     normals = []
     for length, angle in ((a, b), (c, d)):
         radius = xp.sqrt(-2 * xp.log(length + 2.0**-32))  # in (0, 1], since log(0) is infinite
         normals += [radius * xp.cos(2 * pi * angle), radius * xp.sin(2 * pi * angle)]
     drawn = xp.stack(normals, -1).reshape(len(seeds), 4 * len(blocks))
-    return xp.asarray(drawn[:, :latent_dim], dtype=xp.float32)
+    return xp.asarray(drawn[:, :latent_dim], dtype=xp.float32, device=here)
 
 
 def draw_latents(

@@ -10,6 +10,7 @@ import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from operator import index
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -17,6 +18,7 @@ from typing import Any, Protocol, runtime_checkable
 from cgan.attributes import display_order, match_values, num_attributes_of, sort_for_display
 from cgan.errors import ConfigError, UnconditionalError, UnknownNameError
 from cgan.storage.paths import CONFIG_FILE, GENERATOR_FILE, PACKAGED, hub_name, hub_title
+from cgan.storage.safe_reading import file_digest
 
 MIX_TOLERANCE = 0.011
 """The weights of a mix may differ from 1 in sum by this much, because people write 0.33 for 1/3."""
@@ -83,6 +85,12 @@ class GeneratorInfo:
         model = header["config"]["model"]
         self.latent_dim = int(model["latent_dim"])
         self.conditional = bool(model["conditional"])
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of its file; empty without one. ``load`` sets it before it reads the weights,
+        because a training may replace the file."""
+        return file_digest(self.path) if self.path.is_file() else ""
 
     @property
     def name(self) -> str:

@@ -36,6 +36,7 @@ from cgan.sampling.request import GeneratorInfo, Labels, Request
 from cgan.storage.checkpoint import GENERATOR, load_network, open_checkpoint
 from cgan.storage.images import encode_png, make_grid, to_pixels, to_unit
 from cgan.storage.paths import StrPath, find_generator
+from cgan.storage.safe_reading import file_digest
 
 NOTEBOOK_ROWS = 10
 MAX_DRAWS = 100
@@ -268,6 +269,7 @@ def load(path_or_run: StrPath, device: torch.device | str = "cpu") -> Sampler:
         DeviceError: the device is not available.
     """
     path = find_generator(path_or_run)
+    digest = file_digest(path)
     with open_checkpoint(path, GENERATOR) as file:
         try:
             config = make_config(file.header["config"], strict=False)
@@ -276,7 +278,9 @@ def load(path_or_run: StrPath, device: torch.device | str = "cpu") -> Sampler:
             raise FileError(f"{path} has an invalid config: {one_line(error, 300)}") from error
     # The dump adds defaults that older files lack.
     header = {**file.header, "config": config.model_dump(mode="json")}
-    return Sampler(generator, header, path).to(device)
+    sampler = Sampler(generator, header, path)
+    sampler.digest = digest
+    return sampler.to(device)
 
 
 class ImageClassifier(Protocol):

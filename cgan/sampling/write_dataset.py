@@ -26,7 +26,7 @@ from cgan.sampling.shards import SUFFIXES, Pixels, Shard, start_workers
 from cgan.storage.atomic import lock, write_atomically
 from cgan.storage.images import to_pixels
 from cgan.storage.paths import safe_file_names
-from cgan.storage.safe_reading import MAX_MANIFEST_BYTES, file_digest, parse_json_object, read_bytes
+from cgan.storage.safe_reading import MAX_MANIFEST_BYTES, parse_json_object, read_bytes
 from cgan.storage.schema import is_count, is_share
 
 DATASET_FILE, CARD_FILE, CLASSES_FILE = "dataset.json", "README.md", "classes.txt"
@@ -65,7 +65,7 @@ def describe_dataset(
         "seed": seed,
         "rule": "picture i is of class chosen[i % k], k of them, and has the seed seed + i",
         "model": sampler.path.name,
-        "model_sha256": file_digest(sampler.path),
+        "model_sha256": sampler.digest,
         "control_accuracy": None if verify else _control_of(sampler, chosen),
         "verified_by": None if verify is None else _judge_digest(verify.judge),
         "cgan": __version__,

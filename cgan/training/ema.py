@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 RAMPUP = 0.05
 """The half-life is at most this fraction of the images seen so far, so that the random initial
-weights fade quickly (``ema_rampup`` in the code of Karras et al. 2020, ADA)."""
+weights fade quickly (``ema_rampup`` in the code of Karras et al. 2020, ADA). It is so after a warm
+start, too: the loaded average draws the old classes."""
 
 
 Network = TypeVar("Network", bound=nn.Module)

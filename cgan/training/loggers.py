@@ -156,6 +156,7 @@ class Mlflow:
             self.run_id = known or self._create_run(mlflow, folder, config)
             self.client.update_run(self.run_id, status="RUNNING")
             self.metric, self.warned = mlflow.entities.Metric, False
+            self.handled = sys.exc_info()[1]  # training may be what a caller's `except` does
         except mlflow.exceptions.MlflowException as error:
             raise ConfigError(
                 f"MLflow failed to start ({one_line(error)}): set MLFLOW_TRACKING_URI, delete "
@@ -196,7 +197,8 @@ class Mlflow:
 
     def close(self) -> None:
         """End the run; it has failed if an exception is on its way."""
-        self._call("set_terminated", "FAILED" if sys.exc_info()[0] else "FINISHED")
+        failed = sys.exc_info()[1] not in (None, self.handled)
+        self._call("set_terminated", "FAILED" if failed else "FINISHED")
 
     def _call(self, method: str, *arguments: Any, **options: Any) -> None:
         """Call the server; a failure is a warning, and does not end the training."""

@@ -291,7 +291,8 @@ class TrainLoop:
                 "images_seen": counters.images_seen,
                 "steps": counters.steps,
                 "seconds": round(counters.seconds, 3),
-                "seconds_left": round(counters.seconds * (1 / progress - 1), 3),
+                # Other ranks hear of the time in the next step, so their progress may be 0.
+                "seconds_left": round(counters.seconds * (1 / max(progress, 1e-9) - 1), 3),
                 "share": progress,
                 "images_per_second": images / max(seconds, 1e-9),
                 "lr": learning_rate(self.config, progress),

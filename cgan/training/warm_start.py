@@ -68,7 +68,9 @@ def read_source(path_or_run: StrPath) -> Source:
         header, tensors = file.header, file.tensors()
     networks = {"G": tensors, "ema": tensors}
     if Path(path_or_run).is_dir() and has_state(Path(path_or_run)):
-        path, state, _, _ = load_state(Path(path_or_run))
+        path, state, _, problems = load_state(Path(path_or_run))
+        for problem in problems:
+            logger.warning("%s; starting from the state before it", problem)
         rows = split_classes(header["classes"], num_attributes_of(header))
         networks = {
             name: to_class_rows(select_tensors(state, name), rows) for name in ("G", "D", "ema")

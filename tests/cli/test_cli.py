@@ -235,6 +235,7 @@ def test_resume_with_a_config_keeps_the_budget_of_the_run(shell: Shell) -> None:
     assert re.search(r"would write +runs/digits-mlp$", planned.stdout.rstrip())
     assert shell(*more).exit_code == 0
     assert load_config("runs/digits-mlp/config.yaml").images == ended
+    assert load_config("runs/digits-mlp/config.yaml").control_per_class == 0  # and other settings
     refused(shell("train", "--resume", "--out", "nothere"), "nothere contains no state of a run")
     refused(shell("train", "digits-mlp", "--resume", "--out", "nothere", "--dry-run"), "no state")
     refused(shell("train", "runs/digits-mlp"), "is a run, not a config: continue it with --resume")
@@ -250,8 +251,12 @@ def test_reports_replace_no_other_files(
     refused(shell(*evaluate, "--html", "own.safetensors"), "--html takes a .html file, not own.s")
     refused(shell("compare", small_run.folder, "--html", "own.safetensors"), "--html takes a .html")
     assert Path("own.safetensors").read_bytes() == b"own"
+    Path("a.html").mkdir()
+    refused(shell(*evaluate, "--html", "a.html"), "cannot write a.html: it is a folder")
+    below = "own.safetensors/b.html"
+    refused(shell(*evaluate, "--html", below), "own.safetensors is a file; choose another place")
     monkeypatch.setattr(os, "access", lambda *_: False)
-    refused(shell(*evaluate, "--html", "a.html"), "no permission to write a.html")
+    refused(shell(*evaluate, "--html", "b.html"), "no permission to write b.html")
     late = ("--fail-under", "recall_truncation_0.8=0.5")
     refused(shell(*evaluate, *late), "needs --truncation, which measures it")
 

@@ -88,7 +88,8 @@ def test_refused_before_the_evaluation(shell: Shell, monkeypatch: pytest.MonkeyP
         pytest.fail("it was evaluated")
 
     monkeypatch.setattr("cgan.evaluation.api.evaluate", evaluate)
-    limits = ("x=1", "fid", "cas=0.9", "judge_agreement=0.9")
+    of_second = ("judge_agreement=0.9", "control_relative_second_judge=0.9")
+    limits = ("x=1", "fid", "cas=0.9", *of_second)
     for limit in limits:
         result = shell("evaluate", "mnist", "--fail-under", limit)
         assert result.exit_code == 2

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import shutil
 import signal
 import tarfile
 from collections import Counter
@@ -26,6 +27,7 @@ from cgan.sampling.sampler import Sampler
 from cgan.sampling.write_dataset import describe_dataset, write_dataset
 from cgan.storage.atomic import lock
 from cgan.storage.images import to_pixels
+from cgan.storage.safe_reading import file_digest
 from tests.conftest import open_image
 from tests.processes import Process
 
@@ -280,6 +282,18 @@ def test_a_larger_count_goes_on(sampler: Sampler, tmp_path: Path) -> None:
         assert files(parts) == files(whole)
         with pytest.raises(FileError, match="count 205, not 100"):
             write_dataset(sampler, parts, 100, format=format)
+
+
+def test_the_digest_is_that_of_the_weights_that_draw(
+    small_run: cgan.Run, plain_run: cgan.Run, tmp_path: Path
+) -> None:
+    """A training replaces its generator while it is drawn with."""
+    path = Path(shutil.copy(small_run.generator, tmp_path / "generator.safetensors"))
+    sampler, loaded = cgan.load(path), file_digest(path)
+    shutil.copy(plain_run.generator, path)
+    write_dataset(sampler, tmp_path / "set", 10)
+    written = json.loads((tmp_path / "set" / "dataset.json").read_text())
+    assert written["model_sha256"] == loaded != file_digest(path)
 
 
 def test_refuses_what_is_something_else(

@@ -103,3 +103,10 @@ def test_torch_draws_the_same(device: str) -> None:
     assert there.dtype == torch.float32
     assert there.device.type == device
     np.testing.assert_allclose(there.cpu(), draw_latents(seeds, 30, attempts), atol=1e-6)
+
+
+def test_the_default_device_does_not_matter() -> None:
+    seeds, draws = torch.tensor([3, 7]), torch.tensor([0, 2])
+    with torch.device("meta"):
+        there = draw_normals(torch, seeds, draws, 20)
+    assert torch.equal(there, draw_normals(torch, seeds, draws, 20))

@@ -186,6 +186,24 @@ def test_only_the_time_of_rank_0_counts(tmp_path: Path) -> None:
         assert (state.counters.seconds > 0) == counts
 
 
+def test_a_process_that_does_not_know_the_time_yet_logs(tmp_path: Path) -> None:
+    seconds = iter([0.0, 30.0, 60.0])
+
+    class LateWorld(WaitingWorld):
+        def all_reduce_max(self, *numbers: float) -> list[float]:
+            return [next(seconds), 0.0]
+
+    changes = {**SMALL, "images": None, "minutes": 1, "log_every_images": 64}
+    world = LateWorld(1, 2)
+    plan = Plan(
+        load_config("digits-mlp", changes), load_pictures("digits"), torch.device("cpu"),
+        world=world,
+    )  # fmt: skip
+    state = TrainState(plan)
+    assert TrainLoop(plan, TrainStep(state, world), tmp_path, None).run() is None
+    assert state.counters.steps == 2
+
+
 def test_parts_are_the_same_batches() -> None:
     digits = load_pictures("digits")
     whole = Loader(digits, 64, seed=3).batches(1_400)  # across the end of an epoch

@@ -16,7 +16,7 @@ import torch
 
 import cgan
 from cgan.config_io import load_config
-from cgan.errors import ConfigError, DivergedError, FileError
+from cgan.errors import ConfigError, DivergedError, FileError, RunError
 from cgan.evaluation.control import Control
 from cgan.runtime.progress import format_seconds
 from cgan.storage.images import save_png
@@ -302,6 +302,11 @@ def test_mlflow(
     with pytest.raises(DivergedError), closing(Loggers(config, folder, 0, False)) as loggers:
         raise DivergedError("loss_G became nan")
     assert client.get_run(run_id).info.status == "FAILED"
+    try:
+        raise RunError("a larger batch did not fit")
+    except RunError:  # a smaller one is trained here
+        Loggers(config, folder, 0, False).close()
+    assert client.get_run(run_id).info.status == "FINISHED"
     loggers = Loggers(config, folder, 0, progress=False)
     monkeypatch.setattr(type(client), "log_batch", unreachable)
     with caplog.at_level("WARNING", "cgan"):

@@ -163,6 +163,19 @@ def test_gains_per_class_are_matched_by_name(tmp_path: Path) -> None:
     assert torch.equal(new.generator.norms[0].gain, torch.stack([(cat + dog) / 2, cat]))
 
 
+def test_a_damaged_state_is_named(
+    source: tuple[Path, TrainState], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, _ = source
+    older, newest = (folder / name for name in ("state-before.safetensors", "state.safetensors"))
+    newest = newest if newest.exists() else next(folder.glob("state*.safetensors"))
+    shutil.copy(newest, older)
+    newest.write_bytes(newest.read_bytes()[:100])
+    read_source(folder)
+    assert "state.safetensors" in caplog.text
+    assert "starting from the state before it" in caplog.text
+
+
 def test_a_generator_file_brings_no_discriminator(source: tuple[Path, TrainState]) -> None:
     folder, old = source
     state = start_from(folder / "generator.safetensors", noise(("cat", "dog")))
