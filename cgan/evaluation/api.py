@@ -39,7 +39,7 @@ from cgan.evaluation.judge_training import (
     reader_architecture,
     second_architecture,
 )
-from cgan.evaluation.reference import Reference, images_per_class
+from cgan.evaluation.reference import PER_CLASS, Reference, images_per_class
 from cgan.evaluation.report import Figure, Report
 from cgan.runtime.device import explain_out_of_memory, find_device, torch_defaults
 from cgan.sampling.sampler import Sampler, as_sampler
@@ -183,7 +183,7 @@ def compare(
                 )
                 references[key] = Reference(
                     own, train, splits["test"], splits["validation"],
-                    per_class=per_class or images_per_class(len(train.classes)),
+                    per_class=per_class or _images_per_class(len(train.classes)),
                     features=features, device=torch_device, second_judge=second,
                     unlabelled=unlabelled,
                 )  # fmt: skip
@@ -205,6 +205,14 @@ def compare(
         named = replace(report, model=sampler.name, splits=described, data_facts=train.facts)
         reports.append(replace(named, curves=curves, warnings=warnings))
     return reports
+
+
+def _images_per_class(classes: int) -> int:
+    """The default, which is said where classes are many."""
+    count = images_per_class(classes)
+    if count < PER_CLASS:
+        logger.info("the evaluation draws %d images of each class", count)
+    return count
 
 
 def _find_readers(

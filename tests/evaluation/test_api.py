@@ -135,6 +135,16 @@ def test_the_judges_accuracy_is_that_on_the_present_test_images(
     assert report.control.judge_pictures == 385
 
 
+def test_of_many_classes_fewer_images_are_drawn(
+    small_run: cgan.Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("cgan.evaluation.reference.MAX_DRAWN", 39)
+    with caplog.at_level("INFO", "cgan"):
+        assert cgan.evaluate(small_run.folder, device="cpu").pictures == 30
+        assert "the evaluation draws 3 images of each class" in caplog.text
+        assert cgan.evaluate(small_run.folder, per_class=5, device="cpu").pictures == 50
+
+
 def test_a_given_judge(
     small_run: cgan.Run, tmp_path: Path, pets: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
