@@ -53,7 +53,7 @@ FailUnderOption = Annotated[
         show_default=False,
     ),
 ]
-HtmlOption = Annotated[str | None, typer.Option("--html", help="Write a page.", metavar="FILE")]
+HtmlOption = Annotated[str | None, typer.Option("--html", help="Write a report.", metavar="FILE")]
 MinutesOption = Annotated[
     float, typer.Option(min=0, help="About the longest training time of all classifiers together.")
 ]

@@ -233,9 +233,8 @@ def _resolve(
         return resolved, None
     folder = run_to_resume(Path(out) if out else RUNS / resolved.name, exactly=bool(out))
     run = flatten(load_config(folder / CONFIG_FILE).model_dump(mode="json"))
-    kept = {key: run[key] for key in RESUMABLE_CHANGES - overrides.keys()}
-    if overrides.keys() & {"images", "minutes"}:  # a new budget
-        kept = {key: kept[key] for key in kept.keys() - {"images", "minutes"}}
+    new_budget = {"images", "minutes"} if overrides.keys() & {"images", "minutes"} else set()
+    kept = {key: run[key] for key in RESUMABLE_CHANGES - overrides.keys() - new_budget}
     return load_config(name, kept | overrides), folder
 
 

@@ -278,9 +278,8 @@ def _samples(index: int, archive: Archive) -> list[tuple[int, PurePosixPath, Mem
     found, without = [], []
     for key, files in samples.items():
         if (suffix := image_of_sample(files, archive.path, key)) is None:
-            without += [
-                str(one) for one in files.values() if one.suffix.lower() in SUFFIXES
-            ][:1]  # fmt: skip
+            images = [str(one) for one in files.values() if one.suffix.lower() in SUFFIXES]
+            without += images[:1]
             continue
         label = archive.files.get(files.get(LABEL, PurePosixPath()))
         if label is None or label.size > MAX_LABEL_BYTES:

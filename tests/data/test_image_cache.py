@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image
 from cgan.data import ImageDataset, image_cache, load, load_pictures
 from cgan.data.image_file import decode, read_image
 from cgan.errors import DataError
+from cgan.storage.paths import cache_folder
 
 
 @pytest.fixture
@@ -65,6 +67,19 @@ def test_the_second_time_nothing_is_decoded(pets: Path, decoded: list[Path]) -> 
     assert second.classes == first.classes
     second.images[0] = 0  # a copy, not the file
     assert torch.equal(read_train(pets).images, first.images)
+
+
+@pytest.mark.usefixtures("decoded")
+def test_what_a_killed_process_left_is_removed(pets: Path) -> None:
+    read_train(pets)
+    (written,) = cache_folder().joinpath("images").glob("*-train.safetensors")
+    left = written.with_name(f".{written.name}.{'0' * 16}")
+    left.touch()
+    os.utime(left, (0, 0))
+    written.unlink()
+    read_train(pets)
+    assert written.exists()
+    assert not left.exists()
 
 
 def test_small_folders_are_not_cached(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from cgan.data import SPLITS, load_pictures
+from cgan.data.facts import collect, inform
 from cgan.data.image_folder import ImageFolder, scan_folder
 from cgan.data.splits import group_keys
 from cgan.errors import DataError
@@ -380,3 +382,21 @@ def test_folders_that_a_table_does_not_name_are_named(
     rows = [f"{name},{'cat' if index % 2 else 'dog'}" for index, name in enumerate(named)]
     assert len(scan_folder(table(tmp_path, ["file_name,label", *rows]))) == 4
     assert "labels.csv names none of their images: imgs/b" in caplog.text
+
+
+def test_names_in_two_forms_of_unicode(pets: Path, tmp_path: Path) -> None:
+    """The Finder of macOS writes an accent apart, and a table has it in one letter."""
+    rows = []
+    for index, path in enumerate(sorted(pets.glob("*/*"))):
+        name = f"caf\u00e9-{index:02}.png"
+        shutil.copy(path, tmp_path / unicodedata.normalize("NFD", name))
+        rows.append(f"{name},{path.parent.name}")
+    (tmp_path / "labels.csv").write_text("\n".join(["file_name,label", *rows]))
+    assert len(scan_folder(tmp_path)) == len(rows)
+
+
+def test_a_fact_is_collected_once() -> None:
+    with collect() as facts:
+        for number in (1, 1, 2):
+            inform("columns that are not used: %d", number)
+    assert facts == ["columns that are not used: 1", "columns that are not used: 2"]
